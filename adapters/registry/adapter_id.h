@@ -1,0 +1,55 @@
+// Names of adapters. A name is scoped by tenant; a version is one immutable upload of that name.
+#ifndef TENON_ADAPTERS_REGISTRY_ADAPTER_ID_H_
+#define TENON_ADAPTERS_REGISTRY_ADAPTER_ID_H_
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace tenon {
+
+/// The tenant of a server that has no credentials configured.
+inline constexpr std::string_view kDefaultTenant = "default";
+
+/// One version of one tenant's adapter. Versions count from 1.
+struct AdapterId {
+  std::string tenant;
+  std::string name;
+  int64_t version = 0;
+
+  friend bool operator==(const AdapterId&, const AdapterId&) = default;
+  friend auto operator<=>(const AdapterId&, const AdapterId&) = default;
+  template <typename H>
+  friend H AbslHashValue(H h, const AdapterId& id) {
+    return H::combine(std::move(h), id.tenant, id.name, id.version);
+  }
+
+  /// "tenant/name@version".
+  std::string ToString() const;
+};
+
+/// What a request writes: "name" (the live version) or "name@7".
+struct AdapterRef {
+  std::string name;
+  int64_t version = 0;  ///< 0: the live version
+
+  std::string ToString() const;
+};
+
+/// Longest adapter or tenant name, in bytes.
+inline constexpr int kMaxNameBytes = 128;
+
+/// OK when `name` is 1 to 128 bytes of [a-z0-9A-Z._-] that begin with a letter or digit. Such a
+/// name is also safe in a log line, a metric label and a URL. INVALID_ARGUMENT, naming `field`,
+/// otherwise.
+absl::Status ValidateName(std::string_view field, std::string_view name);
+
+/// Parses "name" or "name@version". INVALID_ARGUMENT, naming `field`, otherwise.
+absl::StatusOr<AdapterRef> ParseAdapterRef(std::string_view field, std::string_view text);
+
+}  // namespace tenon
+
+#endif  // TENON_ADAPTERS_REGISTRY_ADAPTER_ID_H_

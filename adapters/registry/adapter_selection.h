@@ -1,0 +1,38 @@
+// AdapterSelection: what one request asked to have applied to the base model.
+#ifndef TENON_ADAPTERS_REGISTRY_ADAPTER_SELECTION_H_
+#define TENON_ADAPTERS_REGISTRY_ADAPTER_SELECTION_H_
+
+#include <string>
+#include <vector>
+
+#include "adapters/registry/adapter_registry.h"
+
+namespace tenon {
+
+/// One adapter of a selection and the factor on its deltas.
+struct WeightedAdapter {
+  AdapterHandle adapter;
+  float weight = 1.0f;
+};
+
+/// The adapters of one request; empty means the bare base. Immutable once a sequence holds it.
+class AdapterSelection {
+ public:
+  AdapterSelection() = default;
+  explicit AdapterSelection(std::vector<WeightedAdapter> adapters);
+
+  const std::vector<WeightedAdapter>& adapters() const { return adapters_; }
+  bool is_base() const { return adapters_.empty(); }
+
+  /// Content key: equal for equal digests and weights, whatever the names. "" for the base. Rows
+  /// with equal keys form one segment of a batch and may share KV blocks within a tenant.
+  const std::string& key() const { return key_; }
+
+ private:
+  std::vector<WeightedAdapter> adapters_;
+  std::string key_;
+};
+
+}  // namespace tenon
+
+#endif  // TENON_ADAPTERS_REGISTRY_ADAPTER_SELECTION_H_

@@ -1,0 +1,33 @@
+# Compiler cache, linker, warnings and sanitizers: everything that holds for the whole build.
+
+find_program(TENON_CCACHE ccache)
+if(TENON_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${TENON_CCACHE})
+endif()
+
+find_program(TENON_MOLD mold)
+if(TENON_MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+# Our own code only: targets made by tenon_library() and its kin link this.
+add_library(tenon_warnings INTERFACE)
+target_compile_options(tenon_warnings INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wimplicit-fallthrough
+  -Werror)
+if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
+  target_compile_options(tenon_warnings INTERFACE -Wthread-safety)
+endif()
+
+if(TENON_SANITIZER STREQUAL "address")
+  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=address,undefined)
+elseif(TENON_SANITIZER STREQUAL "thread")
+  add_compile_options(-fsanitize=thread -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=thread)
+elseif(TENON_SANITIZER)
+  message(FATAL_ERROR "TENON_SANITIZER is '${TENON_SANITIZER}': want address, thread or nothing")
+endif()
+
+# Release keeps line tables: a stack trace from production names its lines, at no run-time cost.
+string(APPEND CMAKE_CXX_FLAGS_RELEASE " -g1")

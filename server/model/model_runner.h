@@ -1,0 +1,45 @@
+// ModelRunner: turns a Batch into tokens.
+#ifndef TENON_SERVER_MODEL_MODEL_RUNNER_H_
+#define TENON_SERVER_MODEL_MODEL_RUNNER_H_
+
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "adapters/methods/compiled_adapter.h"
+#include "server/scheduler/batch.h"
+#include "server/scheduler/sampling_params.h"
+
+namespace tenon {
+
+/// One adapter of a segment, resident.
+struct ResolvedAdapter {
+  const CompiledAdapter* adapter = nullptr;
+  float weight = 1.0f;
+};
+
+/// What one step produced.
+struct StepOutput {
+  std::vector<SampledToken> sampled;  ///< one per row with `samples`, in row order
+  /// For rows whose sequence asked for prompt_logprobs, in row order: entry i belongs to prompt
+  /// token first_token + i + 1.
+  std::vector<std::vector<SampledToken>>
+      prompt_logprobs;  ///< one entry per row of the batch; empty when not asked
+};
+
+/// The forward pass and the choice of tokens. Not thread-safe (engine thread).
+/// An interface because tests of the engine script it; the product's is DecoderRunner.
+class ModelRunner {
+ public:
+  virtual ~ModelRunner() = default;
+
+  /// Runs one step. `adapters` has one entry per segment of the batch, empty for base segments.
+  /// Errors are the step's: INTERNAL when LibTorch throws. KV of the batch's tokens is then
+  /// undefined.
+  virtual absl::StatusOr<StepOutput> Run(
+      const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters) = 0;
+};
+
+}  // namespace tenon
+
+#endif  // TENON_SERVER_MODEL_MODEL_RUNNER_H_

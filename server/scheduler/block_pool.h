@@ -1,0 +1,64 @@
+// BlockPool: ids of KV blocks, with reference counts, and which finished blocks can be found again.
+#ifndef TENON_SERVER_SCHEDULER_BLOCK_POOL_H_
+#define TENON_SERVER_SCHEDULER_BLOCK_POOL_H_
+
+#include <cstdint>
+#include <list>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "server/scheduler/sequence.h"
+
+namespace tenon {
+
+/// Key of a full block: a digest over the chain (root, all tokens up to and including this block).
+using BlockKey = std::string;
+
+/// Hands out block ids and counts who uses them. A block that was published under a key and is used
+/// by nobody stays findable until its id is needed for something else, least recently used first.
+///
+/// Not thread-safe (engine thread). Knows no tensors: KvCache holds the memory that the ids name.
+/// Invariants: every id is free, cached (count 0, findable) or used (count > 0); the three sum to
+/// num_blocks.
+class BlockPool {
+ public:
+  /// num_blocks > 0, block_size tokens per block > 0.
+  BlockPool(int64_t num_blocks, int64_t block_size);
+
+  /// Appends `count` ids with count 1 to `blocks`, evicting cached ones as needed; all or nothing.
+  bool Allocate(int64_t count, std::vector<BlockId>& blocks);
+
+  /// Adds a reference.
+  void Share(BlockId block);
+  /// Drops a reference; at zero the block is cached when it was published, else free.
+  void Release(BlockId block);
+
+  /// Makes a full, computed block findable. When the key is taken already the earlier block stays.
+  void Publish(BlockId block, const BlockKey& key);
+  /// The block of that key with one more reference, if it is still there.
+  std::optional<BlockId> Acquire(const BlockKey& key);
+
+  int64_t num_blocks() const { return static_cast<int64_t>(ref_counts_.size()); }
+  int64_t block_size() const { return block_size_; }
+  /// Blocks that Allocate can hand out: free and cached.
+  int64_t num_available() const { return static_cast<int64_t>(free_.size() + lru_.size()); }
+  int64_t num_used() const { return num_blocks() - num_available(); }
+  int64_t num_cached() const { return static_cast<int64_t>(lru_.size()); }
+  int32_t ref_count(BlockId block) const { return ref_counts_[block]; }
+
+ private:
+  int64_t block_size_;
+  std::vector<int32_t> ref_counts_;
+  std::vector<BlockId> free_;
+  std::list<BlockId> lru_;  // cached blocks, least recently used first
+  std::vector<std::list<BlockId>::iterator> lru_position_;
+  std::vector<BlockKey> keys_;  // "" when not published
+  absl::flat_hash_map<BlockKey, BlockId> by_key_;
+};
+
+}  // namespace tenon
+
+#endif  // TENON_SERVER_SCHEDULER_BLOCK_POOL_H_

@@ -1,0 +1,116 @@
+// Sequence: one generation in flight.
+#ifndef TENON_SERVER_SCHEDULER_SEQUENCE_H_
+#define TENON_SERVER_SCHEDULER_SEQUENCE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "adapters/registry/adapter_selection.h"
+#include "server/scheduler/sampling_params.h"
+
+namespace tenon {
+
+using SequenceId = uint64_t;
+using BlockId = int32_t;
+
+/// Why a sequence ended.
+enum class FinishReason {
+  kNone,
+  kStopToken,
+  kStopString,
+  kMaxTokens,
+  kContextLength,
+  kCancelled,
+  kDeadline,
+  kError
+};
+
+/// Where a sequence's time went. Each begins at zero and only grows; their sum is the time since
+/// arrival.
+struct SequenceTimings {
+  absl::Duration queue;         ///< waiting for a place in the batch, preemptions included
+  absl::Duration adapter_wait;  ///< waiting for its adapter to become resident
+  absl::Duration prefill;       ///< from the first scheduled step to the first token
+  absl::Duration decode;        ///< from the first to the last token
+};
+
+/// One generation in flight: its tokens, how far the model has computed them, and the KV blocks
+/// that hold them.
+///
+/// Not thread-safe: owned by the engine thread from Submit on.
+/// Invariants: num_computed <= tokens.size(); blocks cover num_computed tokens or more; a finished
+/// sequence holds no blocks.
+class Sequence {
+ public:
+  struct Options {
+    SequenceId id = 0;
+    std::string request_id;
+    std::string tenant;
+    std::shared_ptr<const AdapterSelection> selection;  ///< never null; empty selection = base
+    std::vector<int32_t> prompt;                        ///< at least one token
+    SamplingParams sampling;
+    int32_t sample_index = 0;  ///< which of the request's n samples
+    absl::Time arrival;
+    absl::Time deadline = absl::InfiniteFuture();
+  };
+
+  explicit Sequence(Options options);
+
+  SequenceId id() const { return options_.id; }
+  const std::string& request_id() const { return options_.request_id; }
+  const std::string& tenant() const { return options_.tenant; }
+  const std::shared_ptr<const AdapterSelection>& selection() const { return options_.selection; }
+  const SamplingParams& sampling() const { return options_.sampling; }
+  int32_t sample_index() const { return options_.sample_index; }
+  absl::Time arrival() const { return options_.arrival; }
+  absl::Time deadline() const { return options_.deadline; }
+
+  /// Prompt, then generated tokens.
+  const std::vector<int32_t>& tokens() const { return tokens_; }
+  int64_t num_prompt_tokens() const { return num_prompt_tokens_; }
+  int64_t num_generated_tokens() const {
+    return static_cast<int64_t>(tokens_.size()) - num_prompt_tokens_;
+  }
+  /// How many leading tokens have their KV in `blocks`.
+  int64_t num_computed_tokens() const { return num_computed_tokens_; }
+  /// Tokens that were found in the prefix cache when the sequence was first scheduled.
+  int64_t num_cached_tokens() const { return num_cached_tokens_; }
+  const std::vector<BlockId>& blocks() const { return blocks_; }
+
+  /// Adds a generated token.
+  void Append(int32_t token) { tokens_.push_back(token); }
+  bool finished() const { return finish_reason_ != FinishReason::kNone; }
+  FinishReason finish_reason() const { return finish_reason_; }
+
+  /// A blocked sequence is passed over by the scheduler; what it holds stays. Set by the engine
+  /// between steps.
+  bool waiting_for_adapter() const { return waiting_for_adapter_; }
+  bool paused() const { return paused_; }  ///< its outbox is full
+  void set_waiting_for_adapter(bool value) { waiting_for_adapter_ = value; }
+  void set_paused(bool value) { paused_ = value; }
+
+  SequenceTimings& timings() { return timings_; }
+  const SequenceTimings& timings() const { return timings_; }
+
+ private:
+  friend class Scheduler;  // the only writer of the computed range, the blocks and the end
+
+  Options options_;
+  std::vector<int32_t> tokens_;
+  int64_t num_prompt_tokens_;
+  int64_t num_computed_tokens_ = 0;
+  int64_t num_cached_tokens_ = 0;
+  std::vector<BlockId> blocks_;
+  FinishReason finish_reason_ = FinishReason::kNone;
+  bool waiting_for_adapter_ = false;
+  bool paused_ = false;
+  SequenceTimings timings_;
+};
+
+}  // namespace tenon
+
+#endif  // TENON_SERVER_SCHEDULER_SEQUENCE_H_
