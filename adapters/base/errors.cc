@@ -12,10 +12,10 @@ namespace {
 
 // The payload is four lines: kind, retry_after in ms, reason, subject. A subject may itself hold
 // newlines (it can echo a client's string), so it comes last and takes the rest.
-constexpr std::string_view kDetailUrl = "type.tenon.dev/tenon.ErrorDetail";
+constexpr absl::string_view kDetailUrl = "type.tenon.dev/tenon.ErrorDetail";
 
-absl::Status WithDetail(absl::StatusCode code, std::string_view message, ErrorDetail::Kind kind,
-                        std::string_view reason, std::string_view subject,
+absl::Status WithDetail(absl::StatusCode code, absl::string_view message, ErrorDetail::Kind kind,
+                        absl::string_view reason, absl::string_view subject,
                         absl::Duration retry_after = absl::ZeroDuration()) {
   absl::Status status(code, message);
   status.SetPayload(kDetailUrl, absl::Cord(absl::StrCat(static_cast<int>(kind), "\n",
@@ -26,41 +26,41 @@ absl::Status WithDetail(absl::StatusCode code, std::string_view message, ErrorDe
 
 }  // namespace
 
-absl::Status InvalidFieldError(std::string_view field, std::string_view message) {
+absl::Status InvalidFieldError(absl::string_view field, absl::string_view message) {
   return WithDetail(absl::StatusCode::kInvalidArgument, absl::StrCat(field, ": ", message),
                     ErrorDetail::Kind::kField, "INVALID_FIELD", field);
 }
 
-absl::Status InvalidAdapterError(std::string_view reason, std::string_view subject,
-                                 std::string_view message) {
+absl::Status InvalidAdapterError(absl::string_view reason, absl::string_view subject,
+                                 absl::string_view message) {
   return WithDetail(absl::StatusCode::kInvalidArgument, message, ErrorDetail::Kind::kField, reason,
                     subject);
 }
 
-absl::Status ResourceNotFoundError(std::string_view reason, std::string_view subject,
-                                   std::string_view message) {
+absl::Status ResourceNotFoundError(absl::string_view reason, absl::string_view subject,
+                                   absl::string_view message) {
   return WithDetail(absl::StatusCode::kNotFound, message, ErrorDetail::Kind::kResource, reason,
                     subject);
 }
 
-absl::Status ResourceConflictError(absl::StatusCode code, std::string_view reason,
-                                   std::string_view subject, std::string_view message) {
+absl::Status ResourceConflictError(absl::StatusCode code, absl::string_view reason,
+                                   absl::string_view subject, absl::string_view message) {
   return WithDetail(code, message, ErrorDetail::Kind::kResource, reason, subject);
 }
 
-absl::Status QuotaExceededError(std::string_view reason, std::string_view subject,
-                                std::string_view message, absl::Duration retry_after) {
+absl::Status QuotaExceededError(absl::string_view reason, absl::string_view subject,
+                                absl::string_view message, absl::Duration retry_after) {
   return WithDetail(absl::StatusCode::kResourceExhausted, message, ErrorDetail::Kind::kQuota,
                     reason, subject, retry_after);
 }
 
-absl::Status PreconditionError(std::string_view reason, std::string_view subject,
-                               std::string_view message) {
+absl::Status PreconditionError(absl::string_view reason, absl::string_view subject,
+                               absl::string_view message) {
   return WithDetail(absl::StatusCode::kFailedPrecondition, message,
                     ErrorDetail::Kind::kPrecondition, reason, subject);
 }
 
-absl::Status RetryLaterError(std::string_view reason, std::string_view message,
+absl::Status RetryLaterError(absl::string_view reason, absl::string_view message,
                              absl::Duration retry_after) {
   return WithDetail(absl::StatusCode::kUnavailable, message, ErrorDetail::Kind::kRetry, reason, "",
                     retry_after);
@@ -83,7 +83,7 @@ std::optional<ErrorDetail> GetErrorDetail(const absl::Status& status) {
                      absl::Milliseconds(retry_after_ms)};
 }
 
-absl::Status Annotate(const absl::Status& status, std::string_view context) {
+absl::Status Annotate(const absl::Status& status, absl::string_view context) {
   if (status.ok()) {
     return status;
   }

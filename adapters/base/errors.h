@@ -5,9 +5,9 @@
 
 #include <optional>
 #include <string>
-#include <string_view>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
 namespace tenon {
@@ -30,40 +30,40 @@ struct ErrorDetail {
 
 /// INVALID_ARGUMENT: `field` (a proto path such as "sampling.top_p") has a value that cannot be
 /// served.
-absl::Status InvalidFieldError(std::string_view field, std::string_view message);
+absl::Status InvalidFieldError(absl::string_view field, absl::string_view message);
 
 /// INVALID_ARGUMENT: an uploaded file is malformed. `reason` names the rule, `subject` the file or
 /// tensor.
-absl::Status InvalidAdapterError(std::string_view reason, std::string_view subject,
-                                 std::string_view message);
+absl::Status InvalidAdapterError(absl::string_view reason, absl::string_view subject,
+                                 absl::string_view message);
 
 /// NOT_FOUND: no such resource, for example reason "ADAPTER_NOT_FOUND", subject "fr@3".
-absl::Status ResourceNotFoundError(std::string_view reason, std::string_view subject,
-                                   std::string_view message);
+absl::Status ResourceNotFoundError(absl::string_view reason, absl::string_view subject,
+                                   absl::string_view message);
 
 /// ALREADY_EXISTS or ABORTED style conflicts on a named resource.
-absl::Status ResourceConflictError(absl::StatusCode code, std::string_view reason,
-                                   std::string_view subject, std::string_view message);
+absl::Status ResourceConflictError(absl::StatusCode code, absl::string_view reason,
+                                   absl::string_view subject, absl::string_view message);
 
 /// RESOURCE_EXHAUSTED: a limit named `subject` is reached. retry_after of zero means that waiting
 /// does not help.
-absl::Status QuotaExceededError(std::string_view reason, std::string_view subject,
-                                std::string_view message,
+absl::Status QuotaExceededError(absl::string_view reason, absl::string_view subject,
+                                absl::string_view message,
                                 absl::Duration retry_after = absl::ZeroDuration());
 
 /// FAILED_PRECONDITION: valid by itself, but not against this base model or server state.
-absl::Status PreconditionError(std::string_view reason, std::string_view subject,
-                               std::string_view message);
+absl::Status PreconditionError(absl::string_view reason, absl::string_view subject,
+                               absl::string_view message);
 
 /// UNAVAILABLE: loading or draining; the client may retry after `retry_after`.
-absl::Status RetryLaterError(std::string_view reason, std::string_view message,
+absl::Status RetryLaterError(absl::string_view reason, absl::string_view message,
                              absl::Duration retry_after);
 
 /// The detail that one of the constructors above attached, if any.
 std::optional<ErrorDetail> GetErrorDetail(const absl::Status& status);
 
 /// Same code and detail, message prefixed with "context: ". OK stays OK.
-absl::Status Annotate(const absl::Status& status, std::string_view context);
+absl::Status Annotate(const absl::Status& status, absl::string_view context);
 
 }  // namespace tenon
 

@@ -8,7 +8,8 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <string_view>
+
+#include "absl/strings/string_view.h"
 
 namespace tenon {
 
@@ -24,7 +25,7 @@ using FileSet = std::map<std::string, FileBytes, std::less<>>;
 /// Whether `name` is one of the file names that an adapter folder may hold: adapter_config.json,
 /// adapter_model.safetensors, adapter.safetensors (AdapterHub) and the ones that are accepted and
 /// ignored.
-bool IsAdapterFileName(std::string_view name);
+bool IsAdapterFileName(absl::string_view name);
 
 }  // namespace tenon
 

@@ -8,10 +8,10 @@
 #include <map>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "adapters/formats/file_set.h"
 
 namespace tenon {
@@ -20,7 +20,7 @@ enum class DType : uint8_t { kF64, kF32, kF16, kBF16, kI64, kI32, kI16, kI8, kU8
 
 /// Bytes of one element.
 int64_t ElementSize(DType dtype);
-std::string_view DTypeName(DType dtype);
+absl::string_view DTypeName(DType dtype);
 
 /// A tensor's bytes in place, row-major, little-endian. May be unaligned. Borrowed from the file.
 struct TensorView {
@@ -45,7 +45,7 @@ struct SafetensorsFile {
 /// Parses and checks everything before any tensor is touched: header length, JSON, duplicate names,
 /// dtypes, shapes (64-bit products that do not overflow), offsets that neither overlap nor leave
 /// gaps nor pass the end. INVALID_ARGUMENT, naming `file_name` and the tensor, otherwise.
-absl::StatusOr<SafetensorsFile> ParseSafetensors(std::string_view file_name,
+absl::StatusOr<SafetensorsFile> ParseSafetensors(absl::string_view file_name,
                                                  std::span<const std::byte> bytes,
                                                  const SafetensorsLimits& limits);
 

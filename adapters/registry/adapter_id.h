@@ -4,15 +4,15 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace tenon {
 
 /// The tenant of a server that has no credentials configured.
-inline constexpr std::string_view kDefaultTenant = "default";
+inline constexpr absl::string_view kDefaultTenant = "default";
 
 /// One version of one tenant's adapter. Versions count from 1.
 struct AdapterId {
@@ -45,10 +45,10 @@ inline constexpr int kMaxNameBytes = 128;
 /// OK when `name` is 1 to 128 bytes of [a-z0-9A-Z._-] that begin with a letter or digit. Such a
 /// name is also safe in a log line, a metric label and a URL. INVALID_ARGUMENT, naming `field`,
 /// otherwise.
-absl::Status ValidateName(std::string_view field, std::string_view name);
+absl::Status ValidateName(absl::string_view field, absl::string_view name);
 
 /// Parses "name" or "name@version". INVALID_ARGUMENT, naming `field`, otherwise.
-absl::StatusOr<AdapterRef> ParseAdapterRef(std::string_view field, std::string_view text);
+absl::StatusOr<AdapterRef> ParseAdapterRef(absl::string_view field, absl::string_view text);
 
 }  // namespace tenon
 

@@ -6,13 +6,13 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "adapters/registry/adapter_id.h"
@@ -84,11 +84,11 @@ class AdapterRegistry {
 
   /// The claim on what `ref` means now. NOT_FOUND (reason ADAPTER_NOT_FOUND) when the tenant has no
   /// such live version.
-  absl::StatusOr<AdapterHandle> Acquire(std::string_view tenant, const AdapterRef& ref) const
+  absl::StatusOr<AdapterHandle> Acquire(absl::string_view tenant, const AdapterRef& ref) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   /// All versions of a tenant, live and draining, ordered by name and version.
-  std::vector<AdapterStatus> List(std::string_view tenant) const ABSL_LOCKS_EXCLUDED(mutex_);
+  std::vector<AdapterStatus> List(absl::string_view tenant) const ABSL_LOCKS_EXCLUDED(mutex_);
 
   /// Number of live versions of all tenants.
   int64_t num_live() const ABSL_LOCKS_EXCLUDED(mutex_);

@@ -6,10 +6,10 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "adapters/formats/adapter_limits.h"
 #include "adapters/methods/base_shape.h"
 #include "adapters/methods/compiled_adapter.h"
@@ -42,13 +42,13 @@ class AdapterPublisher {
 
   /// Validates, compiles, stores (the acknowledgement), then makes live. Nothing is visible when it
   /// fails. `expected_digest` (the client's) must match or be empty: DATA_LOSS otherwise.
-  absl::StatusOr<AdapterInfo> Publish(std::string_view tenant, std::string_view name,
+  absl::StatusOr<AdapterInfo> Publish(absl::string_view tenant, absl::string_view name,
                                       std::unique_ptr<StagedUpload> upload,
-                                      std::string_view expected_digest);
+                                      absl::string_view expected_digest);
 
   /// Retires and deletes one version, or all versions of the name when ref.version is 0. Streams
   /// that use it finish.
-  absl::Status Delete(std::string_view tenant, const AdapterRef& ref);
+  absl::Status Delete(absl::string_view tenant, const AdapterRef& ref);
 
   /// Reads a stored version and compiles it: the cache's Load.
   absl::StatusOr<std::shared_ptr<const CompiledAdapter>> Compile(const AdapterInfo& info);

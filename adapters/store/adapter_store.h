@@ -7,11 +7,11 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "adapters/formats/file_set.h"
 #include "adapters/registry/adapter_registry.h"
 
@@ -26,7 +26,7 @@ class StagedUpload {
   /// Appends to the file `name` (created on first use). Names are a fixed list (see
   /// IsAdapterFileName), so no client string ever becomes a path. RESOURCE_EXHAUSTED over the size
   /// limit or when the disk is full.
-  virtual absl::Status Append(std::string_view file_name, std::span<const std::byte> bytes) = 0;
+  virtual absl::Status Append(absl::string_view file_name, std::span<const std::byte> bytes) = 0;
 
   /// Closes the files for writing and gives them, mapped, for validation.
   virtual absl::StatusOr<FileSet> Seal() = 0;
