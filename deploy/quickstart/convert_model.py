@@ -64,7 +64,10 @@ class Source:
     """Metadata and tensors of one GGUF file."""
 
     def __init__(self, path: Path):
-        self._reader = gguf.GGUFReader(path)
+        try:
+            self._reader = gguf.GGUFReader(path)
+        except ValueError as error:
+            raise ConversionError(f"{path} is not a GGUF file: {error}") from error
         self.tensors = {tensor.name: tensor for tensor in self._reader.tensors}
 
     def get(self, key: str):
@@ -87,6 +90,11 @@ def check_supported(source: Source) -> None:
             raise ConversionError(f"{key} is {value!r}, this script converts {expected!r} only")
 
 
+def shortest_decimal(value: float) -> float:
+    """The number meant by a value that went through float32: 9.999999747378752e-06 -> 1e-05."""
+    return float(str(np.float32(value)))
+
+
 def model_config(source: Source) -> dict:
     """config.json of a LlamaForCausalLM."""
     return {
@@ -107,8 +115,7 @@ def model_config(source: Source) -> dict:
         "num_hidden_layers": source.get("llama.block_count"),
         "num_key_value_heads": source.get("llama.attention.head_count_kv"),
         "pad_token_id": source.get("tokenizer.ggml.padding_token_id"),
-        # The file keeps this as float32; the shortest decimal of that float32 is the number meant.
-        "rms_norm_eps": float(str(np.float32(source.get("llama.attention.layer_norm_rms_epsilon")))),
+        "rms_norm_eps": shortest_decimal(source.get("llama.attention.layer_norm_rms_epsilon")),
         "rope_scaling": None,
         "rope_theta": source.get("llama.rope.freq_base"),
         "tie_word_embeddings": "output.weight" not in source.tensors,
@@ -221,7 +228,7 @@ def hugging_face_name(gguf_name: str) -> str:
 
 
 def undo_rope_permutation(weight: np.ndarray, num_heads: int) -> np.ndarray:
-    """Restores Hugging Face's row order of a query or key projection [num_heads * head_dim, hidden].
+    """Restores the row order of a query or key projection [num_heads * head_dim, hidden].
 
     GGUF files interleave the two halves of each head, so that a rotated pair is adjacent
     (llama.cpp, convert_hf_to_gguf.py, LlamaModel.permute); Hugging Face keeps the halves apart.

@@ -41,8 +41,8 @@ def logits_of(model: torch.nn.Module, ids: list[int]) -> torch.Tensor:
 def check_tokenizer(tokenizer, reference) -> None:
     """Ids equal the reference's, once that splits digits.
 
-    transformers knows no pre-tokenizer by the name `smollm` and falls back to GPT-2's, which joins
-    the space before a digit to it. The digit splitter is put before it here.
+    transformers knows no pre-tokenizer by the name `smollm` and falls back to GPT-2's, which cuts
+    the last of several spaces before a digit. The digit splitter is put before it here.
     """
     backend = reference.backend_tokenizer
     texts = tokenizer_texts(NUM_TEXTS)

@@ -49,7 +49,7 @@ HAND_PICKED = (
     "for (int i = 0; i < n; ++i) {\n\tsum += a[i];\n}\n",
     '{"key": [1, 2.5, null, true], "s": "a\\"b\\\\c"}',
     "SELECT * FROM t WHERE id=42 AND name LIKE '%x%';",
-    "<html><body class=\"a\">&amp;</body></html>",
+    '<html><body class="a">&amp;</body></html>',
     "https://example.com/path?q=1&r=%20#frag",
     "user.name+tag@example.co.uk",
     "/usr/local/lib/libfoo.so.1.2",
@@ -105,3 +105,22 @@ CHATS = (
     ],
     [{"role": "user", "content": "first"}, {"role": "user", "content": "second"}],
 )
+
+SMOLLM2_PROMPTS = {
+    "word": "Once",
+    "sentence": "The three primary colours of light are",
+    "chat": (
+        "<|im_start|>system\nYou are a helpful AI assistant.<|im_end|>\n"
+        "<|im_start|>user\nName two rivers in Europe.<|im_end|>\n<|im_start|>assistant\n"
+    ),
+    "code": 'def fibonacci(n):\n    """The n-th Fibonacci number."""\n    if n < 2:\n',
+    "article": (
+        "A lighthouse is a tower that carries a strong lamp and warns ships of rocks and shallow"
+        " water. The oldest ones burned wood or coal on an open platform, and keepers had to feed"
+        " the fire all night. In the 18th century oil lamps with mirrors took their place, and in"
+        " 1823 the first large lens made of glass rings gathered nearly all of the light into one"
+        " beam. Each tower got its own pattern of flashes, so that a sailor with a clock and a"
+        " list could tell them apart in the dark. Today almost all lighthouses run without a"
+        " keeper. Satellite navigation has made them less important, but"
+    ),
+}  # fmt: skip
