@@ -87,13 +87,9 @@ std::optional<ErrorDetail> GetErrorDetail(const absl::Status& status) {
 std::string Quoted(absl::string_view text) {
   constexpr size_t kMaxBytes = 120;
   if (text.size() <= kMaxBytes) {
-    return absl::StrCat("\"", absl::Utf8SafeCHexEscape(text), "\"");
+    return absl::StrCat("\"", absl::CHexEscape(text), "\"");
   }
-  size_t end = kMaxBytes;  // not in the middle of a UTF-8 character
-  while (end > kMaxBytes - 4 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) {
-    --end;
-  }
-  return absl::StrCat("\"", absl::Utf8SafeCHexEscape(text.substr(0, end)), "...\" (", text.size(),
+  return absl::StrCat("\"", absl::CHexEscape(text.substr(0, kMaxBytes)), "...\" (", text.size(),
                       " bytes)");
 }
 
