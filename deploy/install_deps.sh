@@ -58,6 +58,19 @@ install_torch() {
   mv "$target.partial" "$target"
 }
 
+# The tests' Python packages, in an environment named by what it holds.
+install_test_environment() {
+  local requirements=$root/tests/requirements.txt target
+  target=$cache/venv-tests-$(sha256sum "$requirements" | cut -c1-12)
+  if [ ! -e "$target/.complete" ]; then
+    python3 -m venv "$target"
+    "$target/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$requirements"
+    touch "$target/.complete"
+  fi
+  ln -sfn "$target" "$cache/venv-tests"
+}
+
 install_packages "${packages[@]}"
 install_rust
 install_torch
+if $tests; then install_test_environment; fi
