@@ -42,8 +42,9 @@ DriverRequest Request(std::vector<int32_t> prompt, int32_t max_tokens) {
   return request;
 }
 
-std::vector<DriverResult> Run(DecoderRunner& runner, const std::vector<DriverRequest>& requests,
-                              const DriverOptions& options) {
+std::vector<DriverResult> Generate(DecoderRunner& runner,
+                                   const std::vector<DriverRequest>& requests,
+                                   const DriverOptions& options) {
   absl::StatusOr<std::vector<DriverResult>> results = RunTogether(runner, {}, requests, options);
   EXPECT_TRUE(results.ok()) << results.status();
   return results.ok() ? *std::move(results) : std::vector<DriverResult>(requests.size());
@@ -70,9 +71,9 @@ TEST(DecoderRunnerTest, SampledTokensDoNotDependOnTheBatch) {
     request.sampling.seed = static_cast<uint64_t>(i % 3);
     requests.push_back(std::move(request));
   }
-  const std::vector<DriverResult> together = Run(*runner, requests, options);
+  const std::vector<DriverResult> together = Generate(*runner, requests, options);
   for (size_t i = 0; i < requests.size(); ++i) {
-    EXPECT_EQ(Run(*runner, {requests[i]}, options)[0].tokens(), together[i].tokens()) << i;
+    EXPECT_EQ(Generate(*runner, {requests[i]}, options)[0].tokens(), together[i].tokens()) << i;
   }
 }
 
@@ -88,8 +89,8 @@ TEST(DecoderRunnerTest, PreemptionChangesNoSampledToken) {
     request.sampling.seed = 77;
     requests.push_back(std::move(request));
   }
-  const std::vector<DriverResult> expected = Run(*runner, requests, plenty);
-  const std::vector<DriverResult> preempted = Run(*runner, requests, scarce);
+  const std::vector<DriverResult> expected = Generate(*runner, requests, plenty);
+  const std::vector<DriverResult> preempted = Generate(*runner, requests, scarce);
   for (size_t i = 0; i < requests.size(); ++i) {
     EXPECT_EQ(preempted[i].tokens(), expected[i].tokens()) << i;
   }
@@ -100,7 +101,7 @@ TEST(DecoderRunnerTest, PromptLogprobsEqualThoseOfGeneration) {
   const std::unique_ptr<DecoderRunner> runner = MakeRunner(SmallWeights(), options);
   DriverRequest generate = Request({1, 4, 9}, 40);
   generate.sampling.logprobs = 1;
-  const DriverResult generated = Run(*runner, {generate}, options)[0];
+  const DriverResult generated = Generate(*runner, {generate}, options)[0];
 
   // The same text as a prompt, whole and in chunks: entry 2 belongs to the first generated token.
   DriverRequest score = Request({1, 4, 9}, 1);
@@ -111,7 +112,7 @@ TEST(DecoderRunnerTest, PromptLogprobsEqualThoseOfGeneration) {
   for (const int64_t max_batch_tokens : {512, 70}) {
     DriverOptions chunked = options;
     chunked.max_batch_tokens = max_batch_tokens;
-    const DriverResult scored = Run(*runner, {score, score}, chunked)[1];
+    const DriverResult scored = Generate(*runner, {score, score}, chunked)[1];
     ASSERT_EQ(scored.prompt_logprobs.size(), score.prompt.size() - 1);
     for (size_t i = 0; i < generated.steps.size(); ++i) {
       EXPECT_EQ(scored.prompt_logprobs[i + 2].token, generated.steps[i].token);
