@@ -24,7 +24,7 @@ run_suites() {
 }
 
 jobs=$(nproc)
-cmake --preset release >/dev/null
+cmake --preset release -DTENON_BUILD_TESTS=ON >/dev/null
 ninja -C build/release -j "$jobs"
 run_suites release "$@"
 
