@@ -210,7 +210,7 @@ absl::StatusOr<std::string> Tokenizer::RenderChat(const std::vector<ChatTurn>& t
   }
   std::string messages;
   try {
-    Json array = Json::array();
+    nlohmann::ordered_json array = nlohmann::ordered_json::array();  // templates print the keys
     for (const ChatTurn& turn : turns) {
       array.push_back({{"role", turn.role}, {"content", turn.content}});
     }
