@@ -1,6 +1,5 @@
 #include "server/tokenizer/tokenizer.h"
 
-#include <algorithm>
 #include <map>
 #include <utility>
 
@@ -52,16 +51,6 @@ absl::Status StatusFrom(int32_t code, tenon_bytes error, absl::string_view field
 
 std::string TemplateVariables(const TokenizerConfig& config) {
   return Json(config.special_tokens).dump(-1, ' ', true, Json::error_handler_t::replace);
-}
-
-// The longest stretch of `text` without ASCII whitespace, in bytes.
-int64_t LongestWordBytes(absl::string_view text) {
-  int64_t longest = 0, current = 0;
-  for (const char c : text) {
-    current = (c == ' ' || c == '\n' || c == '\t' || c == '\r') ? 0 : current + 1;
-    longest = std::max(longest, current);
-  }
-  return longest;
 }
 
 }  // namespace
@@ -119,20 +108,6 @@ absl::Status Tokenizer::ChooseBosCorrection(std::optional<bool> add_bos_token) {
   return absl::OkStatus();
 }
 
-absl::Status Tokenizer::CheckText(absl::string_view text) const {
-  if (static_cast<int64_t>(text.size()) > options_.max_text_bytes) {
-    return InvalidFieldError("text", absl::StrCat(text.size(), " bytes exceed the limit of ",
-                                                  options_.max_text_bytes, " bytes"));
-  }
-  const int64_t longest = LongestWordBytes(text);
-  if (longest > options_.max_word_bytes) {
-    return InvalidFieldError(
-        "text", absl::StrCat("a word of ", longest, " bytes without a space exceeds the limit of ",
-                             options_.max_word_bytes, " bytes"));
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<std::vector<int32_t>> Tokenizer::EncodeUnchecked(absl::string_view text,
                                                                 bool add_special_tokens) const {
   tenon_bytes error = {};
@@ -147,7 +122,10 @@ absl::StatusOr<std::vector<int32_t>> Tokenizer::EncodeUnchecked(absl::string_vie
 
 absl::StatusOr<std::vector<int32_t>> Tokenizer::Encode(absl::string_view text,
                                                        bool add_special_tokens) const {
-  TENON_RETURN_IF_ERROR(CheckText(text));
+  if (static_cast<int64_t>(text.size()) > options_.max_text_bytes) {
+    return InvalidFieldError("text", absl::StrCat(text.size(), " bytes exceed the limit of ",
+                                                  options_.max_text_bytes, " bytes"));
+  }
   TENON_ASSIGN_OR_RETURN(std::vector<int32_t> ids, EncodeUnchecked(text, add_special_tokens));
   if (add_special_tokens && bos_correction_ == BosCorrection::kPrepend) {
     ids.insert(ids.begin(), *bos_token_id_);

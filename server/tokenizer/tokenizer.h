@@ -27,10 +27,8 @@ struct ChatTurn {
 
 struct TokenizerOptions {
   /// Longest text that Encode() takes, and longest prompt that RenderChat() makes, in bytes.
+  /// Checked first: encoding costs up to a second a MiB, also of one endless word (measured).
   int64_t max_text_bytes = int64_t{1} << 20;
-  /// Longest stretch of a text without a space or line end, in bytes. Byte-pair merging treats such
-  /// a stretch as one word, and the cost of a word grows faster than its length.
-  int64_t max_word_bytes = int64_t{64} << 10;
   /// What a chat template sees as today.
   std::function<absl::Time()> clock = [] { return absl::Now(); };
 };
@@ -95,7 +93,6 @@ class Tokenizer {
   enum class BosCorrection { kNone, kPrepend, kDrop };
 
   Tokenizer(TokenizerOptions options, TokenizerHandle tokenizer);
-  absl::Status CheckText(absl::string_view text) const;
   absl::StatusOr<std::vector<int32_t>> EncodeUnchecked(absl::string_view text,
                                                        bool add_special_tokens) const;
   absl::Status ChooseBosCorrection(std::optional<bool> add_bos_token);

@@ -49,16 +49,6 @@ TEST(TokenizerTest, TextOverTheByteLimitIsRefused) {
   EXPECT_EQ(GetErrorDetail(status)->subject, "text");
 }
 
-TEST(TokenizerTest, WordOverTheWordLimitIsRefused) {
-  TokenizerOptions options;
-  options.max_word_bytes = 8;
-  const auto tokenizer = LoadTestTokenizer("bpe", options);
-  EXPECT_TRUE(tokenizer->Encode("01234567 01234567\n01234567", false).ok());
-  const absl::Status status = tokenizer->Encode("ok 012345678 ok", false).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("a word of 9 bytes"));
-}
-
 TEST(TokenizerTest, InvalidUtf8IsRefusedWithItsPosition) {
   const auto tokenizer = LoadTestTokenizer("bpe");
   const absl::Status status = tokenizer->Encode("abc\xFFz", false).status();
@@ -66,26 +56,21 @@ TEST(TokenizerTest, InvalidUtf8IsRefusedWithItsPosition) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("byte 3 of 5"));
 }
 
-// The largest texts that are let through, of the shapes that tokenizers are slow on, take a bounded
-// time. Measured: well under a second each on one core; the bound leaves room for sanitizers.
+// The largest texts that are let through, of the shapes that tokenizers can be slow on: one endless
+// word, endless spaces before a word. Measured: 0.2 to 0.5 s each on one core; the bound leaves
+// room for sanitizers, and anything quadratic would take hours.
 TEST(TokenizerTest, LargestTextsAreEncodedInBoundedTime) {
-  const TokenizerOptions limits;
-  const auto repeat = [&](const std::string& unit) {
-    std::string text;
-    while (text.size() + unit.size() <= static_cast<size_t>(limits.max_text_bytes)) {
-      text.append(unit);
-    }
-    return text;
-  };
-  const std::string word(static_cast<size_t>(limits.max_word_bytes) - 1, 'a');
   const auto tokenizer = LoadTestTokenizer("bpe");
-  for (const std::string& text :
-       {repeat(word + " "), repeat("\n"), repeat(" "), repeat("a b "), repeat("é ")}) {
+  const size_t max_bytes = static_cast<size_t>(TokenizerOptions().max_text_bytes);
+  for (const std::string unit : {"a", "ab", " ", "\n", " \n", "7", "!", "é", "語"}) {
+    std::string text;
+    while (text.size() + unit.size() < max_bytes) {
+      text += unit;
+    }
+    text += "x";
     const absl::Time start = absl::Now();
-    const absl::Status status = tokenizer->Encode(text, false).status();
-    const absl::Duration taken = absl::Now() - start;
-    RecordProperty("seconds", absl::FormatDuration(taken));
-    EXPECT_LT(taken, absl::Seconds(20)) << text.substr(0, 8) << " " << status;
+    EXPECT_TRUE(tokenizer->Encode(text, false).ok()) << unit;
+    EXPECT_LT(absl::Now() - start, absl::Seconds(20)) << unit;
   }
 }
 
