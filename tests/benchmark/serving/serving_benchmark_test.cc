@@ -38,8 +38,12 @@ TEST(WorkloadTest, ZipfPrefersTheFirst) {
 }
 
 TEST(WorkloadTest, PoissonArrivalsHaveTheRate) {
-  const auto requests = MakeWorkload(
-      {.num_requests = 2001, .prompt_tokens = 1, .vocab_size = 2, .requests_per_second = 10});
+  WorkloadOptions options;
+  options.num_requests = 2001;
+  options.prompt_tokens = 1;
+  options.vocab_size = 2;
+  options.requests_per_second = 10;
+  const auto requests = MakeWorkload(options);
   EXPECT_EQ(requests.front().arrival, absl::ZeroDuration());
   EXPECT_NEAR(absl::ToDoubleSeconds(requests.back().arrival), 200, 15);
 }
@@ -74,7 +78,11 @@ TEST(ReportTest, FailedRequestsCountNoLatency) {
                           .total = absl::Milliseconds(20),
                           .inter_token = {absl::Milliseconds(10)},
                           .tokens = {1, 2}});
-  run.requests.push_back({.status = absl::UnavailableError("gone"), .tokens = {3}});
+  run.requests.push_back({.status = absl::UnavailableError("gone"),
+                          .first_token = {},
+                          .total = {},
+                          .inter_token = {},
+                          .tokens = {3}});
   const Report report = MakeReport(run);
   EXPECT_EQ(report.num_failed, 1);
   EXPECT_DOUBLE_EQ(report.output_tokens_per_s, 1.5);
