@@ -2,21 +2,12 @@
 
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
 
 namespace tenon {
 namespace {
-
-constexpr size_t kMaxEchoedBytes = 64;
-
-absl::Status FileNameError(absl::string_view name) {
-  const std::string shown = absl::CHexEscape(name.substr(0, kMaxEchoedBytes));
-  return InvalidAdapterError("FILE_NAME_NOT_ALLOWED", shown,
-                             absl::StrCat("\"", shown, "\" is not a file of an adapter folder"));
-}
 
 std::string DigestOf(const std::vector<StoredFile>& files) {
   Sha256 hash;
@@ -59,9 +50,7 @@ absl::Status LocalUpload::Append(absl::string_view file_name, std::span<const st
 }
 
 absl::Status LocalUpload::Write(absl::string_view file_name, std::span<const std::byte> bytes) {
-  if (!IsAdapterFileName(file_name)) {
-    return FileNameError(file_name);
-  }
+  TENON_RETURN_IF_ERROR(CheckAdapterFileName(file_name));
   if (!files_.empty()) {
     return absl::FailedPreconditionError("the upload is sealed");
   }

@@ -23,24 +23,39 @@ constexpr int64_t kMaxVocab = int64_t{1} << 24;
 constexpr int64_t kMaxPositions = int64_t{1} << 26;
 
 // Fields that never change what the model computes at inference, whatever their value.
-constexpr std::array<absl::string_view, 33> kIgnoredFields = {
-    "_attn_implementation", "_commit_hash",
-    "_name_or_path",        "attention_dropout",
-    "attn_implementation",  "bad_words_ids",
-    "exponential_decay_length_penalty",
-    "finetuning_task",      "id2label",
-    "initializer_range",    "is_decoder",
-    "label2id",             "max_length",
-    "max_window_layers",    "min_length",
-    "name_or_path",         "num_labels",
-    "output_attentions",    "output_hidden_states",
-    "prefix",               "problem_type",
-    "return_dict",          "return_dict_in_generate",
-    "sep_token_id",         "task_specific_params",
-    "tokenizer_class",      "transformers.js_config",
-    "transformers_version", "unsloth_fixed",
-    "unsloth_version",      "use_cache",
-    "use_return_dict",      "torchscript"};
+constexpr std::array<absl::string_view, 33> kIgnoredFields = {"_attn_implementation",
+                                                              "_commit_hash",
+                                                              "_name_or_path",
+                                                              "attention_dropout",
+                                                              "attn_implementation",
+                                                              "bad_words_ids",
+                                                              "exponential_decay_length_penalty",
+                                                              "finetuning_task",
+                                                              "id2label",
+                                                              "initializer_range",
+                                                              "is_decoder",
+                                                              "label2id",
+                                                              "max_length",
+                                                              "max_window_layers",
+                                                              "min_length",
+                                                              "name_or_path",
+                                                              "num_labels",
+                                                              "output_attentions",
+                                                              "output_hidden_states",
+                                                              "prefix",
+                                                              "problem_type",
+                                                              "return_dict",
+                                                              "return_dict_in_generate",
+                                                              "sep_token_id",
+                                                              "task_specific_params",
+                                                              "tokenizer_class",
+                                                              "transformers.js_config",
+                                                              "transformers_version",
+                                                              "unsloth_fixed",
+                                                              "unsloth_version",
+                                                              "use_cache",
+                                                              "use_return_dict",
+                                                              "torchscript"};
 
 // Fields that are read by nobody as long as they have this value.
 struct NeutralField {
@@ -127,8 +142,7 @@ absl::Status ReadSizes(JsonFields& fields, ModelConfig& config) {
   TENON_ASSIGN_OR_RETURN(config.hidden_size, fields.RequiredInt("hidden_size", 1, kMaxWidth));
   TENON_ASSIGN_OR_RETURN(config.intermediate_size,
                          fields.RequiredInt("intermediate_size", 1, kMaxWidth));
-  TENON_ASSIGN_OR_RETURN(config.num_layers,
-                         fields.RequiredInt("num_hidden_layers", 1, kMaxLayers));
+  TENON_ASSIGN_OR_RETURN(config.num_layers, fields.RequiredInt("num_hidden_layers", 1, kMaxLayers));
   TENON_ASSIGN_OR_RETURN(config.max_position_embeddings,
                          fields.RequiredInt("max_position_embeddings", 1, kMaxPositions));
   TENON_ASSIGN_OR_RETURN(const std::optional<double> eps,

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/hash/hash.h"
+#include "absl/strings/str_cat.h"
 #include "adapters/registry/adapter_selection.h"
 #include "server/scheduler/batch.h"
 #include "server/scheduler/sequence.h"
@@ -22,7 +23,7 @@ inline std::shared_ptr<const AdapterSelection> SelectionOf(const std::string& di
     return std::make_shared<AdapterSelection>();
   }
   AdapterInfo info;
-  info.id = {"acme", "adapter-" + digest, 1};
+  info.id = {"acme", absl::StrCat("adapter-", digest), 1};
   info.digest = digest;
   const AdapterHandle handle(std::make_shared<const AdapterInfo>(std::move(info)));
   return std::make_shared<AdapterSelection>(std::vector<WeightedAdapter>{{handle, 1.0f}});
@@ -41,7 +42,7 @@ inline Sequence::Options SequenceOptions(SequenceId id, std::vector<int32_t> pro
                                          int32_t max_tokens, const std::string& digest = "") {
   Sequence::Options options;
   options.id = id;
-  options.request_id = "r" + std::to_string(id);
+  options.request_id = absl::StrCat("r", id);
   options.tenant = "acme";
   options.selection = SelectionOf(digest);
   options.prompt = std::move(prompt);
