@@ -10,14 +10,9 @@
 #include "absl/time/time.h"
 #include "adapters/registry/adapter_id.h"
 #include "server/scheduler/sampling_params.h"
+#include "server/tokenizer/tokenizer.h"
 
 namespace tenon {
-
-/// A turn of a conversation.
-struct ChatTurn {
-  std::string role;
-  std::string content;
-};
 
 /// A conversation, to be rendered with the model's chat template.
 struct ChatPrompt {
