@@ -21,8 +21,17 @@ CpuIsa DetectIsa() {
 #endif
 }
 
+CpuIsa PreferredIsa() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_is("intel")) {
+    return std::min(HostIsa(), CpuIsa::kAvx512);
+  }
+#endif
+  return HostIsa();
+}
+
 std::atomic<CpuIsa>& Active() {
-  static std::atomic<CpuIsa> active(HostIsa());
+  static std::atomic<CpuIsa> active(PreferredIsa());
   return active;
 }
 

@@ -12,31 +12,30 @@ Vec DotPairs(__m512i a, __m512i b, Vec c) {
   return {_mm512_dpbf16_ps(c.v, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b))};
 }
 
-// Two steps of k for bf16 panels against bf16 rows.
+// bf16 panels and rows, two k a step.
 struct PanelsBf16 {
   using Weight = uint16_t;
   using Input = uint16_t;
-  static constexpr int kStep = 2;
+  static constexpr int64_t kStep = 2;
   template <int M, int N>
-  static void Step(const uint16_t* x, int64_t x_stride, const uint16_t* const* w, int64_t valid,
-                   Vec (&acc)[M][N]) {
-    __m512i b[N];
+  static inline __attribute__((always_inline)) void Step(const uint16_t* x, int64_t x_stride,
+                                                         const uint16_t* const* strips,
+                                                         int64_t valid, Vec (&acc)[M][N]) {
+    __m512i w[N];
 #pragma GCC unroll 16
     for (int j = 0; j < N; ++j) {
-      b[j] = _mm512_loadu_si512(w[j / kPanelVecs] + (j % kPanelVecs) * Vec::kLanes * 2);
+      w[j] = _mm512_loadu_si512(strips[j / 2] + j % 2 * Vec::kLanes * 2);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < M; ++i) {
-      int32_t pair = 0;
-      if (valid == 2) {
+      int32_t pair = x[i * x_stride];
+      if (valid == kStep) {
         std::memcpy(&pair, x + i * x_stride, sizeof(pair));
-      } else {
-        pair = x[i * x_stride];
       }
       const __m512i a = _mm512_set1_epi32(pair);
 #pragma GCC unroll 16
       for (int j = 0; j < N; ++j) {
-        acc[i][j] = DotPairs(a, b[j], acc[i][j]);
+        acc[i][j] = DotPairs(a, w[j], acc[i][j]);
       }
     }
   }

@@ -10,67 +10,74 @@
 namespace tenon {
 namespace {
 
-constexpr int kPanelVecs = static_cast<int>(kPanelColumns) / Vec::kLanes;
-// Rows of one register block: 12 x 2, 3 x 4 and 1 x 8 accumulators.
-constexpr int kBlockRows = Vec::kLanes == 16 ? 12 : (Vec::kLanes == 8 ? 3 : 1);
+// A strip is two vectors of a panel: its whole width for 16 lanes, a half or a quarter for fewer.
+constexpr int64_t kStripColumns = 2 * Vec::kLanes;
+constexpr int64_t kPanelStrips = kPanelColumns / kStripColumns;
+// Rows of one register block: 12 x 2 of 32 registers, 6 x 2 or 4 x 2 of 16.
+constexpr int kBlockRows = Vec::kLanes == 16 ? 12 : (Vec::kLanes == 8 ? 6 : 4);
 // How far ahead of the multiplication panels are fetched, in bytes: the hardware's own streams
 // stop at the end of each page.
 constexpr int64_t kPrefetchBytes = 1024;
 
-// One step of k for fp32 panels.
+// acc[i, j] += x[i] * w[j] for one k.
+template <int M, int N>
+inline __attribute__((always_inline)) void AddOuterProduct(const float* x, int64_t x_stride,
+                                                           const Vec (&w)[N], Vec (&acc)[M][N]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < M; ++i) {
+    const Vec a = Vec::Set(x[i * x_stride]);
+#pragma GCC unroll 16
+    for (int j = 0; j < N; ++j) {
+      acc[i][j] = Fma(a, w[j], acc[i][j]);
+    }
+  }
+}
+
+// fp32 panels and rows, one k a step.
 struct PanelsF32 {
   using Weight = float;
   using Input = float;
-  static constexpr int kStep = 1;
+  static constexpr int64_t kStep = 1;
   template <int M, int N>
-  static void Step(const float* x, int64_t x_stride, const float* const* w, int64_t,
-                   Vec (&acc)[M][N]) {
-    Vec b[N];
+  static inline __attribute__((always_inline)) void Step(const float* x, int64_t x_stride,
+                                                         const float* const* strips, int64_t,
+                                                         Vec (&acc)[M][N]) {
+    Vec w[N];
 #pragma GCC unroll 16
     for (int j = 0; j < N; ++j) {
-      b[j] = Vec::Load(w[j / kPanelVecs] + (j % kPanelVecs) * Vec::kLanes);
+      w[j] = Vec::Load(strips[j / 2] + j % 2 * Vec::kLanes);
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < M; ++i) {
-      const Vec a = Vec::Set(x[i * x_stride]);
-#pragma GCC unroll 16
-      for (int j = 0; j < N; ++j) {
-        acc[i][j] = Fma(a, b[j], acc[i][j]);
-      }
-    }
+    AddOuterProduct(x, x_stride, w, acc);
   }
 };
 
-// Two steps of k for bf16 panels against fp32 rows.
+// bf16 panels against fp32 rows, two k a step.
 struct PanelsBf16Wide {
   using Weight = uint16_t;
   using Input = float;
-  static constexpr int kStep = 2;
+  static constexpr int64_t kStep = 2;
   template <int M, int N>
-  static void Step(const float* x, int64_t x_stride, const uint16_t* const* w, int64_t valid,
-                   Vec (&acc)[M][N]) {
+  static inline __attribute__((always_inline)) void Step(const float* x, int64_t x_stride,
+                                                         const uint16_t* const* strips,
+                                                         int64_t valid, Vec (&acc)[M][N]) {
+    Vec first[N], second[N];
 #pragma GCC unroll 16
     for (int j = 0; j < N; ++j) {
-      Vec first, second;
-      Vec::LoadPairs(w[j / kPanelVecs] + (j % kPanelVecs) * Vec::kLanes * 2, first, second);
-#pragma GCC unroll 16
-      for (int i = 0; i < M; ++i) {
-        acc[i][j] = Fma(Vec::Set(x[i * x_stride]), first, acc[i][j]);
-        if (valid == 2) {
-          acc[i][j] = Fma(Vec::Set(x[i * x_stride + 1]), second, acc[i][j]);
-        }
-      }
+      Vec::LoadPairs(strips[j / 2] + j % 2 * Vec::kLanes * 2, first[j], second[j]);
+    }
+    AddOuterProduct(x, x_stride, first, acc);
+    if (valid == kStep) {
+      AddOuterProduct(x + 1, x_stride, second, acc);
     }
   }
 };
 
-// M rows by P panels, all in registers, k from first to last.
+// M rows by P strips, all in registers, k from first to last.
 template <typename Panels, int M, int P>
 void RegisterBlock(const typename Panels::Input* x, int64_t x_stride,
-                   const typename Panels::Weight* panels, int64_t panel_stride, int64_t k,
-                   float* tile, int64_t tile_stride) {
-  constexpr int kVecs = P * kPanelVecs;
-  constexpr int64_t kAdvance = kPanelColumns * Panels::kStep;
+                   const typename Panels::Weight* panels, int64_t panel_stride, int64_t strip,
+                   int64_t k, float* tile, int64_t tile_stride) {
+  constexpr int kVecs = 2 * P;
   Vec acc[M][kVecs];
 #pragma GCC unroll 16
   for (int i = 0; i < M; ++i) {
@@ -79,47 +86,47 @@ void RegisterBlock(const typename Panels::Input* x, int64_t x_stride,
       acc[i][j] = Vec::Zero();
     }
   }
-  const typename Panels::Weight* w[P];
+  const typename Panels::Weight* strips[P];
   for (int p = 0; p < P; ++p) {
-    w[p] = panels + p * panel_stride;
+    strips[p] = panels + (strip + p) / kPanelStrips * panel_stride +
+                (strip + p) % kPanelStrips * kStripColumns * Panels::kStep;
   }
   int64_t at = 0;
   for (; at + Panels::kStep <= k; at += Panels::kStep) {
-    Panels::Step(x + at, x_stride, w, Panels::kStep, acc);
+    Panels::Step(x + at, x_stride, strips, Panels::kStep, acc);
 #pragma GCC unroll 16
     for (int p = 0; p < P; ++p) {
-      const char* ahead = reinterpret_cast<const char*>(w[p]) + kPrefetchBytes;
+      const char* ahead = reinterpret_cast<const char*>(strips[p]) + kPrefetchBytes;
       __builtin_prefetch(ahead);
       __builtin_prefetch(ahead + 64);
-      w[p] += kAdvance;
+      strips[p] += kPanelColumns * Panels::kStep;
     }
   }
   if (at < k) {
-    Panels::Step(x + at, x_stride, w, k - at, acc);
+    Panels::Step(x + at, x_stride, strips, k - at, acc);
   }
 #pragma GCC unroll 16
   for (int i = 0; i < M; ++i) {
 #pragma GCC unroll 16
     for (int j = 0; j < kVecs; ++j) {
-      acc[i][j].Store(tile + i * tile_stride + j * Vec::kLanes);
+      acc[i][j].Store(tile + i * tile_stride + strip * kStripColumns + j * Vec::kLanes);
     }
   }
 }
 
-// Few rows take several panels at once: their sums must hide the latency of each other's.
+// Few rows take several strips at once: their sums must hide the latency of each other's.
 template <typename Panels, int M>
 void RowsBlock(const typename Panels::Input* x, int64_t x_stride,
                const typename Panels::Weight* panels, int64_t panel_stride, int64_t num_panels,
                int64_t k, float* tile, int64_t tile_stride) {
-  constexpr int P = M * kPanelVecs >= 8 ? 1 : 8 / (M * kPanelVecs);
-  int64_t p = 0;
-  for (; p + P <= num_panels; p += P) {
-    RegisterBlock<Panels, M, P>(x, x_stride, panels + p * panel_stride, panel_stride, k,
-                                tile + p * kPanelColumns, tile_stride);
+  constexpr int64_t P = M >= 4 ? 1 : 4 / M;
+  const int64_t num_strips = num_panels * kPanelStrips;
+  int64_t strip = 0;
+  for (; strip + P <= num_strips; strip += P) {
+    RegisterBlock<Panels, M, P>(x, x_stride, panels, panel_stride, strip, k, tile, tile_stride);
   }
-  for (; p < num_panels; ++p) {
-    RegisterBlock<Panels, M, 1>(x, x_stride, panels + p * panel_stride, panel_stride, k,
-                                tile + p * kPanelColumns, tile_stride);
+  for (; strip < num_strips; ++strip) {
+    RegisterBlock<Panels, M, 1>(x, x_stride, panels, panel_stride, strip, k, tile, tile_stride);
   }
 }
 

@@ -32,7 +32,7 @@ DEMO_ADAPTERS = REPOSITORY / "deploy" / "demo" / "adapters"
 # Length of each prompt, and for how many of the STEPS steps its logits are kept.
 KEPT_STEPS = {1: 8, 7: STEPS, 40: STEPS}
 TINY_STRENGTH = 0.6
-SMOLLM2_STRENGTH = 0.1
+SMOLLM2_STRENGTH = 0.5
 NUM_TINY_TEXTS = 100
 NUM_SMOLLM2_TEXTS = 200
 
