@@ -125,8 +125,9 @@ absl::Status DecoderRunner::CheckRow(const BatchRow& row) const {
       return internal(absl::StrCat("block ", block, " of ", cache_.num_blocks()));
     }
   }
-  // All tokens and not only this row's: the sampler looks back at them.
-  for (const int32_t token : sequence.tokens()) {
+  // Earlier tokens, which the sampler looks back at, were in a row of their own before.
+  for (int64_t i = row.first_token; i < end; ++i) {
+    const int32_t token = sequence.tokens()[i];
     if (token < 0 || token >= decoder_->config().vocab_size) {
       return internal(
           absl::StrCat("token ", token, " of a vocabulary of ", decoder_->config().vocab_size));
