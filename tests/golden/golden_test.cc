@@ -1,4 +1,5 @@
 // What the server computes against what transformers and PEFT computed (make_goldens.py).
+#include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -42,6 +43,7 @@ struct Subject {
 
 absl::StatusOr<Subject> MakeSubject(const std::string& folder, const std::string& model_folder,
                                     const ModelOptions& options) {
+  at::set_num_threads(1);  // the tiny models have less to share out than a hand-over costs
   Subject subject;
   TENON_ASSIGN_OR_RETURN(subject.model, LoadModel(model_folder, options));
   TENON_ASSIGN_OR_RETURN(subject.goldens, LoadGoldens(folder, TENON_SOURCE_DIR));
