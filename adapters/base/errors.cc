@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "absl/strings/cord.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -81,6 +82,15 @@ std::optional<ErrorDetail> GetErrorDetail(const absl::Status& status) {
   }
   return ErrorDetail{static_cast<ErrorDetail::Kind>(kind), lines[2], lines[3],
                      absl::Milliseconds(retry_after_ms)};
+}
+
+std::string Quoted(absl::string_view text) {
+  constexpr size_t kMaxBytes = 120;
+  if (text.size() <= kMaxBytes) {
+    return absl::StrCat("\"", absl::CHexEscape(text), "\"");
+  }
+  return absl::StrCat("\"", absl::CHexEscape(text.substr(0, kMaxBytes)), "...\" (", text.size(),
+                      " bytes)");
 }
 
 absl::Status Annotate(const absl::Status& status, absl::string_view context) {

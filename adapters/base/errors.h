@@ -62,6 +62,10 @@ absl::Status RetryLaterError(absl::string_view reason, absl::string_view message
 /// The detail that one of the constructors above attached, if any.
 std::optional<ErrorDetail> GetErrorDetail(const absl::Status& status);
 
+/// `text` in double quotes for a message or a log line: bytes other than printable ASCII escaped,
+/// cut after 120 bytes. For every string that a client wrote.
+std::string Quoted(absl::string_view text);
+
 /// Same code and detail, message prefixed with "context: ". OK stays OK.
 absl::Status Annotate(const absl::Status& status, absl::string_view context);
 

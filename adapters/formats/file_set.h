@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 
 namespace tenon {
@@ -26,6 +27,11 @@ using FileSet = std::map<std::string, FileBytes, std::less<>>;
 /// adapter_model.safetensors, adapter.safetensors (AdapterHub) and the ones that are accepted and
 /// ignored.
 bool IsAdapterFileName(absl::string_view name);
+
+/// OK for an adapter file name. INVALID_ARGUMENT otherwise; for pickled weights (reason
+/// UNSAFE_FILE) the message says how to save them as safetensors, for all other names (reason
+/// UNKNOWN_FILE) which names are known.
+absl::Status CheckAdapterFileName(absl::string_view name);
 
 }  // namespace tenon
 

@@ -44,7 +44,8 @@ struct SafetensorsFile {
 
 /// Parses and checks everything before any tensor is touched: header length, JSON, duplicate names,
 /// dtypes, shapes (64-bit products that do not overflow), offsets that neither overlap nor leave
-/// gaps nor pass the end. INVALID_ARGUMENT, naming `file_name` and the tensor, otherwise.
+/// gaps nor pass the end. No tensor byte is read or copied. INVALID_ARGUMENT, naming `file_name`
+/// and the tensor, otherwise; reason UNSAFE_FILE for pickles and archives under this name.
 absl::StatusOr<SafetensorsFile> ParseSafetensors(absl::string_view file_name,
                                                  std::span<const std::byte> bytes,
                                                  const SafetensorsLimits& limits);

@@ -3,13 +3,13 @@
 #define TENON_ADAPTERS_REGISTRY_ADAPTER_REGISTRY_H_
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/btree_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -74,13 +74,14 @@ class AdapterRegistry {
   AdapterRegistry& operator=(const AdapterRegistry&) = delete;
 
   /// Makes a version live, and the one that its bare name means when its version is the highest.
-  /// ALREADY_EXISTS when that version is live or still draining.
-  absl::Status Publish(AdapterInfo info) ABSL_LOCKS_EXCLUDED(mutex_);
+  /// ALREADY_EXISTS when that version is live or still draining, INVALID_ARGUMENT when the id is
+  /// not a valid one.
+  absl::Status Publish(AdapterInfo info) ABSL_LOCKS_EXCLUDED(write_mutex_, mutex_);
 
   /// Withdraws one version; requests that hold it finish on it (state kDraining until the last
   /// handle goes). The bare name falls back to the highest version left. NOT_FOUND when it is not
   /// live.
-  absl::Status Retire(const AdapterId& id) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Retire(const AdapterId& id) ABSL_LOCKS_EXCLUDED(write_mutex_, mutex_);
 
   /// The claim on what `ref` means now. NOT_FOUND (reason ADAPTER_NOT_FOUND) when the tenant has no
   /// such live version.
@@ -94,12 +95,27 @@ class AdapterRegistry {
   int64_t num_live() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  // (tenant, name) -> version -> adapter.
-  using Versions = std::map<int64_t, std::shared_ptr<const AdapterInfo>>;
-  using Snapshot = std::map<std::pair<std::string, std::string>, Versions>;
+  // A write copies the path it changes (one name's versions, its tenant's names, the tenants) and
+  // shares the rest. No map is ever empty, the outermost aside.
+  using Versions = absl::btree_map<int64_t, std::shared_ptr<const AdapterInfo>>;
+  using Names = absl::btree_map<std::string, std::shared_ptr<const Versions>>;
+  struct Snapshot {
+    absl::btree_map<std::string, std::shared_ptr<const Names>> tenants;
+    int64_t num_live = 0;
+
+    const Versions* FindVersions(absl::string_view tenant, absl::string_view name) const;
+    // Sets one name's versions; no versions removes the name.
+    void SetVersions(const AdapterId& id, Versions versions);
+  };
 
   std::shared_ptr<const Snapshot> snapshot() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Replaces the snapshot, remembers `retired` (may be null) as draining, forgets what has drained.
+  void Replace(std::shared_ptr<const Snapshot> next,
+               const std::shared_ptr<const AdapterInfo>& retired) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool IsDraining(const AdapterId& id) const ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // One writer at a time builds the next snapshot; mutex_ is held for pointer copies only.
+  absl::Mutex write_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
   mutable absl::Mutex mutex_;
   std::shared_ptr<const Snapshot> snapshot_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::weak_ptr<const AdapterInfo>> draining_ ABSL_GUARDED_BY(mutex_);

@@ -19,13 +19,15 @@ struct WeightedAdapter {
 class AdapterSelection {
  public:
   AdapterSelection() = default;
+  /// Every handle holds an adapter.
   explicit AdapterSelection(std::vector<WeightedAdapter> adapters);
 
   const std::vector<WeightedAdapter>& adapters() const { return adapters_; }
   bool is_base() const { return adapters_.empty(); }
 
-  /// Content key: equal for equal digests and weights, whatever the names. "" for the base. Rows
-  /// with equal keys form one segment of a batch and may share KV blocks within a tenant.
+  /// Content key: equal for equal digests and weights in the same order (sums round by order),
+  /// whatever the names. "" for the base. Rows with equal keys form one segment of a batch and may
+  /// share KV blocks within a tenant.
   const std::string& key() const { return key_; }
 
  private:

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -18,7 +19,7 @@
 namespace tenon {
 
 /// An upload in progress: bytes on disk that no catalogue row names yet. Destroying it drops them.
-/// Not thread-safe; methods do I/O.
+/// Not thread-safe; methods do I/O. Ends before its store. After an error, only destroy it.
 class StagedUpload {
  public:
   virtual ~StagedUpload() = default;
@@ -31,8 +32,10 @@ class StagedUpload {
   /// Closes the files for writing and gives them, mapped, for validation.
   virtual absl::StatusOr<FileSet> Seal() = 0;
 
-  /// sha256 over the sorted list of (file name, sha256 of the file). Valid after Seal.
+  /// sha256 over one line "<sha256 hex>  <file name>\n" per file, sorted by file name: what
+  /// `sha256sum * | sha256sum` prints in the adapter's folder. Valid after Seal.
   virtual const std::string& digest() const = 0;
+  /// Bytes of all files so far.
   virtual int64_t num_bytes() const = 0;
 };
 
@@ -46,19 +49,24 @@ class AdapterStore {
   /// Opens an upload limited to `max_bytes` in all files together.
   virtual absl::StatusOr<std::unique_ptr<StagedUpload>> Begin(int64_t max_bytes) = 0;
 
-  /// Makes a sealed upload the next version of (tenant, name), and returns its catalogue row with
-  /// id.version, digest, stored_bytes and created filled in; `facts` gives the rest. When the
-  /// newest version of that name holds the same bytes, that version is returned and `*created` is
-  /// false. This is the point of acknowledgement.
+  /// Makes a sealed upload (of this store) the next version of facts.id's tenant and name, and
+  /// returns its catalogue row with id.version, digest, stored_bytes and created filled in; `facts`
+  /// gives the rest. When the newest version of that name holds the same bytes, that version is
+  /// returned and `*created` is false. This is the point of acknowledgement.
   virtual absl::StatusOr<AdapterInfo> Commit(std::unique_ptr<StagedUpload> upload,
                                              AdapterInfo facts, bool* created) = 0;
 
-  /// The files of a version, mapped; their digests are checked on each open. DATA_LOSS when a blob
-  /// does not match.
+  /// The files of a version, mapped; their digests are checked on each open. The mapping survives
+  /// Delete. DATA_LOSS when a blob is missing or does not match: the version is then damaged, and
+  /// further opens fail at once.
   virtual absl::StatusOr<FileSet> Open(const AdapterId& id) = 0;
 
-  /// All versions of all tenants.
+  /// All versions of all tenants, ordered by tenant, name and version.
   virtual absl::StatusOr<std::vector<AdapterInfo>> List() = 0;
+
+  /// The versions that are known to be damaged, each with the DATA_LOSS that Open gives. Committing
+  /// the same bytes once more repairs them.
+  virtual absl::StatusOr<std::map<AdapterId, absl::Status>> Damaged() = 0;
 
   /// Removes a version from the catalogue; its blobs go when nothing else names them. NOT_FOUND
   /// when absent. A version number is never used again.

@@ -9,10 +9,9 @@
 #include <thread>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
+#include "absl/base/call_once.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "adapters/registry/adapter_selection.h"
 #include "adapters/residency/adapter_cache.h"
@@ -21,6 +20,9 @@
 #include "server/scheduler/scheduler.h"
 
 namespace tenon {
+
+class EngineInbox;
+class EngineLoop;
 
 /// One request as the engine takes it: already authenticated, tokenized and validated.
 struct GenerationRequest {
@@ -32,6 +34,16 @@ struct GenerationRequest {
   int32_t num_samples = 1;
   absl::Time deadline = absl::InfiniteFuture();
   std::shared_ptr<TokenStream> stream;  ///< never null
+  absl::Time arrival;                   ///< set by Submit
+};
+
+/// One step, as seen by whoever counts them.
+struct StepStats {
+  int64_t num_rows = 0;
+  int64_t num_segments = 0;
+  int64_t num_prefill_tokens = 0;  ///< in rows that compute more than the last token
+  int64_t num_decode_tokens = 0;
+  absl::Duration run;  ///< inside ModelRunner::Run
 };
 
 struct EngineOptions {
@@ -39,13 +51,20 @@ struct EngineOptions {
   int64_t kv_num_blocks = 0;
   int64_t kv_block_size = 16;
   int64_t max_queued_sequences = 1024;  ///< bound of inbox and queue together
+
+  /// Told of each step that ran and each sequence that ended, with its error when that was the
+  /// reason. They run on the engine thread, so they only count. May be empty.
+  std::function<void(const StepStats&)> on_step;
+  std::function<void(const Sequence&, const absl::Status&)> on_finish;
 };
 
-/// A reading of the engine for metrics and status pages.
+/// A reading of the engine for metrics and status pages, as of the last step boundary. Token counts
+/// only grow.
 struct EngineStats {
   int64_t num_running = 0, num_waiting = 0;
   int64_t kv_blocks_used = 0, kv_blocks_cached = 0, kv_blocks_total = 0;
   int64_t num_steps = 0, num_preemptions = 0;
+  /// Prompts are counted when their sequence has its first token.
   int64_t prompt_tokens = 0, cached_prompt_tokens = 0, generated_tokens = 0;
   std::vector<std::string> running_adapters,
       waiting_adapters;  ///< "tenant/name@version", sorted, distinct
@@ -58,7 +77,8 @@ struct EngineStats {
 /// stops.
 class Engine {
  public:
-  /// `cache` is borrowed and outlives the engine.
+  /// `cache` is borrowed and outlives the engine. `clock` is called on any thread.
+  /// INVALID_ARGUMENT when the options contradict each other.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(EngineOptions options,
                                                         std::unique_ptr<ModelRunner> runner,
                                                         AdapterCache* cache,
@@ -67,23 +87,33 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  /// Hands a request over; its events arrive in request.stream. Never waits.
-  /// RESOURCE_EXHAUSTED (QUEUE_FULL, with a retry time) when the queue is full or the request can
-  /// never fit; UNAVAILABLE when draining.
+  /// Hands a request over; its events arrive in request.stream, ending with one FinishEvent per
+  /// sample. Never waits, and starts loading adapters that are cold.
+  /// RESOURCE_EXHAUSTED: the queue is full (QUEUE_FULL, with the time in which what is queued now
+  /// should have been served) or the KV memory can never hold the request (KV_CAPACITY).
+  /// UNAVAILABLE when draining or stopped. The stream then gets no events.
   absl::Status Submit(GenerationRequest request);
 
-  /// Makes the engine look at credits, cancellations and adapters again.
+  /// Makes the engine look at credits, cancellations, deadlines and adapters again.
   void Wake();
 
+  /// Refuses new requests from now on; returns when the last one has ended or at `deadline`.
   void Drain(absl::Time deadline);
+  /// Ends what is left with UNAVAILABLE after the step that runs now, and joins the thread.
   void Stop();
 
   EngineStats stats() const;
 
  private:
-  class Loop;
-  explicit Engine(std::unique_ptr<Loop> loop);
-  std::unique_ptr<Loop> loop_;
+  Engine(std::shared_ptr<EngineInbox> inbox, std::unique_ptr<EngineLoop> loop, AdapterCache* cache,
+         std::function<absl::Time()> clock);
+
+  const std::shared_ptr<EngineInbox> inbox_;  // shared with callbacks that may outlive the engine
+  const std::unique_ptr<EngineLoop> loop_;    // the thread's; here only to be started and kept
+  AdapterCache* const cache_;
+  const std::function<absl::Time()> clock_;
+  absl::once_flag stopped_;
+  std::thread thread_;
 };
 
 }  // namespace tenon

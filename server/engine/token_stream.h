@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <optional>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -21,6 +23,8 @@ namespace tenon {
 struct TokenEvent {
   int32_t sample_index = 0;
   SampledToken token;
+  /// The token ended the sample (kStopToken): it is counted, and no part of the text.
+  bool is_stop = false;
 };
 
 /// Log-probabilities of prompt tokens 1..n-1, in order; sent once, before the first token, when
@@ -45,25 +49,31 @@ using GenerationEvent = std::variant<TokenEvent, PromptEvent, FinishEvent>;
 /// One writer (the engine thread, which never waits) and one reader. Two things travel back, both
 /// read by the engine at step boundaries: credit and cancellation.
 ///
-/// Thread-safe. Callbacks run without the lock held, on the thread whose call caused them.
+/// Thread-safe; may outlive the engine. Callbacks run without the lock held, on the thread whose
+/// call caused them, and may run on several threads at once.
 /// Finish events are always taken, whatever the credit.
 class TokenStream {
  public:
-  /// Holds about `capacity` token events before the engine pauses the request.
+  /// Holds about `capacity` (> 0) events before the engine pauses the request, which goes on when
+  /// half of them have been read.
   explicit TokenStream(int64_t capacity) : capacity_(capacity) {}
+  TokenStream(const TokenStream&) = delete;
+  TokenStream& operator=(const TokenStream&) = delete;
 
-  /// Each is set at most once, before the stream is shared: on_readable by the reader, on_credit by
-  /// the engine.
+  /// Runs after each Push. Set by the reader, before the stream is submitted.
   void set_on_readable(absl::AnyInvocable<void()> callback) ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Runs when credit is back and at each cancellation. Set by the engine, at Submit.
   void set_on_credit(absl::AnyInvocable<void()> callback) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // --- the engine's side ---
   void Push(GenerationEvent event) ABSL_LOCKS_EXCLUDED(mutex_);
+  /// False from the push that fills the stream until half of it has been read.
   bool has_credit() const ABSL_LOCKS_EXCLUDED(mutex_);
-  /// Why sample `index` is to be ended, or kNone.
+  /// Why that sample is to be ended, or kNone.
   FinishReason cancelled(int32_t sample_index) const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // --- the reader's side ---
+  /// The next event, or nothing when none is there now.
   std::optional<GenerationEvent> Pop() ABSL_LOCKS_EXCLUDED(mutex_);
   /// Ends all samples (kCancelled, kDeadline) at the next step boundary.
   void CancelAll(FinishReason reason) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -71,14 +81,17 @@ class TokenStream {
   void CancelSample(int32_t sample_index, FinishReason reason) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
+  // Shared so that a caller can copy it under the lock and run it without.
+  using Callback = std::shared_ptr<absl::AnyInvocable<void()>>;
+
   const int64_t capacity_;
   mutable absl::Mutex mutex_;
   std::deque<GenerationEvent> events_ ABSL_GUARDED_BY(mutex_);
+  bool full_ ABSL_GUARDED_BY(mutex_) = false;  // was filled, and is not yet half read
   FinishReason cancel_all_ ABSL_GUARDED_BY(mutex_) = FinishReason::kNone;
   std::vector<std::pair<int32_t, FinishReason>> cancelled_samples_ ABSL_GUARDED_BY(mutex_);
-  bool starved_ ABSL_GUARDED_BY(mutex_) = false;  // the engine saw no credit and waits to be woken
-  absl::AnyInvocable<void()> on_readable_;
-  absl::AnyInvocable<void()> on_credit_;
+  Callback on_readable_ ABSL_GUARDED_BY(mutex_);
+  Callback on_credit_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace tenon

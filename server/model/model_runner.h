@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "adapters/methods/compiled_adapter.h"
 #include "server/scheduler/batch.h"
@@ -21,6 +22,10 @@ struct ResolvedAdapter {
 /// What one step produced.
 struct StepOutput {
   std::vector<SampledToken> sampled;  ///< one per row with `samples`, in row order
+  /// Empty when every row has its token; else one per entry of `sampled`. A row that is not OK
+  /// (INTERNAL: its logits are NaN or leave no token to choose) has no token: its entry of
+  /// `sampled` is to be ignored and its sequence ended with this error. The other rows are good.
+  std::vector<absl::Status> row_status;
   /// For rows whose sequence asked for prompt_logprobs, in row order: entry i belongs to prompt
   /// token first_token + i + 1.
   std::vector<std::vector<SampledToken>>

@@ -5,16 +5,17 @@
 #include <cstdint>
 #include <list>
 #include <optional>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "server/scheduler/sequence.h"
 
 namespace tenon {
 
+using BlockId = int32_t;
+
 /// Key of a full block: a digest over the chain (root, all tokens up to and including this block).
+/// Never empty.
 using BlockKey = std::string;
 
 /// Hands out block ids and counts who uses them. A block that was published under a key and is used
@@ -36,7 +37,8 @@ class BlockPool {
   /// Drops a reference; at zero the block is cached when it was published, else free.
   void Release(BlockId block);
 
-  /// Makes a full, computed block findable. When the key is taken already the earlier block stays.
+  /// Makes a full, computed, used block findable. When the key is taken already the earlier block
+  /// stays, and this one is freed like any other.
   void Publish(BlockId block, const BlockKey& key);
   /// The block of that key with one more reference, if it is still there.
   std::optional<BlockId> Acquire(const BlockKey& key);
@@ -48,14 +50,19 @@ class BlockPool {
   int64_t num_used() const { return num_blocks() - num_available(); }
   int64_t num_cached() const { return static_cast<int64_t>(lru_.size()); }
   int32_t ref_count(BlockId block) const { return ref_counts_[block]; }
+  /// Whether the block can be found by a key; such a block is never written again.
+  bool is_published(BlockId block) const { return !keys_[block].empty(); }
 
  private:
+  /// Removes the id from the free or the cached ones and gives it one reference.
+  BlockId TakeAvailable();
+
   int64_t block_size_;
   std::vector<int32_t> ref_counts_;
   std::vector<BlockId> free_;
   std::list<BlockId> lru_;  // cached blocks, least recently used first
-  std::vector<std::list<BlockId>::iterator> lru_position_;
-  std::vector<BlockKey> keys_;  // "" when not published
+  std::vector<std::list<BlockId>::iterator> lru_position_;  // by id; valid for cached blocks only
+  std::vector<BlockKey> keys_;                              // "" when not published
   absl::flat_hash_map<BlockKey, BlockId> by_key_;
 };
 

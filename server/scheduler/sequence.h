@@ -4,23 +4,24 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
 #include "adapters/registry/adapter_selection.h"
+#include "server/scheduler/prefix_index.h"
 #include "server/scheduler/sampling_params.h"
 
 namespace tenon {
 
 using SequenceId = uint64_t;
-using BlockId = int32_t;
 
 /// Why a sequence ended.
 enum class FinishReason {
   kNone,
-  kStopToken,
+  kStopToken,  ///< the stop token is the last of tokens() and is counted; readers leave it out of
+               ///< the text
   kStopString,
   kMaxTokens,
   kContextLength,
@@ -54,6 +55,9 @@ class Sequence {
     std::vector<int32_t> prompt;                        ///< at least one token
     SamplingParams sampling;
     int32_t sample_index = 0;  ///< which of the request's n samples
+    /// The request's sample 0. Until that one's prompt is computed this one stays in the queue, so
+    /// that it finds the prompt's blocks in the prefix cache instead of computing them again.
+    std::optional<SequenceId> leader;
     absl::Time arrival;
     absl::Time deadline = absl::InfiniteFuture();
   };
@@ -68,6 +72,10 @@ class Sequence {
   int32_t sample_index() const { return options_.sample_index; }
   absl::Time arrival() const { return options_.arrival; }
   absl::Time deadline() const { return options_.deadline; }
+  const std::optional<SequenceId>& leader() const { return options_.leader; }
+
+  /// Place in the order of arrival, given by Scheduler::Add; smaller is older.
+  uint64_t ticket() const { return ticket_; }
 
   /// Prompt, then generated tokens.
   const std::vector<int32_t>& tokens() const { return tokens_; }
@@ -92,12 +100,19 @@ class Sequence {
   bool paused() const { return paused_; }  ///< its outbox is full
   void set_waiting_for_adapter(bool value) { waiting_for_adapter_ = value; }
   void set_paused(bool value) { paused_ = value; }
+  bool blocked() const { return waiting_for_adapter_ || paused_; }
 
-  SequenceTimings& timings() { return timings_; }
+  /// Exact up to the last Schedule, Commit or Finish.
   const SequenceTimings& timings() const { return timings_; }
 
  private:
   friend class Scheduler;  // the only writer of the computed range, the blocks and the end
+
+  /// What the passing time is charged to.
+  enum class Phase { kQueue, kAdapterWait, kPrefill, kDecode };
+
+  /// Charges the time since the last call to the phase that it was spent in, then begins `phase`.
+  void EnterPhase(Phase phase, absl::Time now);
 
   Options options_;
   std::vector<int32_t> tokens_;
@@ -105,10 +120,16 @@ class Sequence {
   int64_t num_computed_tokens_ = 0;
   int64_t num_cached_tokens_ = 0;
   std::vector<BlockId> blocks_;
+  PrefixChain chain_;
+  uint64_t ticket_ = 0;
+  bool running_ = false;   // in Scheduler::running_, else in its queue or finished
+  bool admitted_ = false;  // has been running at least once
   FinishReason finish_reason_ = FinishReason::kNone;
   bool waiting_for_adapter_ = false;
   bool paused_ = false;
   SequenceTimings timings_;
+  Phase phase_ = Phase::kQueue;
+  absl::Time phase_since_;
 };
 
 }  // namespace tenon

@@ -1,0 +1,75 @@
+// The inner loops of matrix products, one table of functions per instruction set.
+#ifndef TENON_ADAPTERS_KERNELS_GEMM_KERNELS_H_
+#define TENON_ADAPTERS_KERNELS_GEMM_KERNELS_H_
+
+#include <cstdint>
+
+#include "adapters/kernels/cpu_isa.h"
+
+namespace tenon {
+
+/// Output columns of a panel of a packed matrix: two AVX-512 vectors.
+inline constexpr int64_t kPanelColumns = 32;
+/// Rows that a tile kernel takes at once: 12 x 2 accumulators fill AVX-512's 32 registers.
+inline constexpr int64_t kTileRows = 12;
+
+/// Writes a tile of fp32 sums to its place:
+///   y[r, c] = bias[c] + tile[r, c]            when not accumulating
+///   y[r, c] = y[r, c] + scale * tile[r, c]    when accumulating
+/// in fp32, rounded once.
+template <typename T>
+struct TileStore {
+  const float* tile = nullptr;  ///< [rows, columns], rows tile_stride apart
+  int64_t tile_stride = 0;
+  int64_t rows = 0, columns = 0;
+  T* y = nullptr;  ///< rows y_stride apart
+  int64_t y_stride = 0;
+  const float* bias = nullptr;  ///< [columns] or null; unused when accumulating
+  bool accumulate = false;
+  float scale = 1.0f;  ///< unused when not accumulating
+};
+
+/// bf16 is uint16_t here; strides count elements. Every sum is taken over k in one order that
+/// depends on k and the instruction set alone, never on the number of rows or columns of the call.
+struct GemmKernels {
+  /// tile[r, 32 * p + c] = sum_k x[r, k] * panel_p[k, c]
+  ///   x       [rows <= kTileRows, k], rows x_stride apart
+  ///   panels  panel_p begins at panels + p * panel_stride: fp32 [k, 32]; bf16 [ceil(k / 2), 32,
+  ///   2],
+  ///           two consecutive k next to each other, zero behind an odd k
+  ///   tile    [rows, 32 * num_panels], rows tile_stride apart
+  template <typename X, typename W>
+  using Tile = void (*)(const X* x, int64_t x_stride, int64_t rows, const W* panels,
+                        int64_t panel_stride, int64_t num_panels, int64_t k, float* tile,
+                        int64_t tile_stride);
+  Tile<float, float> tile_f32 = nullptr;
+  Tile<float, uint16_t> tile_f32_bf16 = nullptr;
+  Tile<uint16_t, uint16_t> tile_bf16 = nullptr;  ///< null where x must be widened first
+
+  void (*store_f32)(const TileStore<float>& store) = nullptr;
+  void (*store_bf16)(const TileStore<uint16_t>& store) = nullptr;
+
+  /// out[r, n] = sum_k x[r, k] * w[n, k]: both as they are, rows contiguous.
+  ///   x [rows, k] rows x_stride apart, w [columns, k], out [rows, columns] rows out_stride apart
+  template <typename T>
+  using Dot = void (*)(const T* x, int64_t x_stride, int64_t rows, const T* w, int64_t w_stride,
+                       int64_t columns, int64_t k, float* out, int64_t out_stride);
+  Dot<float> dot_f32 = nullptr;
+  Dot<uint16_t> dot_bf16 = nullptr;
+
+  void (*widen)(const uint16_t* x, int64_t n, float* y) = nullptr;
+};
+
+/// The table of ActiveIsa().
+const GemmKernels& ActiveGemmKernels();
+
+extern const GemmKernels kGemmPortable;
+#if defined(__x86_64__)
+extern const GemmKernels kGemmAvx2;
+extern const GemmKernels kGemmAvx512;
+extern const GemmKernels kGemmAvx512Bf16;
+#endif
+
+}  // namespace tenon
+
+#endif  // TENON_ADAPTERS_KERNELS_GEMM_KERNELS_H_

@@ -1,0 +1,23 @@
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/matmul.h>
+
+#include "adapters/kernels/low_rank.h"
+
+namespace tenon {
+
+void ApplyLowRankReference(const at::Tensor& x, std::span<const LowRankTerm> terms,
+                           const at::Tensor& y) {
+  for (const LowRankTerm& term : terms) {
+    const int64_t rows = term.end - term.begin;
+    if (rows == 0) {
+      continue;
+    }
+    const at::Tensor input = x.narrow(0, term.begin, rows).to(at::kFloat);
+    const at::Tensor output = y.narrow(0, term.begin, rows);
+    const at::Tensor shrunk = at::matmul(input, term.delta->down.to(at::kFloat).t());
+    const at::Tensor expanded = at::matmul(shrunk, term.delta->up.to(at::kFloat).t());
+    output.copy_(output.to(at::kFloat) + expanded * (term.weight * term.delta->scaling));
+  }
+}
+
+}  // namespace tenon

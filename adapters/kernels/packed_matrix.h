@@ -1,0 +1,56 @@
+// PackedMatrix: a weight matrix laid out for the CPU's vector units, and the product with it.
+#ifndef TENON_ADAPTERS_KERNELS_PACKED_MATRIX_H_
+#define TENON_ADAPTERS_KERNELS_PACKED_MATRIX_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+
+#include "absl/status/statusor.h"
+
+namespace tenon {
+
+/// A matrix W [out, in], fp32 or bf16, cut into panels of 32 output columns, each stored with the
+/// input index running slowest. bf16 panels hold two consecutive inputs next to each other, the
+/// operand of AVX512-BF16's dot product. The last panel is padded with zeros.
+///
+/// Thread-safe: immutable after Pack. A copy shares the panels.
+/// The order in which an output element is accumulated depends on nothing but the number of inputs
+/// and the instruction set: a row's result has the same bits at 1 row and at 1000.
+class PackedMatrix {
+ public:
+  PackedMatrix() = default;  ///< undefined
+
+  /// weights  each [out_i, in] fp32 or bf16 on the CPU, one dtype and one `in`, contiguous within a
+  ///          row, any alignment; stacked along out in order. Not kept.
+  /// Errors: INVALID_ARGUMENT.
+  static absl::StatusOr<PackedMatrix> Pack(std::span<const at::Tensor> weights);
+
+  /// y = x @ W^T + bias.
+  /// x     [T, in]  W's dtype, contiguous within a row.
+  /// bias  [out] fp32, contiguous, or undefined for none.
+  /// y     [T, out] W's dtype, contiguous within a row; must not alias x.
+  /// Accumulates in fp32, rounds once. Throws c10::Error on a shape or dtype that does not fit.
+  void Multiply(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y) const;
+
+  bool defined() const { return panels_.defined(); }
+  int64_t in_features() const { return in_features_; }
+  int64_t out_features() const { return out_features_; }
+  int64_t num_panels() const { return panels_.size(0); }
+  /// Elements from one panel to the next.
+  int64_t panel_stride() const { return panels_.stride(0); }
+  /// [num_panels, ceil(in / g), 32, g], g = 1 for fp32 and 2 for bf16.
+  const at::Tensor& panels() const { return panels_; }
+  at::ScalarType dtype() const { return panels_.scalar_type(); }
+  int64_t nbytes() const { return defined() ? static_cast<int64_t>(panels_.nbytes()) : 0; }
+
+ private:
+  int64_t in_features_ = 0;
+  int64_t out_features_ = 0;
+  at::Tensor panels_;
+};
+
+}  // namespace tenon
+
+#endif  // TENON_ADAPTERS_KERNELS_PACKED_MATRIX_H_

@@ -1,0 +1,162 @@
+#include "client/cpp/client.h"
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "client/cpp/adapter_folder.h"
+#include "client/cpp/client_status.h"
+
+namespace tenon {
+namespace {
+
+constexpr int64_t kChunkBytes = int64_t{1} << 20;  // adapters.proto: at most 1 MiB a chunk
+
+void SetDeadline(const ClientOptions& options, grpc::ClientContext& context) {
+  if (options.timeout != absl::InfiniteDuration()) {
+    context.set_deadline(absl::ToChronoTime(absl::Now() + options.timeout));
+  }
+}
+
+/// One unary call: `method` is a stub's member function.
+template <typename Response, typename Stub, typename Request>
+absl::StatusOr<Response> Call(const ClientOptions& options, Stub& stub,
+                              grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
+                                                           Response*),
+                              const Request& request) {
+  grpc::ClientContext context;
+  SetDeadline(options, context);
+  Response response;
+  const absl::Status status = FromGrpcStatus((stub.*method)(&context, request, &response));
+  if (!status.ok()) {
+    return status;
+  }
+  return response;
+}
+
+}  // namespace
+
+Client::Client(std::shared_ptr<grpc::Channel> channel, ClientOptions options)
+    : options_(options),
+      generation_(v1::GenerationService::NewStub(channel)),
+      adapters_(v1::AdapterService::NewStub(channel)) {}
+
+Client Client::Connect(const std::string& address, ClientOptions options) {
+  return Client(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()), options);
+}
+
+absl::Status Client::Generate(
+    const v1::GenerateRequest& request,
+    const std::function<bool(const v1::GenerateResponse&)>& on_response) const {
+  grpc::ClientContext context;
+  SetDeadline(options_, context);
+  const auto reader = generation_->Generate(&context, request);
+  v1::GenerateResponse response;
+  while (reader->Read(&response)) {
+    if (!on_response(response)) {
+      context.TryCancel();
+    }
+  }
+  return FromGrpcStatus(reader->Finish());
+}
+
+absl::StatusOr<v1::GenerateOnceResponse> Client::GenerateOnce(
+    const v1::GenerateRequest& request) const {
+  return Call(options_, *generation_, &v1::GenerationService::Stub::GenerateOnce, request);
+}
+
+absl::StatusOr<v1::TokenizeResponse> Client::Tokenize(const v1::TokenizeRequest& request) const {
+  return Call(options_, *generation_, &v1::GenerationService::Stub::Tokenize, request);
+}
+
+absl::StatusOr<v1::DetokenizeResponse> Client::Detokenize(
+    const v1::DetokenizeRequest& request) const {
+  return Call(options_, *generation_, &v1::GenerationService::Stub::Detokenize, request);
+}
+
+absl::StatusOr<v1::GetModelResponse> Client::GetModel() const {
+  return Call(options_, *generation_, &v1::GenerationService::Stub::GetModel,
+              v1::GetModelRequest());
+}
+
+absl::StatusOr<v1::UploadAdapterResponse> Client::UploadAdapter(
+    absl::string_view name, const std::string& folder,
+    const std::function<void(int64_t, int64_t)>& on_progress) const {
+  absl::StatusOr<AdapterFolder> files = AdapterFolder::Open(folder);
+  if (!files.ok()) {
+    return files.status();
+  }
+  grpc::ClientContext context;
+  SetDeadline(options_, context);
+  v1::UploadAdapterResponse response;
+  const auto writer = adapters_->UploadAdapter(&context, &response);
+  v1::UploadAdapterRequest message;
+  message.mutable_header()->set_name(std::string(name));
+  // A failed Write means that the server has ended the call; Finish() below has its reason.
+  bool writable = writer->Write(message);
+  int64_t sent = 0;
+  const absl::StatusOr<std::string> digest =
+      files->Read(kChunkBytes, [&](const std::string& file_name, absl::string_view chunk) {
+        message.mutable_chunk()->set_file_name(file_name);
+        message.mutable_chunk()->set_data(chunk.data(), chunk.size());
+        writable = writable && writer->Write(message);
+        sent += static_cast<int64_t>(chunk.size());
+        if (on_progress && writable) {
+          on_progress(sent, files->num_bytes());
+        }
+        return writable;
+      });
+  if (digest.ok()) {
+    message.mutable_digest()->set_sha256(*digest);
+    writer->Write(message);
+  } else if (writable) {
+    context.TryCancel();
+    writer->Finish();
+    return digest.status();
+  }
+  writer->WritesDone();
+  const absl::Status status = FromGrpcStatus(writer->Finish());
+  if (!status.ok()) {
+    return status;
+  }
+  return response;
+}
+
+absl::StatusOr<std::vector<v1::Adapter>> Client::ListAdapters() const {
+  std::vector<v1::Adapter> adapters;
+  v1::ListAdaptersRequest request;
+  request.set_page_size(1000);
+  do {
+    auto page = Call(options_, *adapters_, &v1::AdapterService::Stub::ListAdapters, request);
+    if (!page.ok()) {
+      return page.status();
+    }
+    adapters.insert(adapters.end(), page->adapters().begin(), page->adapters().end());
+    request.set_page_token(page->next_page_token());
+  } while (!request.page_token().empty());
+  return adapters;
+}
+
+absl::StatusOr<v1::Adapter> Client::GetAdapter(absl::string_view adapter) const {
+  v1::GetAdapterRequest request;
+  request.set_adapter(std::string(adapter));
+  auto response = Call(options_, *adapters_, &v1::AdapterService::Stub::GetAdapter, request);
+  if (!response.ok()) {
+    return response.status();
+  }
+  return std::move(*response->mutable_adapter());
+}
+
+absl::StatusOr<std::vector<int64_t>> Client::DeleteAdapter(absl::string_view adapter) const {
+  v1::DeleteAdapterRequest request;
+  request.set_adapter(std::string(adapter));
+  auto response = Call(options_, *adapters_, &v1::AdapterService::Stub::DeleteAdapter, request);
+  if (!response.ok()) {
+    return response.status();
+  }
+  return std::vector<int64_t>(response->versions().begin(), response->versions().end());
+}
+
+}  // namespace tenon

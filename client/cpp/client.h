@@ -1,0 +1,76 @@
+// Client: Tenon from C++, over one gRPC channel.
+#ifndef TENON_CLIENT_CPP_CLIENT_H_
+#define TENON_CLIENT_CPP_CLIENT_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "tenon/v1/adapters.grpc.pb.h"
+#include "tenon/v1/generation.grpc.pb.h"
+
+namespace tenon {
+
+struct ClientOptions {
+  absl::Duration timeout = absl::InfiniteDuration();  ///< deadline of each call, from its start
+};
+
+/// Calls a server and turns gRPC's errors into absl::Status: same code, the server's message, and
+/// behind it what its error details say (field, limit, when to retry).
+///
+/// Thread-safe: calls may run side by side on one Client.
+///
+///   const Client client = Client::Connect("127.0.0.1:50051");
+///   v1::GenerateRequest request;
+///   request.set_adapter("ticket-router");
+///   request.set_prompt("Ticket: I was charged twice.\nLabel:");
+///   absl::Status status = client.Generate(request, [](const v1::GenerateResponse& piece) {
+///     std::cout << piece.text() << std::flush;
+///     return true;  // false cancels
+///   });
+class Client {
+ public:
+  /// `address` is host:port or unix:/path. Connects on first use; a server that is not there shows
+  /// as UNAVAILABLE then.
+  static Client Connect(const std::string& address, ClientOptions options = {});
+
+  /// Streams; `on_response` sees each message in order, on the calling thread, and cancels the call
+  /// by returning false.
+  absl::Status Generate(const v1::GenerateRequest& request,
+                        const std::function<bool(const v1::GenerateResponse&)>& on_response) const;
+  absl::StatusOr<v1::GenerateOnceResponse> GenerateOnce(const v1::GenerateRequest& request) const;
+  absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& request) const;
+  absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& request) const;
+  absl::StatusOr<v1::GetModelResponse> GetModel() const;
+
+  /// Uploads the regular files of an adapter folder, as PEFT's save_pretrained leaves it, with
+  /// their digest. `on_progress` (may be empty) sees bytes sent and bytes in all. NOT_FOUND when
+  /// the folder holds no files.
+  absl::StatusOr<v1::UploadAdapterResponse> UploadAdapter(
+      absl::string_view name, const std::string& folder,
+      const std::function<void(int64_t sent, int64_t total)>& on_progress = {}) const;
+
+  /// All pages.
+  absl::StatusOr<std::vector<v1::Adapter>> ListAdapters() const;
+  /// `adapter` is "name" or "name@version".
+  absl::StatusOr<v1::Adapter> GetAdapter(absl::string_view adapter) const;
+  /// The versions that were deleted.
+  absl::StatusOr<std::vector<int64_t>> DeleteAdapter(absl::string_view adapter) const;
+
+ private:
+  Client(std::shared_ptr<grpc::Channel> channel, ClientOptions options);
+
+  ClientOptions options_;
+  std::shared_ptr<v1::GenerationService::Stub> generation_;
+  std::shared_ptr<v1::AdapterService::Stub> adapters_;
+};
+
+}  // namespace tenon
+
+#endif  // TENON_CLIENT_CPP_CLIENT_H_

@@ -1,0 +1,52 @@
+#include "server/engine/adapter_pins.h"
+
+#include <utility>
+
+namespace tenon {
+
+AdapterPins::AdapterPins(std::shared_ptr<const AdapterSelection> selection)
+    : selection_(std::move(selection)),
+      pins_(selection_->adapters().size()),
+      resolved_(selection_->adapters().size()) {}
+
+absl::Status AdapterPins::Update(AdapterCache* cache, const std::function<void()>& wake,
+                                 FailedLoads& failed) {
+  for (size_t i = 0; i < pins_.size(); ++i) {
+    if (pins_[i] != nullptr) {
+      continue;
+    }
+    const std::string& digest = selection_->adapters()[i].adapter->digest;
+    if (const auto known = failed.find(digest); known != failed.end()) {
+      return known->second;
+    }
+    if (absl::Status status = UpdateOne(i, cache, wake); !status.ok()) {
+      failed.emplace(digest, status);
+      return status;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AdapterPins::UpdateOne(size_t index, AdapterCache* cache,
+                                    const std::function<void()>& wake) {
+  const WeightedAdapter& wanted = selection_->adapters()[index];
+  const Residency state = cache->state(wanted.adapter->digest);
+  if (state == Residency::kResident || state == Residency::kFailed) {
+    absl::StatusOr<std::shared_ptr<const CompiledAdapter>> pin = cache->Pin(wanted.adapter->digest);
+    if (pin.ok()) {
+      pins_[index] = *std::move(pin);
+      resolved_[index] = {.adapter = pins_[index].get(), .weight = wanted.weight};
+      ++num_pinned_;
+      return absl::OkStatus();
+    }
+    if (state == Residency::kFailed) {
+      return pin.status();
+    }
+  }
+  if (state != Residency::kLoading) {
+    cache->Prefetch(wanted.adapter, wake);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace tenon

@@ -1,0 +1,93 @@
+#include "server/engine/engine_inbox.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "adapters/base/errors.h"
+
+namespace tenon {
+namespace {
+
+// Bounds of the retry time: below, clients only hammer; above, the estimate is worth nothing.
+constexpr absl::Duration kMinRetry = absl::Milliseconds(100);
+constexpr absl::Duration kMaxRetry = absl::Seconds(60);
+// How long a restart takes to be noticed by a load balancer.
+constexpr absl::Duration kRetryElsewhere = absl::Seconds(1);
+
+}  // namespace
+
+absl::Status EngineInbox::Put(GenerationRequest request) {
+  absl::MutexLock lock(&mutex_);
+  if (absl::Status status = Admit(request.num_samples); !status.ok()) {
+    return status;
+  }
+  num_in_flight_ += request.num_samples;
+  requests_.push_back(std::move(request));
+  woken_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status EngineInbox::Admit(int64_t num_sequences) const {
+  if (closed_) {
+    return RetryLaterError("DRAINING", "the server is draining and takes no new requests",
+                           kRetryElsewhere);
+  }
+  const int64_t num_queued = std::max<int64_t>(num_in_flight_ - stats_.num_running, 0);
+  if (num_queued + num_sequences > max_queued_sequences_) {
+    return QuotaExceededError(
+        "QUEUE_FULL", "queue",
+        absl::StrCat(num_sequences, " sequences do not fit the queue: ", num_queued,
+                     " are waiting, the limit is ", max_queued_sequences_),
+        std::clamp(num_queued * time_per_sequence_, kMinRetry, kMaxRetry));
+  }
+  return absl::OkStatus();
+}
+
+void EngineInbox::Wake() {
+  absl::MutexLock lock(&mutex_);
+  woken_ = true;
+}
+
+void EngineInbox::Close() {
+  absl::MutexLock lock(&mutex_);
+  closed_ = true;
+}
+
+void EngineInbox::Stop() {
+  absl::MutexLock lock(&mutex_);
+  closed_ = true;
+  stop_ = true;
+  woken_ = true;
+}
+
+bool EngineInbox::AwaitIdle(absl::Duration timeout) {
+  absl::MutexLock lock(&mutex_);
+  return mutex_.AwaitWithTimeout(absl::Condition(this, &EngineInbox::idle), timeout);
+}
+
+EngineStats EngineInbox::stats() const {
+  absl::MutexLock lock(&mutex_);
+  return stats_;
+}
+
+EngineInbox::Mail EngineInbox::Take() {
+  absl::MutexLock lock(&mutex_);
+  woken_ = false;
+  return Mail{.requests = std::exchange(requests_, {}), .stop = stop_};
+}
+
+void EngineInbox::Wait(absl::Duration timeout) {
+  absl::MutexLock lock(&mutex_);
+  mutex_.AwaitWithTimeout(absl::Condition(this, &EngineInbox::has_mail), timeout);
+}
+
+void EngineInbox::Report(const EngineStats& stats, int64_t num_ended,
+                         absl::Duration time_per_sequence) {
+  absl::MutexLock lock(&mutex_);
+  stats_ = stats;
+  num_in_flight_ -= num_ended;
+  time_per_sequence_ = time_per_sequence;
+}
+
+}  // namespace tenon

@@ -1,0 +1,75 @@
+// EngineInbox: where callers' threads and the engine thread meet.
+#ifndef TENON_SERVER_ENGINE_ENGINE_INBOX_H_
+#define TENON_SERVER_ENGINE_ENGINE_INBOX_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "server/engine/engine.h"
+
+namespace tenon {
+
+/// New requests and wake-ups on their way to the engine thread; counts and stats on their way back.
+///
+/// Thread-safe. Held by shared_ptr in the callbacks of streams and adapter loads, which may run
+/// after the engine is gone; a wake-up then has no effect.
+/// Invariant: a sequence is in flight from the Put that accepted it until the Report that
+/// counts its end, and queued while it is in flight and not running.
+class EngineInbox {
+ public:
+  /// What the engine thread finds at a step boundary.
+  struct Mail {
+    std::vector<GenerationRequest> requests;
+    bool stop = false;
+  };
+
+  explicit EngineInbox(int64_t max_queued_sequences)
+      : max_queued_sequences_(max_queued_sequences) {}
+  EngineInbox(const EngineInbox&) = delete;
+  EngineInbox& operator=(const EngineInbox&) = delete;
+
+  // --- callers ---
+  /// Queues a request, or says why not: see Engine::Submit.
+  absl::Status Put(GenerationRequest request) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Wake() ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Every later Put is refused.
+  void Close() ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Closes, and tells the engine thread to end.
+  void Stop() ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Waits until nothing is in flight, at most `timeout`. False when that ran out.
+  bool AwaitIdle(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mutex_);
+  EngineStats stats() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // --- the engine thread ---
+  /// Takes what has come since the last call, and forgets the wake-ups until now.
+  Mail Take() ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Waits for a Put, Wake or Stop since the last Take, at most `timeout`.
+  void Wait(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Replaces the stats, and counts `num_ended` more sequences as ended: their last event has been
+  /// pushed. `time_per_sequence` is how far apart sequences have been ending lately.
+  void Report(const EngineStats& stats, int64_t num_ended, absl::Duration time_per_sequence)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  absl::Status Admit(int64_t num_sequences) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool has_mail() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return woken_; }
+  bool idle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return num_in_flight_ == 0; }
+
+  const int64_t max_queued_sequences_;
+  mutable absl::Mutex mutex_;
+  std::vector<GenerationRequest> requests_ ABSL_GUARDED_BY(mutex_);
+  bool woken_ ABSL_GUARDED_BY(mutex_) = false;
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
+  int64_t num_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Duration time_per_sequence_ ABSL_GUARDED_BY(mutex_) = absl::Seconds(1);
+  EngineStats stats_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace tenon
+
+#endif  // TENON_SERVER_ENGINE_ENGINE_INBOX_H_

@@ -1,0 +1,320 @@
+#include "server/engine/engine_loop.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "adapters/base/errors.h"
+
+namespace tenon {
+namespace {
+
+// Weight of the newest observation in the moving average of the time between two ends.
+constexpr double kNewestWeight = 0.2;
+
+}  // namespace
+
+EngineLoop::EngineLoop(EngineOptions options, std::unique_ptr<ModelRunner> runner,
+                       AdapterCache* cache, std::function<absl::Time()> clock,
+                       std::shared_ptr<EngineInbox> inbox)
+    : options_(std::move(options)),
+      runner_(std::move(runner)),
+      cache_(cache),
+      clock_(std::move(clock)),
+      inbox_(std::move(inbox)),
+      wake_([shared = inbox_] { shared->Wake(); }),
+      pool_(options_.kv_num_blocks, options_.kv_block_size),
+      scheduler_(options_.scheduler, &pool_) {
+  stats_.kv_blocks_total = pool_.num_blocks();
+}
+
+void EngineLoop::Run() {
+  for (bool stop = false; !stop;) {
+    EngineInbox::Mail mail = inbox_->Take();
+    stop = mail.stop;
+    for (GenerationRequest& request : mail.requests) {
+      Start(std::move(request));
+    }
+    const absl::Time now = clock_();
+    if (stop) {
+      const absl::Status stopping = RetryLaterError(
+          "STOPPING", "the server stopped before the request was complete", absl::Seconds(1));
+      for (const Sequence* sequence : scheduler_.sequences()) {
+        Fail(sequence->id(), stopping, now);
+      }
+    }
+    UpdateAdapters(now);
+    const absl::Time nearest_deadline = UpdateSequences(now);
+    const bool ran = RunStep();
+    Report(DeliverFinished(clock_()));
+    if (!ran && !stop) {
+      inbox_->Wait(nearest_deadline - clock_());
+      last_end_ = clock_();  // idle time says nothing about how fast sequences are served
+    }
+  }
+}
+
+void EngineLoop::Start(GenerationRequest request) {
+  auto active =
+      std::make_shared<ActiveRequest>(ActiveRequest{.stream = std::move(request.stream),
+                                                    .pins = AdapterPins(request.selection),
+                                                    .adapter_names = {},
+                                                    .samples = {},
+                                                    .prompt_logprobs = {}});
+  for (const WeightedAdapter& wanted : request.selection->adapters()) {
+    active->adapter_names.push_back(wanted.adapter.id().ToString());
+  }
+  const SequenceId leader = next_id_;
+  for (int32_t i = 0; i < request.num_samples; ++i) {
+    Sequence::Options options{.id = next_id_++,
+                              .request_id = request.request_id,
+                              .tenant = request.tenant,
+                              .selection = request.selection,
+                              .prompt = request.prompt,
+                              .sampling = request.sampling,
+                              .sample_index = i,
+                              .leader = std::nullopt,
+                              .arrival = request.arrival,
+                              .deadline = request.deadline};
+    options.sampling.seed += static_cast<uint64_t>(i);
+    if (i > 0) {
+      options.leader = leader;
+      options.sampling.prompt_logprobs.reset();  // the same for all samples: told once
+    }
+    active->samples.push_back(options.id);
+    active_.emplace(options.id, ActiveSequence{.request = active, .error = absl::OkStatus()});
+    auto sequence = std::make_unique<Sequence>(std::move(options));
+    sequence->set_waiting_for_adapter(!active->pins.complete());
+    scheduler_.Add(std::move(sequence));
+  }
+  if (!active->pins.complete()) {
+    loading_.push_back(std::move(active));
+  }
+}
+
+void EngineLoop::UpdateAdapters(absl::Time now) {
+  FailedLoads failed;
+  const auto is_done = [&](const std::shared_ptr<ActiveRequest>& request) {
+    const auto in_flight = [this](SequenceId id) { return scheduler_.Find(id) != nullptr; };
+    if (std::none_of(request->samples.begin(), request->samples.end(), in_flight)) {
+      return true;
+    }
+    const absl::Status status = request->pins.Update(cache_, wake_, failed);
+    for (const SequenceId id : request->samples) {
+      if (!status.ok()) {
+        Fail(id, status, now);
+      } else if (Sequence* sequence = scheduler_.Find(id); sequence != nullptr) {
+        sequence->set_waiting_for_adapter(!request->pins.complete());
+      }
+    }
+    return !status.ok() || request->pins.complete();
+  };
+  loading_.erase(std::remove_if(loading_.begin(), loading_.end(), is_done), loading_.end());
+}
+
+absl::Time EngineLoop::UpdateSequences(absl::Time now) {
+  absl::Time nearest_deadline = absl::InfiniteFuture();
+  for (Sequence* sequence : scheduler_.sequences()) {
+    const TokenStream& stream = *active_.at(sequence->id()).request->stream;
+    FinishReason end = stream.cancelled(sequence->sample_index());
+    if (end == FinishReason::kNone && sequence->deadline() <= now) {
+      end = FinishReason::kDeadline;
+    }
+    if (end != FinishReason::kNone) {
+      scheduler_.Finish(sequence->id(), end, now);
+      continue;
+    }
+    sequence->set_paused(!stream.has_credit());
+    nearest_deadline = std::min(nearest_deadline, sequence->deadline());
+  }
+  return nearest_deadline;
+}
+
+bool EngineLoop::RunStep() {
+  const absl::Time begin = clock_();
+  const Batch batch = scheduler_.Schedule(begin);
+  if (batch.empty()) {
+    return false;
+  }
+  absl::StatusOr<StepOutput> output = RunModel(batch);
+  const absl::Time end = clock_();
+  CountStep(batch, end - begin);
+  if (!output.ok()) {
+    for (const BatchRow& row : batch.rows) {
+      Fail(row.sequence->id(), output.status(), end);
+    }
+    return true;
+  }
+  scheduler_.Commit(batch, output->sampled, end);
+  PushEvents(batch, *std::move(output));
+  return true;
+}
+
+absl::StatusOr<StepOutput> EngineLoop::RunModel(const Batch& batch) {
+  std::vector<std::vector<ResolvedAdapter>> adapters;
+  adapters.reserve(batch.segments.size());
+  for (const BatchSegment& segment : batch.segments) {
+    const SequenceId id = batch.rows[segment.row_begin].sequence->id();
+    adapters.push_back(active_.at(id).request->pins.resolved());
+  }
+  absl::StatusOr<StepOutput> output = runner_->Run(batch, adapters);
+  if (!output.ok()) {
+    return Annotate(output.status(), absl::StrCat("step ", stats_.num_steps));
+  }
+  const auto samples = [](const BatchRow& row) { return row.samples; };
+  const int64_t expected = std::count_if(batch.rows.begin(), batch.rows.end(), samples);
+  if (static_cast<int64_t>(output->sampled.size()) != expected) {
+    return absl::InternalError(absl::StrCat("step ", stats_.num_steps, " gave ",
+                                            output->sampled.size(), " tokens instead of ",
+                                            expected));
+  }
+  return output;
+}
+
+void EngineLoop::PushEvents(const Batch& batch, StepOutput output) {
+  size_t next_sampled = 0;
+  for (size_t i = 0; i < batch.rows.size(); ++i) {
+    const BatchRow& row = batch.rows[i];
+    const Sequence& sequence = *row.sequence;
+    if (i < output.prompt_logprobs.size()) {
+      KeepPromptLogprobs(row, std::move(output.prompt_logprobs[i]));
+    }
+    if (!row.samples) {
+      continue;
+    }
+    ActiveRequest& request = *active_.at(sequence.id()).request;
+    ++stats_.generated_tokens;
+    if (sequence.num_generated_tokens() == 1) {
+      stats_.prompt_tokens += sequence.num_prompt_tokens();
+      stats_.cached_prompt_tokens += sequence.num_cached_tokens();
+      if (sequence.sampling().prompt_logprobs.has_value()) {
+        request.stream->Push(PromptEvent{.prompt_logprobs = std::move(request.prompt_logprobs)});
+      }
+    }
+    request.stream->Push(
+        TokenEvent{.sample_index = sequence.sample_index(),
+                   .token = std::move(output.sampled[next_sampled++]),
+                   .is_stop = sequence.finish_reason() == FinishReason::kStopToken});
+  }
+}
+
+void EngineLoop::KeepPromptLogprobs(const BatchRow& row, std::vector<SampledToken> chunk) {
+  const Sequence& sequence = *row.sequence;
+  // After a preemption the prompt is computed once more: what was told is not told again.
+  const int64_t num_told = sequence.num_generated_tokens() - (row.samples ? 1 : 0);
+  if (chunk.empty() || num_told > 0) {
+    return;
+  }
+  std::vector<SampledToken>& kept = active_.at(sequence.id()).request->prompt_logprobs;
+  kept.resize(sequence.num_prompt_tokens() - 1);
+  const int64_t count = std::min<int64_t>(static_cast<int64_t>(chunk.size()),
+                                          static_cast<int64_t>(kept.size()) - row.first_token);
+  for (int64_t i = 0; i < count; ++i) {
+    kept[row.first_token + i] = std::move(chunk[i]);
+  }
+}
+
+void EngineLoop::CountStep(const Batch& batch, absl::Duration run) {
+  ++stats_.num_steps;
+  if (!options_.on_step) {
+    return;
+  }
+  StepStats step{.num_rows = static_cast<int64_t>(batch.rows.size()),
+                 .num_segments = static_cast<int64_t>(batch.segments.size()),
+                 .num_prefill_tokens = 0,
+                 .num_decode_tokens = 0,
+                 .run = run};
+  for (const BatchRow& row : batch.rows) {
+    const bool is_decode = row.samples && row.num_tokens == 1;
+    (is_decode ? step.num_decode_tokens : step.num_prefill_tokens) += row.num_tokens;
+  }
+  options_.on_step(step);
+}
+
+void EngineLoop::Fail(SequenceId id, const absl::Status& error, absl::Time now) {
+  if (scheduler_.Find(id) != nullptr) {
+    active_.at(id).error = error;
+    scheduler_.Finish(id, FinishReason::kError, now);
+  }
+}
+
+int64_t EngineLoop::DeliverFinished(absl::Time now) {
+  const std::vector<std::unique_ptr<Sequence>> finished = scheduler_.TakeFinished();
+  for (const std::unique_ptr<Sequence>& sequence : finished) {
+    const auto active = active_.find(sequence->id());
+    const absl::Status status = EndStatus(*sequence, active->second.error);
+    active->second.request->stream->Push(
+        FinishEvent{.sample_index = sequence->sample_index(),
+                    .reason = sequence->finish_reason(),
+                    .status = status,
+                    .num_prompt_tokens = sequence->num_prompt_tokens(),
+                    .num_cached_tokens = sequence->num_cached_tokens(),
+                    .num_generated_tokens = sequence->num_generated_tokens(),
+                    .timings = sequence->timings()});
+    if (options_.on_finish) {
+      options_.on_finish(*sequence, status);
+    }
+    active_.erase(active);
+  }
+  const int64_t count = static_cast<int64_t>(finished.size());
+  if (count > 0) {
+    const absl::Duration newest = std::max(now - last_end_, absl::ZeroDuration()) / count;
+    if (last_end_ != absl::InfinitePast()) {
+      time_per_sequence_ = newest * kNewestWeight + time_per_sequence_ * (1.0 - kNewestWeight);
+    }
+    last_end_ = now;
+  }
+  num_ended_ += count;
+  return count;
+}
+
+absl::Status EngineLoop::EndStatus(const Sequence& sequence, const absl::Status& error) const {
+  switch (sequence.finish_reason()) {
+    case FinishReason::kError:
+      return error;
+    case FinishReason::kCancelled:
+      return absl::CancelledError(absl::StrCat("request ", sequence.request_id(),
+                                               " was cancelled after ",
+                                               sequence.num_generated_tokens(), " tokens"));
+    case FinishReason::kDeadline:
+      return absl::DeadlineExceededError(absl::StrCat("request ", sequence.request_id(),
+                                                      " reached its deadline after ",
+                                                      sequence.num_generated_tokens(), " tokens"));
+    default:
+      return absl::OkStatus();
+  }
+}
+
+void EngineLoop::Report(int64_t num_ended) {
+  stats_.num_running = scheduler_.num_running();
+  stats_.num_waiting = scheduler_.num_waiting();
+  stats_.kv_blocks_used = pool_.num_used();
+  stats_.kv_blocks_cached = pool_.num_cached();
+  stats_.num_preemptions = scheduler_.num_preemptions();
+  UpdateAdapterNames();
+  inbox_->Report(stats_, num_ended, time_per_sequence_);
+}
+
+void EngineLoop::UpdateAdapterNames() {
+  // Running sequences only become more as long as none ends and none is preempted.
+  const std::tuple<int64_t, int64_t, int64_t, int64_t> membership(
+      stats_.num_running, stats_.num_waiting, num_ended_, stats_.num_preemptions);
+  if (std::exchange(membership_, membership) == membership) {
+    return;
+  }
+  stats_.running_adapters.clear();
+  stats_.waiting_adapters.clear();
+  int64_t index = 0;
+  for (const Sequence* sequence : scheduler_.sequences()) {
+    std::vector<std::string>& names =
+        index++ < stats_.num_running ? stats_.running_adapters : stats_.waiting_adapters;
+    const std::vector<std::string>& mine = active_.at(sequence->id()).request->adapter_names;
+    names.insert(names.end(), mine.begin(), mine.end());
+  }
+  for (std::vector<std::string>* names : {&stats_.running_adapters, &stats_.waiting_adapters}) {
+    std::sort(names->begin(), names->end());
+    names->erase(std::unique(names->begin(), names->end()), names->end());
+  }
+}
+
+}  // namespace tenon

@@ -1,0 +1,102 @@
+// EngineLoop: what the engine thread does.
+#ifndef TENON_SERVER_ENGINE_ENGINE_LOOP_H_
+#define TENON_SERVER_ENGINE_ENGINE_LOOP_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "server/engine/adapter_pins.h"
+#include "server/engine/engine.h"
+#include "server/engine/engine_inbox.h"
+
+namespace tenon {
+
+/// Takes requests from the inbox, runs steps and pushes events, until the inbox says stop.
+///
+/// Between any two steps: new requests, adapters that have become resident, cancellations,
+/// deadlines and credits. With nothing to run the thread sleeps in the inbox until mail or the
+/// nearest deadline. A step that fails ends the sequences that were in it, and nothing else.
+///
+/// Not thread-safe but for Fits: all else belongs to the thread that calls Run.
+class EngineLoop {
+ public:
+  /// `cache` is borrowed and outlives the loop.
+  EngineLoop(EngineOptions options, std::unique_ptr<ModelRunner> runner, AdapterCache* cache,
+             std::function<absl::Time()> clock, std::shared_ptr<EngineInbox> inbox);
+  EngineLoop(const EngineLoop&) = delete;
+  EngineLoop& operator=(const EngineLoop&) = delete;
+
+  /// Scheduler::Fits. Thread-safe.
+  bool Fits(int64_t prompt_tokens, int64_t max_tokens) const {
+    return scheduler_.Fits(prompt_tokens, max_tokens);
+  }
+
+  /// Returns after the inbox was stopped and everything has been ended.
+  void Run();
+
+ private:
+  /// A request between Submit and the end of its last sample.
+  struct ActiveRequest {
+    std::shared_ptr<TokenStream> stream;
+    AdapterPins pins;
+    std::vector<std::string> adapter_names;     // "tenant/name@version"
+    std::vector<SequenceId> samples;            // those that have ended included
+    std::vector<SampledToken> prompt_logprobs;  // of prompt tokens 1..n-1, as far as computed
+  };
+  struct ActiveSequence {
+    std::shared_ptr<ActiveRequest> request;
+    absl::Status error;  // why it ended, when the reason is kError
+  };
+
+  // --- at a step boundary ---
+  void Start(GenerationRequest request);
+  /// Pins adapters; ends the requests whose adapter cannot be loaded.
+  void UpdateAdapters(absl::Time now);
+  /// Ends what was cancelled or is late, sets who is paused. Returns the nearest deadline.
+  absl::Time UpdateSequences(absl::Time now);
+
+  // --- a step ---
+  /// False when there is nothing to run.
+  bool RunStep();
+  absl::StatusOr<StepOutput> RunModel(const Batch& batch);
+  void PushEvents(const Batch& batch, StepOutput output);
+  void KeepPromptLogprobs(const BatchRow& row, std::vector<SampledToken> chunk);
+  void CountStep(const Batch& batch, absl::Duration run);
+
+  // --- ends ---
+  void Fail(SequenceId id, const absl::Status& error, absl::Time now);
+  /// Pushes the finish events of what has ended; returns how many.
+  int64_t DeliverFinished(absl::Time now);
+  absl::Status EndStatus(const Sequence& sequence, const absl::Status& error) const;
+  void Report(int64_t num_ended);
+  void UpdateAdapterNames();
+
+  const EngineOptions options_;
+  const std::unique_ptr<ModelRunner> runner_;
+  AdapterCache* const cache_;
+  const std::function<absl::Time()> clock_;
+  const std::shared_ptr<EngineInbox> inbox_;
+  const std::function<void()> wake_;  // may run on any thread, and after this is gone
+  BlockPool pool_;
+  Scheduler scheduler_;
+  SequenceId next_id_ = 1;
+  absl::flat_hash_map<SequenceId, ActiveSequence> active_;
+  std::vector<std::shared_ptr<ActiveRequest>> loading_;  // not all of their adapters are pinned
+  EngineStats stats_;
+  int64_t num_ended_ = 0;
+  // What the sets of running and waiting sequences depend on, as of the last UpdateAdapterNames.
+  std::tuple<int64_t, int64_t, int64_t, int64_t> membership_;
+  absl::Time last_end_ = absl::InfinitePast();           // or when the engine was last idle
+  absl::Duration time_per_sequence_ = absl::Seconds(1);  // moving average, until known a guess
+};
+
+}  // namespace tenon
+
+#endif  // TENON_SERVER_ENGINE_ENGINE_LOOP_H_

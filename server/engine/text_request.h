@@ -1,0 +1,42 @@
+// TextRequest: one generation request, validated, and free of the protocol that it came by.
+#ifndef TENON_SERVER_ENGINE_TEXT_REQUEST_H_
+#define TENON_SERVER_ENGINE_TEXT_REQUEST_H_
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "adapters/registry/adapter_id.h"
+#include "server/scheduler/sampling_params.h"
+#include "server/tokenizer/tokenizer.h"
+
+namespace tenon {
+
+/// A conversation, to be rendered with the model's chat template.
+struct ChatPrompt {
+  std::vector<ChatTurn> turns;
+  bool add_generation_prompt = true;
+};
+
+/// What a request says, with every bound checked and every default filled in. What depends on the
+/// tokenized prompt (its length against the context, the default of max_tokens) is settled when it
+/// starts.
+struct TextRequest {
+  std::string request_id;
+  std::string tenant;
+  /// Plain text, a conversation, or token ids taken as they are.
+  std::variant<std::string, ChatPrompt, std::vector<int32_t>> input;
+  AdapterRef adapter;  ///< empty name: the base model
+  /// max_tokens of 0 stands for the default: 256, or what the context leaves when that is less.
+  SamplingParams sampling;
+  int32_t num_samples = 1;
+  std::vector<std::string> stop;
+  bool include_stop = false;
+  absl::Time deadline = absl::InfiniteFuture();
+};
+
+}  // namespace tenon
+
+#endif  // TENON_SERVER_ENGINE_TEXT_REQUEST_H_

@@ -1,0 +1,284 @@
+// Paged attention of a few query rows over one KV head, written once over Vec. Include after one of
+// adapters/kernels/vec_*.h, in a file compiled for its instruction set; internal linkage, as there.
+//
+// A block's keys fall into groups of 16 consecutive positions, four groups make a tile. Where the
+// groups and tiles begin depends on the position in the sequence alone. Within a tile: scores, the
+// new maximum, weights e^(score - maximum), the correction of what was summed before, the weighted
+// values key by key. A key that a row must not see has weight 0, which adds nothing, so a row's
+// bits do not depend on the rows beside it.
+#ifndef TENON_SERVER_KERNELS_ATTENTION_KERNELS_INL_H_
+#define TENON_SERVER_KERNELS_ATTENTION_KERNELS_INL_H_
+
+#include <cstdint>
+#include <limits>
+
+#include "server/kernels/vec_math_inl.h"
+#include "server/kernels/vector_kernels.h"
+
+namespace tenon {
+namespace {
+
+constexpr int64_t kTileKeys = kTileGroups * kGroupKeys;
+constexpr int64_t kGroupVecs = kGroupKeys / Vec::kLanes;
+// Query rows of a register block, and how many vectors of keys or values it takes with so many
+// rows: 12 x 2 or 6 x 4 accumulators in 32 registers, 4 x 2 or 2 x 4 in 16.
+constexpr int kAttendRows = Vec::kLanes == 16 ? 12 : 4;
+constexpr int AttendVecs(int rows) { return rows <= kAttendRows / 2 ? 4 : 2; }
+
+// Sixteen keys side by side and where their values are.
+template <typename T>
+struct KeyGroup {
+  const T* keys;    // [head_dim, key_stride], from the group's first key on
+  const T* values;  // [.., value_stride], from the group's first key on
+  int64_t first_position;
+  int64_t size;  // keys in the block; the other lanes are padding
+};
+
+// What a task carries from tile to tile, and the tile's own scores.
+struct AttendState {
+  alignas(64) float q[kQueryRows][kMaxHeadDim];    // scaled
+  alignas(64) float acc[kQueryRows][kMaxHeadDim];  // sum of weights * values so far
+  alignas(64) float weights[kQueryRows][kTileKeys];
+  float correction[kQueryRows];
+  float maximum[kQueryRows];
+  float sum[kQueryRows];
+};
+
+template <typename T>
+KeyGroup<T> LocateGroup(const AttentionTask<T>& task, int64_t index) {
+  const int64_t groups_per_block = task.key_stride / kGroupKeys;
+  const int64_t block = index / groups_per_block;
+  const int64_t offset = index % groups_per_block * kGroupKeys;
+  const int64_t rest = task.block_size - offset;
+  return {task.keys + task.blocks[block] * task.key_block_stride + offset,
+          task.values + task.blocks[block] * task.value_block_stride + offset * task.value_stride,
+          block * task.block_size + offset, rest < kGroupKeys ? rest : kGroupKeys};
+}
+
+// scores[row][16 * g + lane] = q . key for M rows from `row` on and N vectors of keys.
+template <typename T, int M, int N>
+void ScoreBlock(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t first_vec,
+                int64_t row, AttendState& state) {
+  const T* keys[N];
+  for (int j = 0; j < N; ++j) {
+    const int64_t vec = first_vec + j;
+    keys[j] = groups[vec / kGroupVecs].keys + vec % kGroupVecs * Vec::kLanes;
+  }
+  Vec acc[M][N];
+#pragma GCC unroll 16
+  for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < N; ++j) {
+      acc[i][j] = Vec::Zero();
+    }
+  }
+  for (int64_t d = 0; d < task.head_dim; ++d) {
+    Vec k[N];
+#pragma GCC unroll 4
+    for (int j = 0; j < N; ++j) {
+      k[j] = Vec::Load(keys[j] + d * task.key_stride);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i) {
+      const Vec q = Vec::Set(state.q[row + i][d]);
+#pragma GCC unroll 4
+      for (int j = 0; j < N; ++j) {
+        acc[i][j] = Fma(q, k[j], acc[i][j]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < N; ++j) {
+      acc[i][j].Store(state.weights[row + i] + (first_vec + j) * Vec::kLanes);
+    }
+  }
+}
+
+// acc[row][16 * c ..] = acc * correction + sum over the tile's keys of weight * value, for M rows
+// and N vectors of the value.
+template <typename T, int M, int N>
+void ValueBlock(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t num_groups,
+                int64_t last_position, int64_t column, int64_t row, AttendState& state) {
+  Vec acc[M][N];
+#pragma GCC unroll 16
+  for (int i = 0; i < M; ++i) {
+    const Vec correction = Vec::Set(state.correction[row + i]);
+#pragma GCC unroll 4
+    for (int j = 0; j < N; ++j) {
+      acc[i][j] = Vec::Load(state.acc[row + i] + column + j * Vec::kLanes) * correction;
+    }
+  }
+  for (int64_t g = 0; g < num_groups; ++g) {
+    const int64_t seen = last_position - groups[g].first_position + 1;
+    const int64_t size = seen < groups[g].size ? seen : groups[g].size;
+    const T* value = groups[g].values + column;
+    for (int64_t key = 0; key < size; ++key, value += task.value_stride) {
+      Vec v[N];
+#pragma GCC unroll 4
+      for (int j = 0; j < N; ++j) {
+        v[j] = Vec::Load(value + j * Vec::kLanes);
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < M; ++i) {
+        const Vec w = Vec::Set(state.weights[row + i][g * kGroupKeys + key]);
+#pragma GCC unroll 4
+        for (int j = 0; j < N; ++j) {
+          acc[i][j] = Fma(w, v[j], acc[i][j]);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < N; ++j) {
+      acc[i][j].Store(state.acc[row + i] + column + j * Vec::kLanes);
+    }
+  }
+}
+
+// All scores of a tile for M rows.
+template <typename T, int M>
+void ScoreRows(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t num_groups,
+               int64_t row, AttendState& state) {
+  constexpr int N = AttendVecs(M);
+  const int64_t vecs = num_groups * kGroupVecs;
+  int64_t vec = 0;
+  for (; vec + N <= vecs; vec += N) {
+    ScoreBlock<T, M, N>(task, groups, vec, row, state);
+  }
+  for (; vec < vecs; ++vec) {
+    ScoreBlock<T, M, 1>(task, groups, vec, row, state);
+  }
+}
+
+// All values of a tile for M rows; rows of values are padded to whole groups of 16.
+template <typename T, int M>
+void ValueRows(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t num_groups,
+               int64_t last_position, int64_t row, AttendState& state) {
+  constexpr int64_t N = AttendVecs(M);
+  int64_t column = 0;
+  for (; column + N * Vec::kLanes <= task.value_stride; column += N * Vec::kLanes) {
+    ValueBlock<T, M, N>(task, groups, num_groups, last_position, column, row, state);
+  }
+  for (; column < task.value_stride; column += Vec::kLanes) {
+    ValueBlock<T, M, 1>(task, groups, num_groups, last_position, column, row, state);
+  }
+}
+
+// Masks a row's scores, turns them into weights and updates its maximum, sum and correction.
+template <typename T>
+void WeighRow(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t num_groups,
+              int64_t row, AttendState& state) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  float* weights = state.weights[row];
+  Vec highest = Vec::Set(-kInfinity);
+  for (int64_t vec = 0; vec < num_groups * kGroupVecs; ++vec) {
+    const KeyGroup<T>& group = groups[vec / kGroupVecs];
+    const int64_t seen = task.positions[row] - group.first_position + 1;
+    const int64_t visible = seen < group.size ? seen : group.size;
+    const Vec lane = Iota(static_cast<float>(vec % kGroupVecs * Vec::kLanes));
+    const Vec score = Vec::SelectLess(lane, Vec::Set(static_cast<float>(visible)),
+                                      Vec::Load(weights + vec * Vec::kLanes), Vec::Set(-kInfinity));
+    score.Store(weights + vec * Vec::kLanes);
+    highest = Max(highest, score);
+  }
+  const float tile_maximum = highest.Max();
+  const float previous = state.maximum[row];
+  state.maximum[row] = previous > tile_maximum ? previous : tile_maximum;
+  const Vec maximum = Vec::Set(state.maximum[row]);
+  Vec sum = Vec::Zero();
+  for (int64_t vec = 0; vec < num_groups * kGroupVecs; ++vec) {
+    const Vec weight = Exp(Vec::Load(weights + vec * Vec::kLanes) - maximum);
+    weight.Store(weights + vec * Vec::kLanes);
+    sum = sum + weight;
+  }
+  alignas(64) float correction[Vec::kLanes];
+  Exp(Vec::Set(previous) - maximum).Store(correction);
+  state.correction[row] = correction[0];
+  state.sum[row] = state.sum[row] * correction[0] + sum.Sum();
+}
+
+// One tile for rows [row, row + M).
+template <typename T, int M>
+void AttendTile(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t num_groups,
+                int64_t row, AttendState& state) {
+  ScoreRows<T, M>(task, groups, num_groups, row, state);
+  for (int i = 0; i < M; ++i) {
+    WeighRow(task, groups, num_groups, row + i, state);
+  }
+  ValueRows<T, M>(task, groups, num_groups, task.positions[row + M - 1], row, state);
+}
+
+template <typename T, int M>
+void DispatchTile(int64_t rows, const AttentionTask<T>& task, const KeyGroup<T>* groups,
+                  int64_t num_groups, int64_t row, AttendState& state) {
+  if (rows == M) {
+    AttendTile<T, M>(task, groups, num_groups, row, state);
+  } else if constexpr (M > 1) {
+    DispatchTile<T, M - 1>(rows, task, groups, num_groups, row, state);
+  }
+}
+
+template <typename T>
+void StartRows(const AttentionTask<T>& task, AttendState& state) {
+  const Vec scale = Vec::Set(task.scale);
+  for (int64_t r = 0; r < task.rows; ++r) {
+    int64_t d = 0;
+    for (; d + Vec::kLanes <= task.head_dim; d += Vec::kLanes) {
+      (Vec::Load(task.queries[r] + d) * scale).Store(state.q[r] + d);
+    }
+    if (d < task.head_dim) {
+      const int64_t rest = task.head_dim - d;
+      (Vec::LoadPartial(task.queries[r] + d, rest) * scale).StorePartial(state.q[r] + d, rest);
+    }
+    for (int64_t c = 0; c < task.value_stride; c += Vec::kLanes) {
+      Vec::Zero().Store(state.acc[r] + c);
+    }
+    state.maximum[r] = -std::numeric_limits<float>::infinity();
+    state.sum[r] = 0.0f;
+  }
+}
+
+template <typename T>
+void FinishRows(const AttentionTask<T>& task, const AttendState& state) {
+  for (int64_t r = 0; r < task.rows; ++r) {
+    const Vec sum = Vec::Set(state.sum[r]);
+    int64_t d = 0;
+    for (; d + Vec::kLanes <= task.head_dim; d += Vec::kLanes) {
+      (Vec::Load(state.acc[r] + d) / sum).Store(task.outputs[r] + d);
+    }
+    if (d < task.head_dim) {
+      (Vec::Load(state.acc[r] + d) / sum).StorePartial(task.outputs[r] + d, task.head_dim - d);
+    }
+  }
+}
+
+template <typename T>
+void Attend(const AttentionTask<T>& task) {
+  AttendState state;
+  StartRows(task, state);
+  const int64_t last_position = task.positions[task.rows - 1];
+  KeyGroup<T> groups[kTileGroups];
+  bool more = true;
+  for (int64_t index = 0; more; index += kTileGroups) {
+    int64_t num_groups = 0;
+    while (num_groups < kTileGroups && more) {
+      groups[num_groups] = LocateGroup(task, index + num_groups);
+      more = groups[num_groups].first_position + groups[num_groups].size <= last_position;
+      ++num_groups;
+    }
+    for (int64_t row = 0; row < task.rows; row += kAttendRows) {
+      const int64_t rows = task.rows - row < kAttendRows ? task.rows - row : kAttendRows;
+      DispatchTile<T, kAttendRows>(rows, task, groups, num_groups, row, state);
+    }
+  }
+  FinishRows(task, state);
+}
+
+}  // namespace
+}  // namespace tenon
+
+#endif  // TENON_SERVER_KERNELS_ATTENTION_KERNELS_INL_H_

@@ -1,0 +1,100 @@
+// Decoder: the forward pass of a Llama-family model.
+#ifndef TENON_SERVER_MODEL_DECODER_H_
+#define TENON_SERVER_MODEL_DECODER_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "adapters/kernels/low_rank.h"
+#include "server/kernels/attention.h"
+#include "server/kernels/linear.h"
+#include "server/model/kv_cache.h"
+#include "server/model/model_config.h"
+#include "server/model/model_runner.h"
+#include "server/model/rope_table.h"
+#include "server/model/weights.h"
+
+namespace tenon {
+
+/// A run of tokens of a step and the adapters that apply to them.
+struct AdapterSegment {
+  int64_t token_begin = 0, token_end = 0;
+  std::span<const ResolvedAdapter> adapters;  ///< empty for the bare base
+};
+
+/// What the forward pass of one step needs, T tokens in all.
+struct DecoderInput {
+  at::Tensor tokens;  ///< [T] int64, each in [0, vocab_size)
+  at::Tensor slots;   ///< [T] int64: where each token's keys and values go
+  RopeRows rope;
+  std::span<const AttentionRow> rows;  ///< cover all tokens
+  std::span<const AdapterSegment> segments;
+};
+
+/// Weights and arithmetic of LlamaForCausalLM (transformers' modeling_llama.py).
+///
+/// Thread-safe: immutable after Create; the KV cache is the caller's. With KernelKind::kCpu every
+/// row of a result depends on its own sequence and adapters alone, bit for bit.
+class Decoder {
+ public:
+  struct Options {
+    at::ScalarType dtype = at::kFloat;  ///< fp32 or bf16: weights, activations and KV cache
+    KernelKind kernels = KernelKind::kCpu;
+  };
+
+  /// Takes every tensor of the checkpoint. Errors name the tensor.
+  static absl::StatusOr<std::unique_ptr<const Decoder>> Create(const ModelConfig& config,
+                                                               const Options& options,
+                                                               Checkpoint& checkpoint);
+
+  /// Computes the tokens, writes their keys and values to `cache` and returns the normed hidden
+  /// states [T, hidden]. Throws c10::Error when LibTorch does.
+  at::Tensor Forward(const DecoderInput& input, const KvCache& cache) const;
+
+  /// The logits [R, vocab] fp32 of hidden states [R, hidden].
+  at::Tensor Logits(const at::Tensor& hidden) const;
+
+  const ModelConfig& config() const { return config_; }
+  const Options& options() const { return options_; }
+  /// Bytes of all weights as they are kept.
+  int64_t nbytes() const;
+
+ private:
+  struct Layer {
+    at::Tensor input_norm;  // [hidden]
+    Linear qkv;             // q, k and v stacked
+    Linear o;
+    at::Tensor post_attention_norm;  // [hidden]
+    Linear gate_up;                  // gate and up stacked
+    Linear down;
+  };
+  struct Kernels;
+  struct Buffers;
+  class Loader;
+
+  Decoder(const ModelConfig& config, const Options& options);
+
+  void Attention(int64_t layer, const DecoderInput& input, const KvCache& cache,
+                 Buffers& buffers) const;
+  void FeedForward(int64_t layer, const DecoderInput& input, Buffers& buffers) const;
+  /// Adds what the segments' adapters have for one site to y.
+  void ApplyAdapters(int64_t layer, Site site, const DecoderInput& input, const at::Tensor& x,
+                     const at::Tensor& y) const;
+
+  ModelConfig config_;
+  Options options_;
+  const Kernels* kernels_;
+  at::Tensor embeddings_;  // [vocab, hidden]
+  std::vector<Layer> layers_;
+  at::Tensor final_norm_;  // [hidden]
+  Linear lm_head_;
+};
+
+}  // namespace tenon
+
+#endif  // TENON_SERVER_MODEL_DECODER_H_

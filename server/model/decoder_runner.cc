@@ -1,0 +1,243 @@
+#include "server/model/decoder_runner.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/index_select.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "adapters/base/status_macros.h"
+
+namespace tenon {
+namespace {
+
+// Logits of this many prompt positions at a time: 32 x 128 Ki entries are 16 MiB.
+constexpr int64_t kPromptLogitsRows = 32;
+
+at::Tensor IndexTensor(int64_t size) { return at::empty({size}, at::TensorOptions(at::kLong)); }
+
+// Row `index` of a contiguous [R, V] fp32 tensor.
+std::span<const float> LogitsRow(const at::Tensor& logits, int64_t index) {
+  const int64_t width = logits.size(1);
+  return {logits.const_data_ptr<float>() + index * width, static_cast<size_t>(width)};
+}
+
+SamplingContext ContextOf(const Sequence& sequence) {
+  SamplingContext context;
+  context.params = &sequence.sampling();
+  context.tokens = sequence.tokens();
+  context.num_prompt_tokens = sequence.num_prompt_tokens();
+  context.sample_index = sequence.sample_index();
+  return context;
+}
+
+// How many of the row's tokens have a next prompt token to be scored.
+int64_t NumScored(const BatchRow& row) {
+  if (!row.sequence->sampling().prompt_logprobs.has_value()) {
+    return 0;
+  }
+  return std::clamp<int64_t>(row.sequence->num_prompt_tokens() - 1 - row.first_token, 0,
+                             row.num_tokens);
+}
+
+// The flattened batch: one entry per token.
+struct FlatBatch {
+  at::Tensor tokens;
+  at::Tensor slots;
+  std::vector<RopePosition> positions;
+  std::vector<AttentionRow> rows;
+
+  FlatBatch(const Batch& batch, int64_t block_size)
+      : tokens(IndexTensor(batch.num_tokens)), slots(IndexTensor(batch.num_tokens)) {
+    positions.reserve(batch.num_tokens);
+    rows.reserve(batch.rows.size());
+    for (const BatchRow& row : batch.rows) {
+      Append(row, block_size);
+    }
+  }
+
+ private:
+  void Append(const BatchRow& row, int64_t block_size) {
+    const Sequence& sequence = *row.sequence;
+    const int64_t begin = static_cast<int64_t>(positions.size());
+    int64_t* const token_data = tokens.mutable_data_ptr<int64_t>() + begin;
+    int64_t* const slot_data = slots.mutable_data_ptr<int64_t>() + begin;
+    for (int64_t i = 0; i < row.num_tokens; ++i) {
+      const int64_t position = row.first_token + i;
+      token_data[i] = sequence.tokens()[position];
+      slot_data[i] = sequence.blocks()[position / block_size] * block_size + position % block_size;
+      positions.push_back({position, std::max(sequence.num_prompt_tokens(), position + 1)});
+    }
+    AttentionRow attention;
+    attention.token_begin = begin;
+    attention.num_tokens = row.num_tokens;
+    attention.first_position = row.first_token;
+    attention.blocks = sequence.blocks();
+    rows.push_back(attention);
+  }
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<DecoderRunner>> DecoderRunner::Create(
+    std::shared_ptr<const Decoder> decoder, int64_t num_blocks, int64_t block_size,
+    int64_t max_positions) {
+  if (max_positions <= 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("max_positions is ", max_positions, ", must be positive"));
+  }
+  TENON_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(decoder->config(), num_blocks, block_size,
+                                                        decoder->options().dtype));
+  return std::unique_ptr<DecoderRunner>(
+      new DecoderRunner(std::move(decoder), std::move(cache), max_positions));
+}
+
+DecoderRunner::DecoderRunner(std::shared_ptr<const Decoder> decoder, KvCache cache,
+                             int64_t max_positions)
+    : decoder_(std::move(decoder)),
+      cache_(std::move(cache)),
+      rope_(decoder_->config(), max_positions),
+      sampler_(decoder_->config().vocab_size) {}
+
+absl::Status DecoderRunner::CheckRow(const BatchRow& row) const {
+  const Sequence& sequence = *row.sequence;
+  const auto internal = [&sequence](absl::string_view problem) {
+    return absl::InternalError(absl::StrCat("request ", sequence.request_id(), ": ", problem));
+  };
+  const int64_t end = row.first_token + row.num_tokens;
+  if (row.first_token < 0 || row.num_tokens <= 0 ||
+      end > static_cast<int64_t>(sequence.tokens().size())) {
+    return internal(absl::StrCat("row of tokens ", row.first_token, " to ", end, " of ",
+                                 sequence.tokens().size()));
+  }
+  if (end > rope_.max_positions()) {
+    return internal(absl::StrCat("position ", end - 1, " is not below ", rope_.max_positions()));
+  }
+  if (end > static_cast<int64_t>(sequence.blocks().size()) * cache_.block_size()) {
+    return internal(absl::StrCat(sequence.blocks().size(), " blocks do not hold ", end, " tokens"));
+  }
+  for (const BlockId block : sequence.blocks()) {
+    if (block < 0 || block >= cache_.num_blocks()) {
+      return internal(absl::StrCat("block ", block, " of ", cache_.num_blocks()));
+    }
+  }
+  // All tokens and not only this row's: the sampler looks back at them.
+  for (const int32_t token : sequence.tokens()) {
+    if (token < 0 || token >= decoder_->config().vocab_size) {
+      return internal(
+          absl::StrCat("token ", token, " of a vocabulary of ", decoder_->config().vocab_size));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DecoderRunner::CheckBatch(
+    const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters) const {
+  if (adapters.size() != batch.segments.size()) {
+    return absl::InternalError(
+        absl::StrCat(adapters.size(), " adapter lists for ", batch.segments.size(), " segments"));
+  }
+  int64_t num_tokens = 0;
+  for (const BatchRow& row : batch.rows) {
+    TENON_RETURN_IF_ERROR(CheckRow(row));
+    num_tokens += row.num_tokens;
+  }
+  if (num_tokens != batch.num_tokens) {
+    return absl::InternalError(
+        absl::StrCat("rows of ", num_tokens, " tokens in a batch of ", batch.num_tokens));
+  }
+  return absl::OkStatus();
+}
+
+at::Tensor DecoderRunner::Forward(const Batch& batch,
+                                  std::span<const std::vector<ResolvedAdapter>> adapters) {
+  const FlatBatch flat(batch, cache_.block_size());
+  std::vector<AdapterSegment> segments;
+  for (size_t i = 0; i < batch.segments.size(); ++i) {
+    if (!adapters[i].empty()) {
+      segments.push_back({batch.segments[i].token_begin, batch.segments[i].token_end, adapters[i]});
+    }
+  }
+  DecoderInput input;
+  input.tokens = flat.tokens;
+  input.slots = flat.slots;
+  input.rope = rope_.Select(flat.positions);
+  input.rows = flat.rows;
+  input.segments = segments;
+  return decoder_->Forward(input, cache_);
+}
+
+void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden, StepOutput& output) {
+  std::vector<int64_t> last_tokens;
+  std::vector<const Sequence*> sequences;
+  int64_t token_end = 0;
+  for (const BatchRow& row : batch.rows) {
+    token_end += row.num_tokens;
+    if (row.samples) {
+      last_tokens.push_back(token_end - 1);
+      sequences.push_back(row.sequence);
+    }
+  }
+  if (sequences.empty()) {
+    return;
+  }
+  const at::Tensor index = IndexTensor(static_cast<int64_t>(last_tokens.size()));
+  std::copy(last_tokens.begin(), last_tokens.end(), index.mutable_data_ptr<int64_t>());
+  const at::Tensor logits = decoder_->Logits(at::index_select(hidden, 0, index));
+  bool all_ok = true;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    absl::StatusOr<SampledToken> sampled =
+        sampler_.Sample(LogitsRow(logits, static_cast<int64_t>(i)), ContextOf(*sequences[i]));
+    output.row_status.push_back(sampled.status());
+    all_ok = all_ok && sampled.ok();
+    output.sampled.push_back(sampled.ok() ? *std::move(sampled) : SampledToken{});
+  }
+  if (all_ok) {
+    output.row_status.clear();
+  }
+}
+
+void DecoderRunner::ScorePrompts(const Batch& batch, const at::Tensor& hidden, StepOutput& output) {
+  output.prompt_logprobs.resize(batch.rows.size());
+  int64_t token_begin = 0;
+  for (size_t r = 0; r < batch.rows.size(); ++r) {
+    const BatchRow& row = batch.rows[r];
+    const int64_t scored = NumScored(row);
+    for (int64_t begin = 0; begin < scored; begin += kPromptLogitsRows) {
+      const int64_t count = std::min(kPromptLogitsRows, scored - begin);
+      const at::Tensor logits = decoder_->Logits(hidden.narrow(0, token_begin + begin, count));
+      for (int64_t i = 0; i < count; ++i) {
+        const int32_t next = row.sequence->tokens()[row.first_token + begin + i + 1];
+        output.prompt_logprobs[r].push_back(
+            Sampler::Score(LogitsRow(logits, i), next, *row.sequence->sampling().prompt_logprobs));
+      }
+    }
+    token_begin += row.num_tokens;
+  }
+}
+
+absl::StatusOr<StepOutput> DecoderRunner::Run(
+    const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters) {
+  TENON_RETURN_IF_ERROR(CheckBatch(batch, adapters));
+  StepOutput output;
+  if (batch.empty()) {
+    return output;
+  }
+  try {
+    const c10::InferenceMode inference_mode;
+    const at::Tensor hidden = Forward(batch, adapters);
+    SampleRows(batch, hidden, output);
+    ScorePrompts(batch, hidden, output);
+  } catch (const c10::Error& error) {
+    return absl::InternalError(absl::StrCat("forward pass: ", error.what_without_backtrace()));
+  } catch (const std::exception& error) {
+    return absl::InternalError(absl::StrCat("forward pass: ", error.what()));
+  }
+  return output;
+}
+
+}  // namespace tenon

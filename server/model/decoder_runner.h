@@ -1,0 +1,61 @@
+// DecoderRunner: the ModelRunner of the product.
+#ifndef TENON_SERVER_MODEL_DECODER_RUNNER_H_
+#define TENON_SERVER_MODEL_DECODER_RUNNER_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/model/decoder.h"
+#include "server/model/kv_cache.h"
+#include "server/model/model_runner.h"
+#include "server/model/rope_table.h"
+#include "server/model/sampler.h"
+
+namespace tenon {
+
+/// Lays a batch out as tensors, runs the decoder, chooses the tokens.
+///
+/// Not thread-safe (engine thread). How many threads LibTorch uses is the caller's business
+/// (at::set_num_threads).
+class DecoderRunner : public ModelRunner {
+ public:
+  /// Reserves the KV cache. `max_positions` bounds the position of every token that will be run.
+  static absl::StatusOr<std::unique_ptr<DecoderRunner>> Create(
+      std::shared_ptr<const Decoder> decoder, int64_t num_blocks, int64_t block_size,
+      int64_t max_positions);
+
+  /// Also fails, with INTERNAL and before anything is computed, on a batch that names a token,
+  /// position or block which does not exist.
+  absl::StatusOr<StepOutput> Run(const Batch& batch,
+                                 std::span<const std::vector<ResolvedAdapter>> adapters) override;
+
+  const KvCache& kv_cache() const { return cache_; }
+  /// Whether KV blocks may be shared between sequences by their tokens alone; when not, the
+  /// scheduler's prefix cache has to be off.
+  bool prefix_sharing_is_exact() const { return !rope_.depends_on_length(); }
+
+ private:
+  DecoderRunner(std::shared_ptr<const Decoder> decoder, KvCache cache, int64_t max_positions);
+
+  absl::Status CheckRow(const BatchRow& row) const;
+  absl::Status CheckBatch(const Batch& batch,
+                          std::span<const std::vector<ResolvedAdapter>> adapters) const;
+  at::Tensor Forward(const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters);
+  void SampleRows(const Batch& batch, const at::Tensor& hidden, StepOutput& output);
+  void ScorePrompts(const Batch& batch, const at::Tensor& hidden, StepOutput& output);
+
+  std::shared_ptr<const Decoder> decoder_;
+  KvCache cache_;
+  RopeTable rope_;
+  Sampler sampler_;
+};
+
+}  // namespace tenon
+
+#endif  // TENON_SERVER_MODEL_DECODER_RUNNER_H_

@@ -1,0 +1,115 @@
+#include "server/model/model.h"
+
+#include <c10/core/InferenceMode.h>
+#include <c10/util/Exception.h>
+
+#include <array>
+#include <future>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "adapters/base/errors.h"
+#include "adapters/base/status_macros.h"
+#include "server/model/mapped_file.h"
+#include "server/model/weights.h"
+
+namespace tenon {
+namespace {
+
+constexpr int64_t kMaxConfigBytes = int64_t{1} << 20;
+
+at::ScalarType DefaultDType(const ModelConfig& config) {
+  return config.dtype == ModelDType::kBFloat16 ? at::kBFloat16 : at::kFloat;
+}
+
+absl::StatusOr<GenerationConfig> LoadGenerationConfig(const std::string& folder,
+                                                      int64_t vocab_size) {
+  const absl::StatusOr<std::string> text =
+      ReadSmallFile(absl::StrCat(folder, "/generation_config.json"), kMaxConfigBytes);
+  if (absl::IsNotFound(text.status())) {
+    return GenerationConfig{};
+  }
+  TENON_RETURN_IF_ERROR(text.status());
+  return ParseGenerationConfig(*text, vocab_size);
+}
+
+absl::StatusOr<std::unique_ptr<const Decoder>> CreateDecoder(const ModelConfig& config,
+                                                             const Decoder::Options& options,
+                                                             Checkpoint& checkpoint) {
+  try {
+    const c10::InferenceMode inference_mode;
+    return Decoder::Create(config, options, checkpoint);
+  } catch (const c10::Error& error) {
+    return absl::InternalError(absl::StrCat("load weights: ", error.what_without_backtrace()));
+  } catch (const std::exception& error) {
+    return absl::InternalError(absl::StrCat("load weights: ", error.what()));
+  }
+}
+
+absl::StatusOr<Model> Load(const std::string& folder, const ModelOptions& options) {
+  TENON_ASSIGN_OR_RETURN(const std::string config_json,
+                         ReadSmallFile(absl::StrCat(folder, "/config.json"), kMaxConfigBytes));
+  Model model;
+  TENON_ASSIGN_OR_RETURN(model.config, ParseModelConfig(config_json));
+  TENON_ASSIGN_OR_RETURN(model.generation, LoadGenerationConfig(folder, model.config.vocab_size));
+  model.dtype = options.dtype.value_or(DefaultDType(model.config));
+  if (model.dtype != at::kFloat && model.dtype != at::kBFloat16) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("dtype ", at::toString(model.dtype), ": want float32 or bfloat16"));
+  }
+  TENON_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(folder));
+  // The future's destructor waits, so the thread ends inside this function on every path.
+  std::future<std::string> digest = std::async(
+      std::launch::async,
+      [checkpoint = checkpoint.get(), &config_json] { return checkpoint->Digest(config_json); });
+  Decoder::Options decoder_options;
+  decoder_options.dtype = model.dtype;
+  decoder_options.kernels = options.kernels;
+  TENON_ASSIGN_OR_RETURN(model.decoder, CreateDecoder(model.config, decoder_options, *checkpoint));
+  model.base = MakeBaseShape(model.config, digest.get());
+  return model;
+}
+
+}  // namespace
+
+BaseShape MakeBaseShape(const ModelConfig& config, std::string digest) {
+  struct SiteOfLayer {
+    absl::string_view path;
+    Site site;
+    int64_t in_features;
+    int64_t out_features;
+  };
+  const int64_t hidden = config.hidden_size;
+  const std::array<SiteOfLayer, kNumSites> sites = {{
+      {"self_attn.q_proj", Site::kQ, hidden, config.q_size()},
+      {"self_attn.k_proj", Site::kK, hidden, config.kv_size()},
+      {"self_attn.v_proj", Site::kV, hidden, config.kv_size()},
+      {"self_attn.o_proj", Site::kO, config.q_size(), hidden},
+      {"mlp.gate_proj", Site::kGate, hidden, config.intermediate_size},
+      {"mlp.up_proj", Site::kUp, hidden, config.intermediate_size},
+      {"mlp.down_proj", Site::kDown, config.intermediate_size, hidden},
+  }};
+  BaseShape base;
+  base.model_type = config.model_type;
+  base.digest = std::move(digest);
+  base.num_layers = config.num_layers;
+  base.hidden_size = hidden;
+  base.vocab_size = config.vocab_size;
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    for (const SiteOfLayer& site : sites) {
+      base.modules.emplace(absl::StrCat("model.layers.", layer, ".", site.path),
+                           SiteShape{layer, site.site, site.in_features, site.out_features});
+    }
+  }
+  return base;
+}
+
+absl::StatusOr<Model> LoadModel(const std::string& folder, const ModelOptions& options) {
+  absl::StatusOr<Model> model = Load(folder, options);
+  if (!model.ok()) {
+    return Annotate(model.status(), absl::StrCat("model ", folder));
+  }
+  return model;
+}
+
+}  // namespace tenon

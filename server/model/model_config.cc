@@ -1,0 +1,263 @@
+#include "server/model/model_config.h"
+
+#include <array>
+#include <string>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "adapters/base/status_macros.h"
+#include "server/model/json_fields.h"
+#include "server/model/rope_config.h"
+
+namespace tenon {
+namespace {
+
+// Bounds far above any published model; they keep every product of sizes inside 64 bits and every
+// token id inside 32.
+constexpr int64_t kMaxWidth = int64_t{1} << 20;
+constexpr int64_t kMaxLayers = 1024;
+constexpr int64_t kMaxHeads = 1024;
+constexpr int64_t kMaxHeadDim = 1024;
+constexpr int64_t kMaxVocab = int64_t{1} << 24;
+constexpr int64_t kMaxPositions = int64_t{1} << 26;
+
+// Fields that never change what the model computes at inference, whatever their value.
+constexpr std::array<absl::string_view, 33> kIgnoredFields = {"_attn_implementation",
+                                                              "_commit_hash",
+                                                              "_name_or_path",
+                                                              "attention_dropout",
+                                                              "attn_implementation",
+                                                              "bad_words_ids",
+                                                              "exponential_decay_length_penalty",
+                                                              "finetuning_task",
+                                                              "id2label",
+                                                              "initializer_range",
+                                                              "is_decoder",
+                                                              "label2id",
+                                                              "max_length",
+                                                              "max_window_layers",
+                                                              "min_length",
+                                                              "name_or_path",
+                                                              "num_labels",
+                                                              "output_attentions",
+                                                              "output_hidden_states",
+                                                              "prefix",
+                                                              "problem_type",
+                                                              "return_dict",
+                                                              "return_dict_in_generate",
+                                                              "sep_token_id",
+                                                              "task_specific_params",
+                                                              "tokenizer_class",
+                                                              "transformers.js_config",
+                                                              "transformers_version",
+                                                              "unsloth_fixed",
+                                                              "unsloth_version",
+                                                              "use_cache",
+                                                              "use_return_dict",
+                                                              "torchscript"};
+
+// Fields that are read by nobody as long as they have this value.
+struct NeutralField {
+  absl::string_view name;
+  absl::string_view value;  // as JSON
+};
+constexpr std::array<NeutralField, 24> kNeutralFields = {{
+    {"pretraining_tp", "1"},
+    {"is_encoder_decoder", "false"},
+    {"is_llama_config", "true"},
+    {"rope_interleaved", "false"},
+    {"add_cross_attention", "false"},
+    {"cross_attention_hidden_size", "null"},
+    {"chunk_size_feed_forward", "0"},
+    {"pruned_heads", "{}"},
+    {"partial_rotary_factor", "1.0"},
+    {"use_sliding_window", "false"},
+    {"sliding_window", "null"},
+    {"quantization_config", "null"},
+    {"per_layer_config", "null"},
+    {"tie_encoder_decoder", "false"},
+    {"use_bfloat16", "false"},
+    // Generation defaults that old files keep here; any other value is a wish that the sampling
+    // defaults of this server would not follow.
+    {"temperature", "1.0"},
+    {"top_p", "1.0"},
+    {"top_k", "50"},
+    {"typical_p", "1.0"},
+    {"do_sample", "false"},
+    {"repetition_penalty", "1.0"},
+    {"length_penalty", "1.0"},
+    {"num_beams", "1"},
+    {"no_repeat_ngram_size", "0"},
+}};
+
+absl::Status CheckArchitecture(JsonFields& fields, ModelConfig& config) {
+  TENON_ASSIGN_OR_RETURN(const std::optional<std::string> model_type,
+                         fields.OptionalString("model_type"));
+  if (!model_type.has_value()) {
+    return fields.Invalid("model_type", "missing");
+  }
+  if (*model_type != "llama") {
+    return fields.NotImplemented("model_type");
+  }
+  config.model_type = *model_type;
+  const nlohmann::json* architectures = fields.Find("architectures");
+  if (architectures != nullptr && *architectures != nlohmann::json::array({"LlamaForCausalLM"})) {
+    return fields.NotImplemented("architectures");
+  }
+  TENON_ASSIGN_OR_RETURN(const std::optional<std::string> activation,
+                         fields.OptionalString("hidden_act"));
+  if (activation.value_or("silu") != "silu" && *activation != "swish") {
+    return fields.NotImplemented("hidden_act");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadHeads(JsonFields& fields, ModelConfig& config) {
+  TENON_ASSIGN_OR_RETURN(config.num_heads, fields.RequiredInt("num_attention_heads", 1, kMaxHeads));
+  TENON_ASSIGN_OR_RETURN(const std::optional<int64_t> num_kv_heads,
+                         fields.OptionalInt("num_key_value_heads", 1, kMaxHeads));
+  TENON_ASSIGN_OR_RETURN(const std::optional<int64_t> head_dim,
+                         fields.OptionalInt("head_dim", 2, kMaxHeadDim));
+  config.num_kv_heads = num_kv_heads.value_or(config.num_heads);
+  if (config.num_heads % config.num_kv_heads != 0) {
+    return fields.Invalid("num_key_value_heads",
+                          absl::StrCat("must divide num_attention_heads = ", config.num_heads));
+  }
+  if (!head_dim.has_value() && config.hidden_size % config.num_heads != 0) {
+    return fields.Invalid("hidden_size",
+                          absl::StrCat("must be a multiple of num_attention_heads = ",
+                                       config.num_heads, " when head_dim is not given"));
+  }
+  config.head_dim = head_dim.value_or(config.hidden_size / config.num_heads);
+  if (config.head_dim % 2 != 0 || config.head_dim > kMaxHeadDim) {
+    return fields.Invalid("head_dim", absl::StrCat("the head dimension is ", config.head_dim,
+                                                   ", want an even number up to ", kMaxHeadDim));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadSizes(JsonFields& fields, ModelConfig& config) {
+  TENON_ASSIGN_OR_RETURN(config.vocab_size, fields.RequiredInt("vocab_size", 1, kMaxVocab));
+  TENON_ASSIGN_OR_RETURN(config.hidden_size, fields.RequiredInt("hidden_size", 1, kMaxWidth));
+  TENON_ASSIGN_OR_RETURN(config.intermediate_size,
+                         fields.RequiredInt("intermediate_size", 1, kMaxWidth));
+  TENON_ASSIGN_OR_RETURN(config.num_layers, fields.RequiredInt("num_hidden_layers", 1, kMaxLayers));
+  TENON_ASSIGN_OR_RETURN(config.max_position_embeddings,
+                         fields.RequiredInt("max_position_embeddings", 1, kMaxPositions));
+  TENON_ASSIGN_OR_RETURN(const std::optional<double> eps,
+                         fields.OptionalNumber("rms_norm_eps", 0, 1));
+  config.rms_norm_eps = eps.value_or(config.rms_norm_eps);
+  return ReadHeads(fields, config);
+}
+
+absl::Status ReadDType(JsonFields& fields, ModelConfig& config) {
+  TENON_ASSIGN_OR_RETURN(std::optional<std::string> name, fields.OptionalString("dtype"));
+  TENON_ASSIGN_OR_RETURN(const std::optional<std::string> old_name,
+                         fields.OptionalString("torch_dtype"));
+  const absl::string_view field = name.has_value() ? "dtype" : "torch_dtype";
+  if (!name.has_value()) {
+    name = old_name;
+  }
+  if (!name.has_value() || *name == "auto") {
+    return absl::OkStatus();
+  }
+  if (*name == "float32") {
+    config.dtype = ModelDType::kFloat32;
+  } else if (*name == "bfloat16") {
+    config.dtype = ModelDType::kBFloat16;
+  } else if (*name == "float16") {
+    config.dtype = ModelDType::kFloat16;
+  } else {
+    return fields.NotImplemented(field);
+  }
+  return absl::OkStatus();
+}
+
+// Padding ids of -1 occur in published files and mean that there is none.
+absl::StatusOr<std::optional<int32_t>> ReadTokenId(JsonFields& fields, absl::string_view name,
+                                                   int64_t vocab_size) {
+  TENON_ASSIGN_OR_RETURN(const std::optional<int64_t> id,
+                         fields.OptionalInt(name, -1, vocab_size - 1));
+  if (!id.has_value() || *id < 0) {
+    return std::nullopt;
+  }
+  return static_cast<int32_t>(*id);
+}
+
+absl::Status ReadFlagsAndTokens(JsonFields& fields, ModelConfig& config) {
+  TENON_ASSIGN_OR_RETURN(config.tie_word_embeddings, fields.Bool("tie_word_embeddings", false));
+  TENON_ASSIGN_OR_RETURN(config.attention_bias, fields.Bool("attention_bias", false));
+  TENON_ASSIGN_OR_RETURN(config.mlp_bias, fields.Bool("mlp_bias", false));
+  TENON_ASSIGN_OR_RETURN(config.bos_token_id,
+                         ReadTokenId(fields, "bos_token_id", config.vocab_size));
+  TENON_ASSIGN_OR_RETURN(config.pad_token_id,
+                         ReadTokenId(fields, "pad_token_id", config.vocab_size));
+  TENON_ASSIGN_OR_RETURN(
+      config.eos_token_ids,
+      fields.IntOrList("eos_token_id", 0, static_cast<int32_t>(config.vocab_size - 1)));
+  return absl::OkStatus();
+}
+
+absl::Status CheckLayerTypes(JsonFields& fields) {
+  const nlohmann::json* types = fields.Find("layer_types");
+  if (types == nullptr) {
+    return absl::OkStatus();
+  }
+  for (const nlohmann::json& type : *types) {
+    if (type != "full_attention") {
+      return fields.NotImplemented("layer_types");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckOtherFields(JsonFields& fields) {
+  for (const absl::string_view name : kIgnoredFields) {
+    fields.Find(name);
+  }
+  for (const NeutralField& neutral : kNeutralFields) {
+    const nlohmann::json* value = fields.Find(neutral.name);
+    if (value != nullptr && *value != nlohmann::json::parse(neutral.value)) {
+      return fields.NotImplemented(neutral.name);
+    }
+  }
+  if (const std::vector<std::string> unread = fields.unread(); !unread.empty()) {
+    return fields.NotImplemented(unread.front());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::string_view RopeTypeName(RopeType type) {
+  switch (type) {
+    case RopeType::kDefault:
+      return "default";
+    case RopeType::kLinear:
+      return "linear";
+    case RopeType::kDynamic:
+      return "dynamic";
+    case RopeType::kLlama3:
+      return "llama3";
+    case RopeType::kYarn:
+      return "yarn";
+  }
+  return "unknown";
+}
+
+absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view json_text) {
+  TENON_ASSIGN_OR_RETURN(const nlohmann::json object, ParseJsonObject("config.json", json_text));
+  JsonFields fields("config.json", &object);
+  ModelConfig config;
+  TENON_RETURN_IF_ERROR(CheckArchitecture(fields, config));
+  TENON_RETURN_IF_ERROR(ReadSizes(fields, config));
+  TENON_RETURN_IF_ERROR(ReadDType(fields, config));
+  TENON_RETURN_IF_ERROR(ReadFlagsAndTokens(fields, config));
+  TENON_ASSIGN_OR_RETURN(config.rope, ParseRopeConfig(fields, config.max_position_embeddings));
+  TENON_RETURN_IF_ERROR(CheckLayerTypes(fields));
+  TENON_RETURN_IF_ERROR(CheckOtherFields(fields));
+  return config;
+}
+
+}  // namespace tenon

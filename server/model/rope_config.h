@@ -1,0 +1,22 @@
+// The part of config.json that describes rotary embeddings, in the spellings that transformers has
+// had for it.
+#ifndef TENON_SERVER_MODEL_ROPE_CONFIG_H_
+#define TENON_SERVER_MODEL_ROPE_CONFIG_H_
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "server/model/json_fields.h"
+#include "server/model/model_config.h"
+
+namespace tenon {
+
+/// Reads `rope_parameters` (transformers 5), or `rope_scaling` and `rope_theta` (transformers 4),
+/// from the top level of config.json, with the precedence that transformers 5.23 gives them
+/// (modeling_rope_utils.py, RotaryEmbeddingConfigMixin). Keys that the rope type does not use, and
+/// types other than RopeType's, are refused by name.
+absl::StatusOr<RopeConfig> ParseRopeConfig(JsonFields& config, int64_t max_position_embeddings);
+
+}  // namespace tenon
+
+#endif  // TENON_SERVER_MODEL_ROPE_CONFIG_H_

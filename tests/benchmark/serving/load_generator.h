@@ -1,0 +1,39 @@
+// LoadGenerator: sends a workload over real gRPC and notes when each token arrived.
+#ifndef TENON_TESTS_BENCHMARK_SERVING_LOAD_GENERATOR_H_
+#define TENON_TESTS_BENCHMARK_SERVING_LOAD_GENERATOR_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "client/cpp/client.h"
+#include "tests/benchmark/serving/workload.h"
+
+namespace tenon::benchmark {
+
+/// What happened to one request.
+struct RequestOutcome {
+  absl::Status status;
+  absl::Duration
+      first_token;       ///< since it was sent, or since it should have been sent in an open loop
+  absl::Duration total;  ///< the same, to the last message
+  std::vector<absl::Duration>
+      inter_token;  ///< one a token but the first; tokens of one message share its gap
+  std::vector<int32_t> tokens;
+};
+
+struct RunOutcome {
+  std::vector<RequestOutcome> requests;  ///< in the workload's order
+  absl::Duration wall;                   ///< from the start to the last request's end
+};
+
+/// Runs the workload with at most `concurrency` requests in flight, each on a thread of its own. In
+/// an open loop (arrivals given) a request that finds no free thread waits for one, and that wait
+/// counts as its latency.
+RunOutcome RunWorkload(const Client& client, const std::vector<BenchmarkRequest>& requests,
+                       int concurrency);
+
+}  // namespace tenon::benchmark
+
+#endif  // TENON_TESTS_BENCHMARK_SERVING_LOAD_GENERATOR_H_

@@ -1,0 +1,253 @@
+// What the server computes against what transformers and PEFT computed (make_goldens.py).
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "adapters/base/status_macros.h"
+#include "server/model/decoder_runner.h"
+#include "server/model/model.h"
+#include "tests/golden/adapter_files.h"
+#include "tests/golden/golden_files.h"
+#include "tests/golden/step_driver.h"
+
+namespace tenon {
+namespace {
+
+constexpr float kTinyTolerance = 1e-4f;
+constexpr float kRealTolerance = 1e-3f;
+
+std::string DataFolder(const std::string& model) {
+  return absl::StrCat(TENON_SOURCE_DIR, "/tests/golden/data/", model);
+}
+
+// A model, its adapters and what the reference says of them.
+struct Subject {
+  Model model;
+  Goldens goldens;
+  AdapterMap adapters;
+  std::unique_ptr<DecoderRunner> runner;
+  DriverOptions driver;
+};
+
+absl::StatusOr<Subject> MakeSubject(const std::string& folder, const std::string& model_folder,
+                                    const ModelOptions& options) {
+  Subject subject;
+  TENON_ASSIGN_OR_RETURN(subject.model, LoadModel(model_folder, options));
+  TENON_ASSIGN_OR_RETURN(subject.goldens, LoadGoldens(folder, TENON_SOURCE_DIR));
+  for (const auto& [name, path] : subject.goldens.adapters) {
+    TENON_ASSIGN_OR_RETURN(subject.adapters[name],
+                           CompileAdapterFolder(path, subject.model.base, subject.model.dtype));
+  }
+  TENON_ASSIGN_OR_RETURN(
+      subject.runner,
+      DecoderRunner::Create(subject.model.decoder, subject.driver.num_blocks,
+                            subject.driver.block_size, subject.driver.max_context_tokens));
+  return subject;
+}
+
+DriverRequest RequestOf(const GoldenCase& golden, int64_t vocab_size) {
+  DriverRequest request;
+  request.adapter = golden.adapter;
+  request.prompt = golden.prompt;
+  request.sampling.temperature = 0;
+  request.sampling.max_tokens = static_cast<int32_t>(golden.tokens.size());
+  if (!golden.logprobs.empty()) {
+    request.sampling.logprobs = static_cast<int32_t>(vocab_size);  // all of them
+  }
+  return request;
+}
+
+// The largest difference of a step's log-probabilities from the reference's.
+float LargestDifference(const SampledToken& step, const std::vector<float>& golden) {
+  float largest = 0;
+  for (const TokenLogprob& top : step.top_logprobs) {
+    largest = std::max(largest, std::abs(top.logprob - golden[top.token]));
+  }
+  return largest;
+}
+
+// Compares step by step. Where the reference's two best are closer than the tolerance, another
+// order of summation may rightly choose the other: what follows is then another text, and the rest
+// of the case is not compared. Returns the largest difference seen.
+float ExpectMatches(const GoldenCase& golden, const DriverResult& result, float tolerance) {
+  float largest = 0;
+  EXPECT_EQ(result.steps.size(), golden.tokens.size()) << golden.name;
+  for (size_t i = 0; i < std::min(result.steps.size(), golden.tokens.size()); ++i) {
+    if (i < golden.logprobs.size()) {
+      const float difference = LargestDifference(result.steps[i], golden.logprobs[i]);
+      EXPECT_EQ(result.steps[i].top_logprobs.size(), golden.logprobs[i].size()) << golden.name;
+      EXPECT_LE(difference, tolerance) << golden.name << " step " << i;
+      largest = std::max(largest, difference);
+    }
+    if (result.steps[i].token == golden.tokens[i]) {
+      continue;
+    }
+    if (golden.margins[i] < tolerance) {
+      std::cout << golden.name << ": step " << i << " chose " << result.steps[i].token << " for "
+                << golden.tokens[i] << " at a margin of " << golden.margins[i]
+                << "; the rest is not compared\n";
+      return largest;
+    }
+    ADD_FAILURE() << golden.name << " step " << i << ": token " << result.steps[i].token
+                  << ", want " << golden.tokens[i] << " (margin " << golden.margins[i] << ")";
+    return largest;
+  }
+  return largest;
+}
+
+// Runs each case alone, then all together at several chunk sizes, and compares everything with
+// the reference; together must equal alone to the bit where the kernels promise it.
+void CheckAllCases(Subject& subject, float tolerance, bool exact) {
+  std::vector<DriverRequest> requests;
+  std::vector<DriverResult> alone;
+  float largest = 0;
+  for (const GoldenCase& golden : subject.goldens.cases) {
+    requests.push_back(RequestOf(golden, subject.model.config.vocab_size));
+    absl::StatusOr<std::vector<DriverResult>> result =
+        RunTogether(*subject.runner, subject.adapters, {requests.back()}, subject.driver);
+    ASSERT_TRUE(result.ok()) << golden.name << ": " << result.status();
+    largest = std::max(largest, ExpectMatches(golden, result->front(), tolerance));
+    alone.push_back(std::move(result->front()));
+  }
+  for (const int64_t max_batch_tokens : {64, 97, 512}) {
+    subject.driver.max_batch_tokens = max_batch_tokens;
+    absl::StatusOr<std::vector<DriverResult>> together =
+        RunTogether(*subject.runner, subject.adapters, requests, subject.driver);
+    ASSERT_TRUE(together.ok()) << together.status();
+    for (size_t i = 0; i < requests.size(); ++i) {
+      const GoldenCase& golden = subject.goldens.cases[i];
+      largest = std::max(largest, ExpectMatches(golden, (*together)[i], tolerance));
+      if (exact) {
+        EXPECT_EQ((*together)[i].tokens(), alone[i].tokens()) << golden.name;
+        for (size_t s = 0; s < golden.logprobs.size(); ++s) {
+          EXPECT_EQ((*together)[i].steps[s].logprob, alone[i].steps[s].logprob)
+              << golden.name << " step " << s << " at " << max_batch_tokens << " tokens a step";
+        }
+      }
+    }
+  }
+  std::cout << subject.goldens.cases.size() << " cases, largest difference of a log-probability "
+            << largest << " (tolerance " << tolerance << ")\n";
+}
+
+class TinyGoldenTest : public ::testing::TestWithParam<std::tuple<std::string, KernelKind>> {};
+
+TEST_P(TinyGoldenTest, EveryCaseAloneAndTogetherMatchesTheReference) {
+  const auto& [model, kernels] = GetParam();
+  ModelOptions options;
+  options.dtype = at::kFloat;
+  options.kernels = kernels;
+  absl::StatusOr<Subject> subject =
+      MakeSubject(DataFolder(model), DataFolder(model) + "/model", options);
+  ASSERT_TRUE(subject.ok()) << subject.status();
+  CheckAllCases(*subject, kTinyTolerance, kernels == KernelKind::kCpu);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Models, TinyGoldenTest,
+    ::testing::Combine(::testing::Values("tiny-llama", "tiny-llama-rope-dynamic",
+                                         "tiny-llama-rope-linear", "tiny-llama-rope-llama3",
+                                         "tiny-llama-rope-yarn", "tiny-llama-sharded-bf16",
+                                         "tiny-llama-tied-bias"),
+                       ::testing::Values(KernelKind::kReference, KernelKind::kCpu)),
+    [](const auto& param_info) {
+      return absl::StrCat(
+          absl::StrReplaceAll(std::get<0>(param_info.param), {{"-", "_"}}),
+          std::get<1>(param_info.param) == KernelKind::kCpu ? "_cpu" : "_reference");
+    });
+
+TEST(PrefixCacheGoldenTest, SharedPrefixesChangeNothing) {
+  ModelOptions options;
+  options.dtype = at::kFloat;
+  absl::StatusOr<Subject> subject =
+      MakeSubject(DataFolder("tiny-llama"), DataFolder("tiny-llama") + "/model", options);
+  ASSERT_TRUE(subject.ok()) << subject.status();
+  ASSERT_TRUE(subject->runner->prefix_sharing_is_exact());
+  subject->driver.prefix_cache = true;
+  subject->driver.block_size = 16;
+  std::vector<DriverRequest> requests;
+  std::vector<GoldenCase> cases;
+  for (const GoldenCase& golden : subject->goldens.cases) {
+    // Twice, so that each second one finds the first one's blocks.
+    for (int i = 0; i < 2; ++i) {
+      cases.push_back(golden);
+      requests.push_back(RequestOf(golden, subject->model.config.vocab_size));
+    }
+  }
+  absl::StatusOr<std::vector<DriverResult>> results =
+      RunTogether(*subject->runner, subject->adapters, requests, subject->driver);
+  ASSERT_TRUE(results.ok()) << results.status();
+  for (size_t i = 0; i < cases.size(); ++i) {
+    ExpectMatches(cases[i], (*results)[i], kTinyTolerance);
+  }
+}
+
+TEST(PreemptionGoldenTest, RecomputedSequencesGiveTheSameTokens) {
+  ModelOptions options;
+  options.dtype = at::kFloat;
+  absl::StatusOr<Subject> subject =
+      MakeSubject(DataFolder("tiny-llama-rope-dynamic"),
+                  DataFolder("tiny-llama-rope-dynamic") + "/model", options);
+  ASSERT_TRUE(subject.ok()) << subject.status();
+  // 9 cases of up to 72 tokens want 28 blocks of 16; 12 make the younger ones start over.
+  subject->driver.num_blocks = 12;
+  std::vector<DriverRequest> requests;
+  for (const GoldenCase& golden : subject->goldens.cases) {
+    requests.push_back(RequestOf(golden, subject->model.config.vocab_size));
+  }
+  absl::StatusOr<std::vector<DriverResult>> results =
+      RunTogether(*subject->runner, subject->adapters, requests, subject->driver);
+  ASSERT_TRUE(results.ok()) << results.status();
+  for (size_t i = 0; i < requests.size(); ++i) {
+    ExpectMatches(subject->goldens.cases[i], (*results)[i], kTinyTolerance);
+  }
+}
+
+// bf16 has 8 bits of mantissa: each of some dozen roundings per layer is off by up to 2^-9 of the
+// value. The bound is on the first step, where both sides saw the same tokens.
+TEST(Bfloat16GoldenTest, FirstStepIsCloseToTheReference) {
+  constexpr float kTolerance = 0.15f;
+  ModelOptions options;
+  options.dtype = at::kBFloat16;
+  absl::StatusOr<Subject> subject =
+      MakeSubject(DataFolder("tiny-llama"), DataFolder("tiny-llama") + "/model", options);
+  ASSERT_TRUE(subject.ok()) << subject.status();
+  float largest = 0;
+  for (const GoldenCase& golden : subject->goldens.cases) {
+    DriverRequest request = RequestOf(golden, subject->model.config.vocab_size);
+    request.sampling.max_tokens = 1;
+    absl::StatusOr<std::vector<DriverResult>> result =
+        RunTogether(*subject->runner, subject->adapters, {request}, subject->driver);
+    ASSERT_TRUE(result.ok()) << golden.name << ": " << result.status();
+    largest = std::max(largest, LargestDifference(result->front().steps[0], golden.logprobs[0]));
+  }
+  std::cout << "largest difference of a log-probability in bf16 " << largest << "\n";
+  EXPECT_LE(largest, kTolerance);
+}
+
+TEST(SmolLm2GoldenTest, EveryCaseAloneAndTogetherMatchesTheReference) {
+  const char* const model_folder = std::getenv("TENON_TEST_MODEL");
+  if (model_folder == nullptr || !std::filesystem::exists(DataFolder("smollm2"))) {
+    GTEST_SKIP() << "set TENON_TEST_MODEL to the folder of SmolLM2-135M-Instruct that "
+                    "deploy/quickstart/convert_model.py makes";
+  }
+  ModelOptions options;
+  options.dtype = at::kFloat;
+  absl::StatusOr<Subject> subject = MakeSubject(DataFolder("smollm2"), model_folder, options);
+  ASSERT_TRUE(subject.ok()) << subject.status();
+  CheckAllCases(*subject, kRealTolerance, /*exact=*/true);
+}
+
+}  // namespace
+}  // namespace tenon

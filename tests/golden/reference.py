@@ -1,0 +1,122 @@
+"""Greedy decoding by the reference libraries, and the files that keep what they computed."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import peft
+import torch
+import transformers
+from peft import PeftModel
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+STEPS = 32
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Goldens:
+    """The cases of one model; `adapters` maps an adapter's name to its folder."""
+
+    model: str
+    adapters: dict[str, Path]
+    cases: list[dict] = field(default_factory=list)
+    logits: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def add(
+        self, name: str, adapter: str | None, prompt: list[int], logits: torch.Tensor, kept: int
+    ) -> None:
+        """Adds one case from the logits [steps, vocab] of its greedy steps; stores `kept` steps."""
+        best = logits.topk(2, dim=-1)
+        case = {
+            "name": name,
+            "adapter": adapter,
+            "prompt": prompt,
+            "tokens": best.indices[:, 0].tolist(),
+            "margins": [round(m, 6) for m in (best.values[:, 0] - best.values[:, 1]).tolist()],
+        }
+        if kept:
+            case["logits"] = name
+            self.logits[name] = logits[:kept].contiguous()
+        self.cases.append(case)
+
+    def write(self, folder: Path) -> None:
+        """Writes golden.json, one case a line, and golden.safetensors."""
+        header = {
+            "model": self.model,
+            "transformers": transformers.__version__,
+            "peft": peft.__version__,
+            "torch": torch.__version__,
+            "dtype": "float32",
+            "adapters": {
+                name: str(path.relative_to(REPOSITORY)) for name, path in self.adapters.items()
+            },
+        }
+        lines = [f'"{key}": {json.dumps(value)}' for key, value in header.items()]
+        cases = ",\n".join(json.dumps(case) for case in self.cases)
+        body = ",\n".join([*lines, f'"cases": [\n{cases}\n]'])
+        (folder / "golden.json").write_text(f"{{\n{body}\n}}\n")
+        save_file(self.logits, folder / "golden.safetensors")
+
+
+def load(model_dir: Path, adapter_dir: Path | None) -> PreTrainedModel | PeftModel:
+    """The model in fp32 with eager attention, and one adapter read from its folder.
+
+    A fresh model for every case: a Llama with dynamic rotary scaling keeps the frequencies of the
+    longest sequence that it has seen.
+    """
+    model = AutoModelForCausalLM.from_pretrained(
+        model_dir, dtype=torch.float32, attn_implementation="eager"
+    )
+    if adapter_dir is not None:
+        model = PeftModel.from_pretrained(model, adapter_dir)
+    return model.eval()
+
+
+@torch.inference_mode()
+def greedy_logits(model: torch.nn.Module, prompt: list[int], steps: int = STEPS) -> torch.Tensor:
+    """Logits [steps, vocab] fp32 of greedy decoding with a KV cache; EOS does not end it."""
+    ids, cache, rows = torch.tensor([prompt]), None, []
+    for _ in range(steps):
+        output = model(input_ids=ids, past_key_values=cache, use_cache=True)
+        cache, row = output.past_key_values, output.logits[0, -1]
+        rows.append(row)
+        ids = row.argmax().reshape(1, 1)
+    return torch.stack(rows)
+
+
+def write_tokenizer_cases(
+    model_dir: Path, texts: list[str], chats: tuple[list[dict], ...], path: Path
+) -> None:
+    """Ids and decoded text of each string, and each chat rendered with and without prompt.
+
+    `ids` are with the special tokens that the tokenizer adds by itself. `decoded` keeps special
+    tokens, `decoded_plain` skips them.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    encodings = []
+    for text in texts:
+        ids = tokenizer(text)["input_ids"]
+        encodings.append(
+            {
+                "text": text,
+                "ids": ids,
+                "decoded": tokenizer.decode(ids),
+                "decoded_plain": tokenizer.decode(ids, skip_special_tokens=True),
+            }
+        )
+    templates = [
+        {
+            "messages": messages,
+            "add_generation_prompt": prompted,
+            "rendered": tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=prompted
+            ),
+        }
+        for messages in chats
+        for prompted in (False, True)
+    ]
+    encoded = ",\n".join(json.dumps(case) for case in encodings)
+    rendered = ",\n".join(json.dumps(case) for case in templates)
+    path.write_text(f'{{\n"encodings": [\n{encoded}\n],\n"chat_templates": [\n{rendered}\n]\n}}\n')

@@ -1,0 +1,107 @@
+#include "tests/golden/step_driver.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "adapters/base/status_macros.h"
+
+namespace tenon {
+namespace {
+
+std::shared_ptr<const AdapterSelection> Select(const std::string& adapter) {
+  if (adapter.empty()) {
+    return std::make_shared<const AdapterSelection>();
+  }
+  auto info = std::make_shared<AdapterInfo>();
+  info->id = {std::string(kDefaultTenant), adapter, 1};
+  info->digest = adapter;
+  return std::make_shared<const AdapterSelection>(
+      std::vector<WeightedAdapter>{{AdapterHandle(std::move(info)), 1.0f}});
+}
+
+void AddRequests(const std::vector<DriverRequest>& requests, Scheduler& scheduler) {
+  for (size_t i = 0; i < requests.size(); ++i) {
+    Sequence::Options options;
+    options.id = i;
+    options.request_id = absl::StrCat("request-", i);
+    options.tenant = std::string(kDefaultTenant);
+    options.selection = Select(requests[i].adapter);
+    options.prompt = requests[i].prompt;
+    options.sampling = requests[i].sampling;
+    scheduler.Add(std::make_unique<Sequence>(std::move(options)));
+  }
+}
+
+absl::StatusOr<std::vector<std::vector<ResolvedAdapter>>> Resolve(const Batch& batch,
+                                                                  const AdapterMap& adapters) {
+  std::vector<std::vector<ResolvedAdapter>> resolved;
+  for (const BatchSegment& segment : batch.segments) {
+    std::vector<ResolvedAdapter>& list = resolved.emplace_back();
+    for (const WeightedAdapter& weighted : segment.selection->adapters()) {
+      const auto found = adapters.find(weighted.adapter->digest);
+      if (found == adapters.end()) {
+        return absl::NotFoundError(absl::StrCat("no adapter ", weighted.adapter->digest));
+      }
+      list.push_back({found->second.get(), weighted.weight});
+    }
+  }
+  return resolved;
+}
+
+absl::Status Record(const Batch& batch, const StepOutput& output,
+                    std::vector<DriverResult>& results) {
+  for (const absl::Status& status : output.row_status) {
+    TENON_RETURN_IF_ERROR(status);
+  }
+  size_t next = 0;
+  for (size_t r = 0; r < batch.rows.size(); ++r) {
+    DriverResult& result = results[batch.rows[r].sequence->id()];
+    for (const SampledToken& scored : output.prompt_logprobs[r]) {
+      result.prompt_logprobs.push_back(scored);
+    }
+    if (batch.rows[r].samples) {
+      result.steps.push_back(output.sampled[next++]);
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::vector<int32_t> DriverResult::tokens() const {
+  std::vector<int32_t> ids;
+  for (const SampledToken& step : steps) {
+    ids.push_back(step.token);
+  }
+  return ids;
+}
+
+absl::StatusOr<std::vector<DriverResult>> RunTogether(ModelRunner& runner,
+                                                      const AdapterMap& adapters,
+                                                      const std::vector<DriverRequest>& requests,
+                                                      const DriverOptions& options) {
+  BlockPool pool(options.num_blocks, options.block_size);
+  SchedulerOptions scheduler_options;
+  scheduler_options.max_batch_tokens = options.max_batch_tokens;
+  scheduler_options.max_sequences = 64;
+  scheduler_options.max_context_tokens = options.max_context_tokens;
+  scheduler_options.prefix_cache = options.prefix_cache;
+  Scheduler scheduler(scheduler_options, &pool);
+  AddRequests(requests, scheduler);
+  std::vector<DriverResult> results(requests.size());
+  const absl::Time now = absl::UnixEpoch();
+  while (scheduler.num_running() + scheduler.num_waiting() > 0) {
+    const Batch batch = scheduler.Schedule(now);
+    if (batch.empty()) {
+      return absl::InternalError("the scheduler has sequences but no step");
+    }
+    TENON_ASSIGN_OR_RETURN(const auto resolved, Resolve(batch, adapters));
+    TENON_ASSIGN_OR_RETURN(const StepOutput output, runner.Run(batch, resolved));
+    TENON_RETURN_IF_ERROR(Record(batch, output, results));
+    scheduler.Commit(batch, output.sampled, now);
+    scheduler.TakeFinished();
+  }
+  return results;
+}
+
+}  // namespace tenon

@@ -1,0 +1,51 @@
+// StepDriver: scheduler and runner in a loop, without the engine's threads.
+#ifndef TENON_TESTS_GOLDEN_STEP_DRIVER_H_
+#define TENON_TESTS_GOLDEN_STEP_DRIVER_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "adapters/methods/compiled_adapter.h"
+#include "server/model/model_runner.h"
+#include "server/scheduler/scheduler.h"
+
+namespace tenon {
+
+/// One generation to run: `adapter` is a key of the adapters given, or "" for the base.
+struct DriverRequest {
+  std::string adapter;
+  std::vector<int32_t> prompt;
+  SamplingParams sampling;
+};
+
+/// What it produced, one entry per generated token.
+struct DriverResult {
+  std::vector<SampledToken> steps;
+  std::vector<SampledToken> prompt_logprobs;
+
+  std::vector<int32_t> tokens() const;
+};
+
+struct DriverOptions {
+  int64_t num_blocks = 256;
+  int64_t block_size = 16;
+  int64_t max_batch_tokens = 512;
+  int64_t max_context_tokens = 2048;
+  bool prefix_cache = false;
+};
+
+using AdapterMap = std::map<std::string, std::shared_ptr<const CompiledAdapter>>;
+
+/// Runs all requests together to their ends. The runner's KV cache has the options' blocks.
+absl::StatusOr<std::vector<DriverResult>> RunTogether(ModelRunner& runner,
+                                                      const AdapterMap& adapters,
+                                                      const std::vector<DriverRequest>& requests,
+                                                      const DriverOptions& options);
+
+}  // namespace tenon
+
+#endif  // TENON_TESTS_GOLDEN_STEP_DRIVER_H_
