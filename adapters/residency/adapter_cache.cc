@@ -51,14 +51,16 @@ void AdapterCache::RunLoader() {
   }
 }
 
+bool AdapterCache::MayRetry(const Entry& entry) const {
+  return entry.residency == Residency::kFailed && options_.clock() >= entry.retry_at;
+}
+
 void AdapterCache::Prefetch(const AdapterHandle& adapter, absl::AnyInvocable<void()> on_done) {
   {
     absl::MutexLock lock(&mutex_);
     const auto [found, is_new] = entries_.try_emplace(adapter->digest);
     Entry& entry = found->second;
-    const bool retries =
-        entry.residency == Residency::kFailed && options_.clock() >= entry.retry_at;
-    if (is_new || retries) {
+    if (is_new || MayRetry(entry)) {
       entry = Entry();
       queue_.push_back(adapter);
     }
@@ -161,7 +163,10 @@ AdapterCache::Compiled AdapterCache::RemoveResident(const std::string& digest) {
 Residency AdapterCache::state(const std::string& digest) const {
   absl::MutexLock lock(&mutex_);
   const auto found = entries_.find(digest);
-  return found == entries_.end() ? Residency::kCold : found->second.residency;
+  if (found == entries_.end() || MayRetry(found->second)) {
+    return Residency::kCold;
+  }
+  return found->second.residency;
 }
 
 absl::StatusOr<std::shared_ptr<const CompiledAdapter>> AdapterCache::Pin(

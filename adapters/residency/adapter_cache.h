@@ -48,7 +48,7 @@ struct AdapterCacheOptions {
 /// state is then kCold, and who still waits for it calls Prefetch again.
 ///
 ///   kCold -> kLoading -> kResident -> kCold         (evicted)
-///            kLoading -> kFailed -> kLoading        (Prefetch after the back-off)
+///            kLoading -> kFailed -> kCold           (the back-off is over)
 ///
 ///   cache.Prefetch(handle, [&engine] { engine.Wake(); });     // at Submit
 ///   if (cache.state(digest) == Residency::kResident) ...      // at a step boundary
@@ -66,7 +66,7 @@ class AdapterCache {
   AdapterCache(const AdapterCache&) = delete;
   AdapterCache& operator=(const AdapterCache&) = delete;
 
-  /// Starts loading when cold, or when failed and the back-off is over. `on_done` runs once, after
+  /// Starts loading when cold. `on_done` runs once, after
   /// the adapter has become resident or failed: on the loader thread (on the publisher's when
   /// Insert came first), or at once, on the caller's, when there is nothing to wait for. It may
   /// call the cache.
@@ -105,6 +105,7 @@ class AdapterCache {
     Callbacks waiters;                           // kLoading
   };
 
+  bool MayRetry(const Entry& entry) const;
   void RunLoader() ABSL_LOCKS_EXCLUDED(mutex_);
   bool LoaderHasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return stopping_ || !queue_.empty();

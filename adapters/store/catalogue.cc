@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "adapters/base/errors.h"
@@ -142,9 +143,13 @@ absl::StatusOr<std::optional<AdapterInfo>> Newest(SqliteConnection* db, const Ad
 absl::Status QuickCheck(SqliteConnection* db) {
   TENON_ASSIGN_OR_RETURN(SqliteStatement check, db->Prepare("PRAGMA quick_check(1)"));
   TENON_ASSIGN_OR_RETURN(const bool found, check.Step());
-  if (!found || check.Text(0) != "ok") {
-    return absl::DataLossError(
-        absl::StrCat("adapter catalogue is damaged: ", found ? check.Text(0) : "no answer"));
+  const std::string answer = found ? check.Text(0) : "no answer";
+  // The check reports a page that it could not read like any other finding; the disk may recover.
+  if (absl::StrContains(answer, "unable to get the page")) {
+    return absl::UnavailableError(absl::StrCat("adapter catalogue cannot be read: ", answer));
+  }
+  if (answer != "ok") {
+    return absl::DataLossError(absl::StrCat("adapter catalogue is damaged: ", answer));
   }
   return absl::OkStatus();
 }

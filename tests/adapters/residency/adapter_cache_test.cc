@@ -265,7 +265,9 @@ TEST_F(AdapterCacheTest, FailureIsRetriedAfterTheBackoff) {
   Load("a");
   SetFailing(false);
   now_s_ += 5;
-  EXPECT_EQ(cache_->state("a"), Residency::kFailed);  // until somebody asks
+  EXPECT_EQ(cache_->state("a"), Residency::kCold);
+  // Who saw kFailed a moment ago still gets the reason.
+  EXPECT_EQ(cache_->Pin("a").status(), absl::DataLossError("broken a"));
   Load("a");
   EXPECT_EQ(cache_->state("a"), Residency::kResident);
   EXPECT_TRUE(cache_->Pin("a").ok());

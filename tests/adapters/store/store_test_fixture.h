@@ -35,12 +35,12 @@ inline FileTexts AdapterFiles(const std::string& weights) {
           {"adapter_model.safetensors", weights}};
 }
 
-class StoreTest : public testing::Test {
+class StoreTest : public ::testing::Test {
  protected:
   static constexpr int64_t kMaxBytes = 1 << 20;
 
   StoreTest() {
-    std::string pattern = testing::TempDir() + "/tenon-store-XXXXXX";
+    std::string pattern = ::testing::TempDir() + "/tenon-store-XXXXXX";
     root_ = mkdtemp(pattern.data());
     Reopen();
   }
