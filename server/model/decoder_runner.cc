@@ -92,8 +92,13 @@ absl::StatusOr<std::unique_ptr<DecoderRunner>> DecoderRunner::Create(
   }
   TENON_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(decoder->config(), num_blocks, block_size,
                                                         decoder->options().dtype));
-  return std::unique_ptr<DecoderRunner>(
-      new DecoderRunner(std::move(decoder), std::move(cache), max_positions));
+  try {
+    return std::unique_ptr<DecoderRunner>(
+        new DecoderRunner(std::move(decoder), std::move(cache), max_positions));
+  } catch (const std::exception& error) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("rotary table of ", max_positions, " positions: ", error.what()));
+  }
 }
 
 DecoderRunner::DecoderRunner(std::shared_ptr<const Decoder> decoder, KvCache cache,
