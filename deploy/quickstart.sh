@@ -40,11 +40,11 @@ log=$state/server.log
 server=$!
 stop() { kill -TERM "$server" 2>/dev/null && wait "$server" || true; }
 trap stop EXIT
-until grep -q 'event=serving' "$log"; do
+until grep -q '^tenon-server .* ready:' "$log"; do
   kill -0 "$server" 2>/dev/null || { echo "the server did not start:" >&2; cat "$log" >&2; exit 1; }
   sleep 0.1
 done
-grep 'event=serving' "$log"
+grep '^tenon-server .* ready:' "$log"
 for folder in deploy/demo/adapters/*/; do
   "$bin/tenonctl" --server="$listen" adapters upload "$(basename "$folder")" "$folder"
 done

@@ -18,6 +18,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr size_t kMaxBaseModelBytes = 1024;  // it is shown, never followed
+
 // Fields of PEFT 0.21's LoraConfig that this reader interprets.
 const absl::flat_hash_set<absl::string_view>& KnownFields() {
   static const auto* const kFields = new absl::flat_hash_set<absl::string_view>{
@@ -255,6 +257,10 @@ absl::StatusOr<PeftLoraConfig> ParsePeftLoraConfig(const Json& config,
   PeftLoraConfig lora;
   if (const Json& base = Field(config, "base_model_name_or_path"); base.is_string()) {
     lora.base_model = base.get<std::string>();
+    if (lora.base_model.size() > kMaxBaseModelBytes) {
+      return Invalid("base_model_name_or_path", base,
+                     absl::StrCat("at most ", kMaxBaseModelBytes, " bytes long"));
+    }
   }
   TENON_ASSIGN_OR_RETURN(lora.use_rslora, ReadBool(config, "use_rslora"));
   TENON_ASSIGN_OR_RETURN(lora.rank, CheckRank("r", Field(config, "r"), limits.max_rank));

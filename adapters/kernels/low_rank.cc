@@ -1,9 +1,227 @@
 #include "adapters/kernels/low_rank.h"
 
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "adapters/base/status_macros.h"
+#include "adapters/kernels/gemm_kernels.h"
+#include "adapters/kernels/pack_panel.h"
+#include "adapters/kernels/parallel.h"
+
 namespace tenon {
+namespace {
+
+// Rows that one task shrinks: enough to read `down` seldom, few enough to share a prompt's rows.
+constexpr int64_t kShrinkRows = 32;
+// Panels of `up` that one task expands with, at most.
+constexpr int64_t kExpandPanels = 4;
+
+template <typename T>
+T* Data(const at::Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+// A term and its part of the buffer between the two products.
+struct Segment {
+  const LowRankTerm* term;
+  int64_t rows;
+  int64_t offset;  // of its [rows, rank] part
+};
+
+struct ShrinkTask {
+  const Segment* segment;
+  int64_t begin, end;  // rows of the segment
+};
+
+void CheckTerm(const LowRankTerm& term, const at::Tensor& x, const at::Tensor& y) {
+  TORCH_CHECK(term.delta != nullptr && term.delta->defined(), "low rank: a term has no delta");
+  const at::Tensor& down = term.delta->down;
+  const at::Tensor& up = term.delta->up;
+  TORCH_CHECK(0 <= term.begin && term.begin <= term.end && term.end <= x.size(0), "low rank: rows ",
+              term.begin, " to ", term.end, " of ", x.size(0));
+  TORCH_CHECK(
+      down.dim() == 2 && up.dim() == 2 && down.size(1) == x.size(1) && up.size(0) == y.size(1) &&
+          up.size(1) == down.size(0) && down.is_contiguous() && up.is_contiguous() &&
+          down.scalar_type() == x.scalar_type() && up.scalar_type() == x.scalar_type(),
+      "low rank: down is ", down.scalar_type(), " ", down.sizes(), ", up is ", up.scalar_type(),
+      " ", up.sizes(), ", x is ", x.scalar_type(), " ", x.sizes(), ", y is ", y.sizes());
+}
+
+void CheckOperands(const at::Tensor& x, std::span<const LowRankTerm> terms, const at::Tensor& y) {
+  TORCH_CHECK(x.dim() == 2 && y.dim() == 2 && x.size(0) == y.size(0) &&
+                  x.scalar_type() == y.scalar_type() &&
+                  (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
+                  (x.stride(1) == 1 || x.size(1) == 1) && (y.stride(1) == 1 || y.size(1) == 1),
+              "low rank: x is ", x.scalar_type(), " ", x.sizes(), ", y is ", y.scalar_type(), " ",
+              y.sizes());
+  for (const LowRankTerm& term : terms) {
+    CheckTerm(term, x, y);
+  }
+}
+
+void Dot(const GemmKernels& kernels, const float* x, int64_t x_stride, int64_t rows, const float* w,
+         int64_t columns, int64_t k, float* out) {
+  kernels.dot_f32(x, x_stride, rows, w, k, columns, k, out, columns);
+}
+void Dot(const GemmKernels& kernels, const uint16_t* x, int64_t x_stride, int64_t rows,
+         const uint16_t* w, int64_t columns, int64_t k, float* out) {
+  kernels.dot_bf16(x, x_stride, rows, w, k, columns, k, out, columns);
+}
+void Tile(const GemmKernels& kernels, const float* x, int64_t rows, const float* panels,
+          int64_t panel_stride, int64_t num_panels, int64_t k, float* tile) {
+  kernels.tile_f32(x, k, rows, panels, panel_stride, num_panels, k, tile,
+                   num_panels * kPanelColumns);
+}
+void Tile(const GemmKernels& kernels, const float* x, int64_t rows, const uint16_t* panels,
+          int64_t panel_stride, int64_t num_panels, int64_t k, float* tile) {
+  kernels.tile_f32_bf16(x, k, rows, panels, panel_stride, num_panels, k, tile,
+                        num_panels * kPanelColumns);
+}
+void Store(const GemmKernels& kernels, const TileStore<float>& store) { kernels.store_f32(store); }
+void Store(const GemmKernels& kernels, const TileStore<uint16_t>& store) {
+  kernels.store_bf16(store);
+}
+
+// shrunk = x @ down^T for all segments.
+template <typename T>
+void Shrink(const GemmKernels& kernels, const at::Tensor& x, std::span<const Segment> segments,
+            float* shrunk) {
+  std::vector<ShrinkTask> tasks;
+  int64_t cost = 0;
+  for (const Segment& segment : segments) {
+    for (int64_t begin = 0; begin < segment.rows; begin += kShrinkRows) {
+      tasks.push_back({&segment, begin, std::min(segment.rows, begin + kShrinkRows)});
+    }
+    cost += segment.rows * segment.term->delta->rank() * x.size(1) / 8;
+  }
+  const auto num_tasks = static_cast<int64_t>(tasks.size());
+  ParallelFor(num_tasks, cost / std::max<int64_t>(num_tasks, 1), [&](int64_t i) {
+    const ShrinkTask& task = tasks[static_cast<size_t>(i)];
+    const LowRankDelta& delta = *task.segment->term->delta;
+    const int64_t rank = delta.rank();
+    Dot(kernels, Data<T>(x) + (task.segment->term->begin + task.begin) * x.stride(0), x.stride(0),
+        task.end - task.begin, Data<T>(delta.down), rank, x.size(1),
+        shrunk + task.segment->offset + task.begin * rank);
+  });
+}
+
+// The panels [panel, panel + num_panels) of delta.up: packed already, or now, into `scratch`.
+template <typename T>
+const T* UpPanels(const LowRankDelta& delta, int64_t panel, int64_t num_panels,
+                  std::vector<T>& scratch) {
+  const int64_t rank = delta.rank();
+  const int64_t stride = PanelElements<T>(rank);
+  if (delta.packed_up.defined()) {
+    return Data<T>(delta.packed_up.panels()) + panel * stride;
+  }
+  scratch.resize(static_cast<size_t>(num_panels * stride));
+  for (int64_t p = 0; p < num_panels; ++p) {
+    const T* rows[kPanelColumns];
+    const int64_t first = (panel + p) * kPanelColumns;
+    const int64_t count = std::min(kPanelColumns, delta.up.size(0) - first);
+    for (int64_t c = 0; c < count; ++c) {
+      rows[c] = Data<T>(delta.up) + (first + c) * rank;
+    }
+    PackPanel<T>({rows, static_cast<size_t>(count)}, rank, scratch.data() + p * stride);
+  }
+  return scratch.data();
+}
+
+// y += weight * scaling * shrunk @ up^T for one segment and num_panels panels of columns.
+template <typename T>
+void ExpandSegment(const GemmKernels& kernels, const Segment& segment, const float* shrunk,
+                   int64_t panel, int64_t num_panels, const at::Tensor& y,
+                   std::vector<T>& scratch) {
+  alignas(64) float tile[kTileRows * kExpandPanels * kPanelColumns];
+  const LowRankDelta& delta = *segment.term->delta;
+  const int64_t rank = delta.rank();
+  const T* panels = UpPanels(delta, panel, num_panels, scratch);
+  const int64_t column = panel * kPanelColumns;
+  for (int64_t row = 0; row < segment.rows; row += kTileRows) {
+    TileStore<T> store;
+    store.rows = std::min(kTileRows, segment.rows - row);
+    Tile(kernels, shrunk + segment.offset + row * rank, store.rows, panels, PanelElements<T>(rank),
+         num_panels, rank, tile);
+    store.tile = tile;
+    store.tile_stride = num_panels * kPanelColumns;
+    store.columns = std::min(store.tile_stride, y.size(1) - column);
+    store.y = Data<T>(y) + (segment.term->begin + row) * y.stride(0) + column;
+    store.y_stride = y.stride(0);
+    store.accumulate = true;
+    store.scale = segment.term->weight * delta.scaling;
+    Store(kernels, store);
+  }
+}
+
+// A task owns some columns of y and adds all segments to them in order, so that segments may share
+// rows.
+template <typename T>
+void Expand(const GemmKernels& kernels, std::span<const Segment> segments, const float* shrunk,
+            const at::Tensor& y) {
+  const int64_t num_panels = (y.size(1) + kPanelColumns - 1) / kPanelColumns;
+  const int64_t num_tasks = (num_panels + kExpandPanels - 1) / kExpandPanels;
+  int64_t cost = 0;
+  for (const Segment& segment : segments) {
+    cost += segment.rows * segment.term->delta->rank() * kExpandPanels * kPanelColumns / 8;
+  }
+  ParallelFor(num_tasks, cost, [&](int64_t task) {
+    const int64_t panel = task * kExpandPanels;
+    std::vector<T> scratch;
+    for (const Segment& segment : segments) {
+      ExpandSegment(kernels, segment, shrunk, panel, std::min(kExpandPanels, num_panels - panel), y,
+                    scratch);
+    }
+  });
+}
+
+template <typename T>
+void Apply(const at::Tensor& x, std::span<const LowRankTerm> terms, const at::Tensor& y) {
+  std::vector<Segment> segments;
+  int64_t size = 0;
+  for (const LowRankTerm& term : terms) {
+    const int64_t rows = term.end - term.begin;
+    if (rows > 0 && term.delta->rank() > 0) {
+      segments.push_back({&term, rows, size});
+      size += rows * term.delta->rank();
+    }
+  }
+  if (segments.empty()) {
+    return;
+  }
+  std::vector<float> shrunk(static_cast<size_t>(size));
+  const GemmKernels& kernels = ActiveGemmKernels();
+  Shrink<T>(kernels, x, segments, shrunk.data());
+  Expand<T>(kernels, segments, shrunk.data(), y);
+}
+
+}  // namespace
+
+absl::StatusOr<LowRankDelta> LowRankDelta::Create(at::Tensor down, at::Tensor up, float scaling) {
+  if (!down.defined() || !up.defined() || down.dim() != 2 || up.dim() != 2 ||
+      down.size(0) != up.size(1) || down.scalar_type() != up.scalar_type() ||
+      !down.is_contiguous() || !up.is_contiguous()) {
+    return absl::InvalidArgumentError(
+        "a low-rank delta needs down [rank, in] and up [out, rank] of one dtype, contiguous");
+  }
+  LowRankDelta delta;
+  TENON_ASSIGN_OR_RETURN(delta.packed_up, PackedMatrix::Pack({&up, 1}));
+  delta.down = std::move(down);
+  delta.up = std::move(up);
+  delta.scaling = scaling;
+  return delta;
+}
 
 void ApplyLowRank(const at::Tensor& x, std::span<const LowRankTerm> terms, const at::Tensor& y) {
-  ApplyLowRankReference(x, terms, y);
+  CheckOperands(x, terms, y);
+  if (x.scalar_type() == at::kFloat) {
+    Apply<float>(x, terms, y);
+  } else {
+    Apply<uint16_t>(x, terms, y);
+  }
 }
 
 }  // namespace tenon

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "adapters/base/status_macros.h"
 #include "adapters/kernels/gemm_kernels.h"
+#include "adapters/kernels/pack_panel.h"
 #include "adapters/kernels/parallel.h"
 
 namespace tenon {
@@ -164,18 +165,10 @@ void PackAll(std::span<const at::Tensor> weights, int64_t k, const at::Tensor& p
       rows.push_back(Data<T>(weight) + r * weight.stride(0));
     }
   }
-  constexpr int64_t kGroup = sizeof(T) == 2 ? 2 : 1;
-  const auto num_rows = static_cast<int64_t>(rows.size());
   ParallelFor(panels.size(0), k * kPanelColumns, [&](int64_t p) {
-    T* panel = Data<T>(panels) + p * panels.stride(0);
-    std::fill_n(panel, panels.stride(0), T{0});
-    const int64_t columns = std::min(kPanelColumns, num_rows - p * kPanelColumns);
-    for (int64_t c = 0; c < columns; ++c) {
-      const T* row = rows[static_cast<size_t>(p * kPanelColumns + c)];
-      for (int64_t i = 0; i < k; ++i) {
-        panel[i / kGroup * kPanelColumns * kGroup + c * kGroup + i % kGroup] = row[i];
-      }
-    }
+    const size_t first = static_cast<size_t>(p * kPanelColumns);
+    const size_t columns = std::min<size_t>(kPanelColumns, rows.size() - first);
+    PackPanel<T>({rows.data() + first, columns}, k, Data<T>(panels) + p * panels.stride(0));
   });
 }
 

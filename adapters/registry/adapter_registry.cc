@@ -11,26 +11,26 @@ namespace tenon {
 
 const AdapterRegistry::Versions* AdapterRegistry::Snapshot::FindVersions(
     absl::string_view tenant, absl::string_view name) const {
-  const auto names = tenants.find(tenant);
-  if (names == tenants.end()) {
+  const std::shared_ptr<const Names>* names = tenants.Find(tenant);
+  if (names == nullptr) {
     return nullptr;
   }
-  const auto versions = names->second->find(name);
-  return versions == names->second->end() ? nullptr : versions->second.get();
+  const std::shared_ptr<const Versions>* versions = (*names)->Find(name);
+  return versions == nullptr ? nullptr : versions->get();
 }
 
 void AdapterRegistry::Snapshot::SetVersions(const AdapterId& id, Versions versions) {
-  const auto position = tenants.find(id.tenant);
-  Names names = position == tenants.end() ? Names() : *position->second;
+  const std::shared_ptr<const Names>* current = tenants.Find(id.tenant);
+  auto names = current == nullptr ? std::make_shared<Names>() : std::make_shared<Names>(**current);
   if (versions.empty()) {
-    names.erase(id.name);
+    names->Erase(id.name);
   } else {
-    names[id.name] = std::make_shared<const Versions>(std::move(versions));
+    names->Set(id.name, std::make_shared<const Versions>(std::move(versions)));
   }
-  if (names.empty()) {
-    tenants.erase(id.tenant);
+  if (names->empty()) {
+    tenants.Erase(id.tenant);
   } else {
-    tenants[id.tenant] = std::make_shared<const Names>(std::move(names));
+    tenants.Set(id.tenant, std::move(names));
   }
 }
 
@@ -106,13 +106,13 @@ std::vector<AdapterStatus> AdapterRegistry::List(absl::string_view tenant) const
       }
     }
   }
-  if (const auto names = current->tenants.find(tenant); names != current->tenants.end()) {
-    for (const auto& [name, versions] : *names->second) {
+  if (const auto* names = current->tenants.Find(tenant); names != nullptr) {
+    (*names)->ForEach([&](const std::string&, const std::shared_ptr<const Versions>& versions) {
       for (const auto& [version, adapter] : *versions) {
         const bool latest = version == versions->rbegin()->first;
         list.push_back({AdapterHandle(adapter), AdapterState::kLive, latest});
       }
-    }
+    });
   }
   std::sort(list.begin(), list.end(), [](const AdapterStatus& a, const AdapterStatus& b) {
     return a.adapter.id() < b.adapter.id();

@@ -16,6 +16,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "adapters/registry/adapter_id.h"
+#include "adapters/registry/snapshot_map.h"
 
 namespace tenon {
 
@@ -95,12 +96,11 @@ class AdapterRegistry {
   int64_t num_live() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  // A write copies the path it changes (one name's versions, its tenant's names, the tenants) and
-  // shares the rest. No map is ever empty, the outermost aside.
+  // A write copies the path it changes and shares the rest. Neither map holds an empty map.
   using Versions = absl::btree_map<int64_t, std::shared_ptr<const AdapterInfo>>;
-  using Names = absl::btree_map<std::string, std::shared_ptr<const Versions>>;
+  using Names = SnapshotMap<std::shared_ptr<const Versions>>;
   struct Snapshot {
-    absl::btree_map<std::string, std::shared_ptr<const Names>> tenants;
+    SnapshotMap<std::shared_ptr<const Names>> tenants;
     int64_t num_live = 0;
 
     const Versions* FindVersions(absl::string_view tenant, absl::string_view name) const;

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "adapters/base/status_macros.h"
+
 namespace tenon {
 
 AdapterPins::AdapterPins(std::shared_ptr<const AdapterSelection> selection)
@@ -9,19 +11,10 @@ AdapterPins::AdapterPins(std::shared_ptr<const AdapterSelection> selection)
       pins_(selection_->adapters().size()),
       resolved_(selection_->adapters().size()) {}
 
-absl::Status AdapterPins::Update(AdapterCache* cache, const std::function<void()>& wake,
-                                 FailedLoads& failed) {
+absl::Status AdapterPins::Update(AdapterCache* cache, const std::function<void()>& wake) {
   for (size_t i = 0; i < pins_.size(); ++i) {
-    if (pins_[i] != nullptr) {
-      continue;
-    }
-    const std::string& digest = selection_->adapters()[i].adapter->digest;
-    if (const auto known = failed.find(digest); known != failed.end()) {
-      return known->second;
-    }
-    if (absl::Status status = UpdateOne(i, cache, wake); !status.ok()) {
-      failed.emplace(digest, status);
-      return status;
+    if (pins_[i] == nullptr) {
+      TENON_RETURN_IF_ERROR(UpdateOne(i, cache, wake));
     }
   }
   return absl::OkStatus();

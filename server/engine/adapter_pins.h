@@ -4,10 +4,8 @@
 
 #include <functional>
 #include <memory>
-#include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "adapters/registry/adapter_selection.h"
 #include "adapters/residency/adapter_cache.h"
@@ -15,19 +13,15 @@
 
 namespace tenon {
 
-/// Loads that failed, by digest. Pin tells of a failure once, and several requests may wait for it.
-using FailedLoads = absl::flat_hash_map<std::string, absl::Status>;
-
 /// Pins each adapter of a selection as soon as it is resident, and keeps it until destroyed.
 /// Not thread-safe (engine thread).
 class AdapterPins {
  public:
   explicit AdapterPins(std::shared_ptr<const AdapterSelection> selection);
 
-  /// Pins what has become resident and asks again for what has been evicted before it was pinned;
-  /// `wake` is run when that is there. Never waits. Returns the load's error when one failed, and
-  /// adds it to `failed`, where it is also looked for.
-  absl::Status Update(AdapterCache* cache, const std::function<void()>& wake, FailedLoads& failed);
+  /// Pins what has become resident and asks again for what was evicted before it was pinned; `wake`
+  /// is run when that is there. Never waits. Returns the load's error when one failed.
+  absl::Status Update(AdapterCache* cache, const std::function<void()>& wake);
 
   /// Whether all adapters are pinned.
   bool complete() const { return num_pinned_ == pins_.size(); }

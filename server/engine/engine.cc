@@ -63,14 +63,14 @@ absl::Status Engine::Submit(GenerationRequest request) {
         absl::StrCat("a prompt of ", num_prompt_tokens, " tokens with max_tokens ",
                      request.sampling.max_tokens, " does not fit the server's KV memory"));
   }
+  TENON_RETURN_IF_ERROR(inbox_->Reserve(request.num_samples));
   request.arrival = clock_();
   request.stream->set_on_credit([inbox = inbox_] { inbox->Wake(); });
-  const std::shared_ptr<const AdapterSelection> selection = request.selection;
-  TENON_RETURN_IF_ERROR(inbox_->Put(std::move(request)));
-  for (const WeightedAdapter& wanted : selection->adapters()) {
+  // Before the engine looks: an old failure whose back-off is over becomes a new load.
+  for (const WeightedAdapter& wanted : request.selection->adapters()) {
     cache_->Prefetch(wanted.adapter, [inbox = inbox_] { inbox->Wake(); });
   }
-  return absl::OkStatus();
+  return inbox_->Put(std::move(request));
 }
 
 void Engine::Wake() { inbox_->Wake(); }

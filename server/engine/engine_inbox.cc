@@ -15,23 +15,17 @@ constexpr absl::Duration kMaxRetry = absl::Seconds(60);
 // How long a restart takes to be noticed by a load balancer.
 constexpr absl::Duration kRetryElsewhere = absl::Seconds(1);
 
-}  // namespace
-
-absl::Status EngineInbox::Put(GenerationRequest request) {
-  absl::MutexLock lock(&mutex_);
-  if (absl::Status status = Admit(request.num_samples); !status.ok()) {
-    return status;
-  }
-  num_in_flight_ += request.num_samples;
-  requests_.push_back(std::move(request));
-  woken_ = true;
-  return absl::OkStatus();
+absl::Status DrainingError() {
+  return RetryLaterError("DRAINING", "the server is draining and takes no new requests",
+                         kRetryElsewhere);
 }
 
-absl::Status EngineInbox::Admit(int64_t num_sequences) const {
+}  // namespace
+
+absl::Status EngineInbox::Reserve(int64_t num_sequences) {
+  absl::MutexLock lock(&mutex_);
   if (closed_) {
-    return RetryLaterError("DRAINING", "the server is draining and takes no new requests",
-                           kRetryElsewhere);
+    return DrainingError();
   }
   const int64_t num_queued = std::max<int64_t>(num_in_flight_ - stats_.num_running, 0);
   if (num_queued + num_sequences > max_queued_sequences_) {
@@ -41,6 +35,18 @@ absl::Status EngineInbox::Admit(int64_t num_sequences) const {
                      " are waiting, the limit is ", max_queued_sequences_),
         std::clamp(num_queued * time_per_sequence_, kMinRetry, kMaxRetry));
   }
+  num_in_flight_ += num_sequences;
+  return absl::OkStatus();
+}
+
+absl::Status EngineInbox::Put(GenerationRequest request) {
+  absl::MutexLock lock(&mutex_);
+  if (stop_) {
+    num_in_flight_ -= request.num_samples;
+    return DrainingError();
+  }
+  requests_.push_back(std::move(request));
+  woken_ = true;
   return absl::OkStatus();
 }
 

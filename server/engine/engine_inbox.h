@@ -17,7 +17,7 @@ namespace tenon {
 ///
 /// Thread-safe. Held by shared_ptr in the callbacks of streams and adapter loads, which may run
 /// after the engine is gone; a wake-up then has no effect.
-/// Invariant: a sequence is in flight from the Put that accepted it until the Report that
+/// Invariant: a sequence is in flight from the Reserve that accepted it until the Report that
 /// counts its end, and queued while it is in flight and not running.
 class EngineInbox {
  public:
@@ -33,10 +33,13 @@ class EngineInbox {
   EngineInbox& operator=(const EngineInbox&) = delete;
 
   // --- callers ---
-  /// Queues a request, or says why not: see Engine::Submit.
+  /// Takes places in the queue for the sequences of one request, or says why not: see
+  /// Engine::Submit.
+  absl::Status Reserve(int64_t num_sequences) ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Queues a request that has its places. UNAVAILABLE, and gives them back, when stopped since.
   absl::Status Put(GenerationRequest request) ABSL_LOCKS_EXCLUDED(mutex_);
   void Wake() ABSL_LOCKS_EXCLUDED(mutex_);
-  /// Every later Put is refused.
+  /// Every later Reserve is refused.
   void Close() ABSL_LOCKS_EXCLUDED(mutex_);
   /// Closes, and tells the engine thread to end.
   void Stop() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -55,7 +58,6 @@ class EngineInbox {
       ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  absl::Status Admit(int64_t num_sequences) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool has_mail() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return woken_; }
   bool idle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return num_in_flight_ == 0; }
 

@@ -93,13 +93,12 @@ void EngineLoop::Start(GenerationRequest request) {
 }
 
 void EngineLoop::UpdateAdapters(absl::Time now) {
-  FailedLoads failed;
-  const auto is_done = [&](const std::shared_ptr<ActiveRequest>& request) {
+  const auto is_done = [this, now](const std::shared_ptr<ActiveRequest>& request) {
     const auto in_flight = [this](SequenceId id) { return scheduler_.Find(id) != nullptr; };
     if (std::none_of(request->samples.begin(), request->samples.end(), in_flight)) {
       return true;
     }
-    const absl::Status status = request->pins.Update(cache_, wake_, failed);
+    const absl::Status status = request->pins.Update(cache_, wake_);
     for (const SequenceId id : request->samples) {
       if (!status.ok()) {
         Fail(id, status, now);
@@ -145,6 +144,7 @@ bool EngineLoop::RunStep() {
     }
     return true;
   }
+  FailRows(batch, output->row_status, end);
   scheduler_.Commit(batch, output->sampled, end);
   PushEvents(batch, *std::move(output));
   return true;
@@ -171,6 +171,19 @@ absl::StatusOr<StepOutput> EngineLoop::RunModel(const Batch& batch) {
   return output;
 }
 
+void EngineLoop::FailRows(const Batch& batch, const std::vector<absl::Status>& row_status,
+                          absl::Time now) {
+  size_t next_sampled = 0;
+  for (const BatchRow& row : batch.rows) {
+    if (row.samples && next_sampled < row_status.size()) {
+      const absl::Status& status = row_status[next_sampled++];
+      if (!status.ok()) {
+        Fail(row.sequence->id(), status, now);
+      }
+    }
+  }
+}
+
 void EngineLoop::PushEvents(const Batch& batch, StepOutput output) {
   size_t next_sampled = 0;
   for (size_t i = 0; i < batch.rows.size(); ++i) {
@@ -181,6 +194,10 @@ void EngineLoop::PushEvents(const Batch& batch, StepOutput output) {
     }
     if (!row.samples) {
       continue;
+    }
+    SampledToken& token = output.sampled[next_sampled++];
+    if (sequence.finish_reason() == FinishReason::kError) {
+      continue;  // its row failed: there is no token
     }
     ActiveRequest& request = *active_.at(sequence.id()).request;
     ++stats_.generated_tokens;
@@ -193,7 +210,7 @@ void EngineLoop::PushEvents(const Batch& batch, StepOutput output) {
     }
     request.stream->Push(
         TokenEvent{.sample_index = sequence.sample_index(),
-                   .token = std::move(output.sampled[next_sampled++]),
+                   .token = std::move(token),
                    .is_stop = sequence.finish_reason() == FinishReason::kStopToken});
   }
 }

@@ -66,6 +66,8 @@ class EngineLoop {
   /// False when there is nothing to run.
   bool RunStep();
   absl::StatusOr<StepOutput> RunModel(const Batch& batch);
+  /// Ends the sequences whose row has no token; `row_status` as in StepOutput.
+  void FailRows(const Batch& batch, const std::vector<absl::Status>& row_status, absl::Time now);
   void PushEvents(const Batch& batch, StepOutput output);
   void KeepPromptLogprobs(const BatchRow& row, std::vector<SampledToken> chunk);
   void CountStep(const Batch& batch, absl::Duration run);

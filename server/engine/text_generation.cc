@@ -159,8 +159,7 @@ absl::StatusOr<std::shared_ptr<const AdapterSelection>> TextGenerator::Select(
   if (request.adapter.name.empty()) {
     return std::make_shared<const AdapterSelection>();
   }
-  TENON_ASSIGN_OR_RETURN(AdapterHandle handle,
-                         registry_->Acquire(request.tenant, request.adapter));
+  TENON_ASSIGN_OR_RETURN(AdapterHandle handle, registry_->Acquire(request.tenant, request.adapter));
   return std::make_shared<const AdapterSelection>(
       std::vector<WeightedAdapter>{{std::move(handle), 1.0f}});
 }
@@ -191,9 +190,8 @@ absl::Status TextGenerator::SettleLength(int64_t num_prompt_tokens,
                      options_.max_context_tokens, ", one of them for the answer"));
   }
   if (sampling.max_tokens == 0) {
-    sampling.max_tokens =
-        static_cast<int32_t>(std::max(std::min(room, kDefaultMaxTokens),
-                                      std::min<int64_t>(room, sampling.min_tokens)));
+    sampling.max_tokens = static_cast<int32_t>(
+        std::max(std::min(room, kDefaultMaxTokens), std::min<int64_t>(room, sampling.min_tokens)));
   }
   return absl::OkStatus();
 }

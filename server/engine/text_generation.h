@@ -37,8 +37,8 @@ struct TextFinish {
 /// What is new of one sample.
 struct TextChunk {
   int32_t sample_index = 0;
-  std::string text;                           ///< whole UTF-8 characters
-  std::vector<SampledToken> tokens;           ///< those that became known, whether their text is out
+  std::string text;                  ///< whole UTF-8 characters
+  std::vector<SampledToken> tokens;  ///< those that became known, whether their text is out
   std::vector<SampledToken> prompt_logprobs;  ///< once, with sample 0
   std::optional<TextFinish> finish;           ///< in the sample's last chunk
 };

@@ -60,9 +60,12 @@ template <typename T, int M, int N>
 void ScoreBlock(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t first_vec,
                 int64_t row, AttendState& state) {
   const T* keys[N];
+  const T* values[N];  // fetched meanwhile, a part for each dimension
   for (int j = 0; j < N; ++j) {
     const int64_t vec = first_vec + j;
     keys[j] = groups[vec / kGroupVecs].keys + vec % kGroupVecs * Vec::kLanes;
+    values[j] =
+        groups[vec / kGroupVecs].values + vec % kGroupVecs * Vec::kLanes * task.value_stride;
   }
   Vec acc[M][N];
 #pragma GCC unroll 16
@@ -77,6 +80,7 @@ void ScoreBlock(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t
 #pragma GCC unroll 4
     for (int j = 0; j < N; ++j) {
       k[j] = Vec::Load(keys[j] + d * task.key_stride);
+      __builtin_prefetch(values[j] + d * Vec::kLanes);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < M; ++i) {
@@ -101,6 +105,9 @@ void ScoreBlock(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t
 template <typename T, int M, int N>
 void ValueBlock(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t num_groups,
                 int64_t last_position, int64_t column, int64_t row, AttendState& state) {
+  // The next tile's keys are fetched meanwhile, a part for each key of this one.
+  const KeyGroup<T>* next = groups + kTileGroups;
+  const int64_t part = task.key_stride * task.head_dim / task.block_size;
   Vec acc[M][N];
 #pragma GCC unroll 16
   for (int i = 0; i < M; ++i) {
@@ -115,6 +122,9 @@ void ValueBlock(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t
     const int64_t size = seen < groups[g].size ? seen : groups[g].size;
     const T* value = groups[g].values + column;
     for (int64_t key = 0; key < size; ++key, value += task.value_stride) {
+      for (int64_t line = 0; line < part; line += 64 / static_cast<int64_t>(sizeof(T))) {
+        __builtin_prefetch(next[g].keys + key * part + line);
+      }
       Vec v[N];
 #pragma GCC unroll 4
       for (int j = 0; j < N; ++j) {
@@ -256,24 +266,43 @@ void FinishRows(const AttentionTask<T>& task, const AttendState& state) {
   }
 }
 
+// Finds up to a tile's groups from `index` on that hold positions up to last_position; the others
+// repeat the last one, which is safe to look at.
+template <typename T>
+int64_t LocateTile(const AttentionTask<T>& task, int64_t index, int64_t last_position,
+                   KeyGroup<T>* groups) {
+  int64_t num_groups = 0;
+  for (int64_t g = 0; g < kTileGroups; ++g) {
+    const KeyGroup<T>* previous = g == 0 ? groups - 1 : groups + g - 1;
+    if (previous->first_position + previous->size <= last_position) {
+      groups[g] = LocateGroup(task, index + g);
+      ++num_groups;
+    } else {
+      groups[g] = *previous;
+    }
+  }
+  return num_groups;
+}
+
 template <typename T>
 void Attend(const AttentionTask<T>& task) {
   AttendState state;
   StartRows(task, state);
   const int64_t last_position = task.positions[task.rows - 1];
-  KeyGroup<T> groups[kTileGroups];
-  bool more = true;
-  for (int64_t index = 0; more; index += kTileGroups) {
-    int64_t num_groups = 0;
-    while (num_groups < kTileGroups && more) {
-      groups[num_groups] = LocateGroup(task, index + num_groups);
-      more = groups[num_groups].first_position + groups[num_groups].size <= last_position;
-      ++num_groups;
-    }
+  KeyGroup<T> window[1 + 2 * kTileGroups];  // the group before, this tile, the next one
+  KeyGroup<T>* const tile = window + 1;
+  window[0] = {task.keys, task.values, 0, 0};
+  int64_t num_groups = LocateTile(task, 0, last_position, tile);
+  for (int64_t index = kTileGroups; num_groups > 0; index += kTileGroups) {
+    const int64_t next_groups = LocateTile(task, index, last_position, tile + kTileGroups);
     for (int64_t row = 0; row < task.rows; row += kAttendRows) {
       const int64_t rows = task.rows - row < kAttendRows ? task.rows - row : kAttendRows;
-      DispatchTile<T, kAttendRows>(rows, task, groups, num_groups, row, state);
+      DispatchTile<T, kAttendRows>(rows, task, tile, num_groups, row, state);
     }
+    for (int64_t g = 0; g < kTileGroups; ++g) {
+      tile[g] = tile[kTileGroups + g];
+    }
+    num_groups = next_groups;
   }
   FinishRows(task, state);
 }

@@ -15,10 +15,10 @@ if readelf -d "$work/moved/bin/tenon-server" | grep -E 'R(UN)?PATH' | grep -v '\
 fi
 
 env -i PATH=/usr/bin:/bin "$work/moved/bin/tenon-server" --model="$root/tests/golden/data/tiny-llama/model" \
-  --store="$work/store" --listen="unix:$work/tenon.sock" --http_listen= >"$work/log" 2>&1 &
+  --store="$work/store" --listen="unix:$work/tenon.sock" --http-listen=127.0.0.1:0 >"$work/log" 2>&1 &
 server=$!
 for _ in $(seq 100); do
-  grep -q serving "$work/log" && break
+  grep -q ' ready:' "$work/log" && break
   kill -0 "$server" || { cat "$work/log" >&2; exit 1; }
   sleep 0.1
 done

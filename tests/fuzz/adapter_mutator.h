@@ -141,7 +141,8 @@ class AdapterMutator {
         text->replace(begin, end - begin, absl::StrCat(Number()));
         break;
       case 2:  // a number one off
-        text->replace(begin, end - begin, absl::StrCat(std::atoll(token.c_str()) + Pick(3) - 1));
+        text->replace(begin, end - begin,
+                      absl::StrCat(std::strtoull(token.c_str(), nullptr, 10) + Pick(3) - 1));
         break;
       case 3:
         text->erase(begin, end - begin);

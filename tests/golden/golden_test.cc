@@ -1,4 +1,5 @@
 // What the server computes against what transformers and PEFT computed (make_goldens.py).
+#include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -42,6 +43,7 @@ struct Subject {
 
 absl::StatusOr<Subject> MakeSubject(const std::string& folder, const std::string& model_folder,
                                     const ModelOptions& options) {
+  at::set_num_threads(1);  // the tiny models have less to share out than a hand-over costs
   Subject subject;
   TENON_ASSIGN_OR_RETURN(subject.model, LoadModel(model_folder, options));
   TENON_ASSIGN_OR_RETURN(subject.goldens, LoadGoldens(folder, TENON_SOURCE_DIR));
@@ -214,10 +216,11 @@ TEST(PreemptionGoldenTest, RecomputedSequencesGiveTheSameTokens) {
   }
 }
 
-// bf16 has 8 bits of mantissa: each of some dozen roundings per layer is off by up to 2^-9 of the
-// value. The bound is on the first step, where both sides saw the same tokens.
+// bf16 has 8 bits of mantissa: each of some dozen roundings of a layer is off by up to 2^-9 of its
+// value, and the random weights of the tiny model damp nothing. The bound is in parts of the spread
+// of a row's log-probabilities, and on the first step, where both sides saw the same tokens.
 TEST(Bfloat16GoldenTest, FirstStepIsCloseToTheReference) {
-  constexpr float kTolerance = 0.15f;
+  constexpr float kTolerance = 0.03f;
   ModelOptions options;
   options.dtype = at::kBFloat16;
   absl::StatusOr<Subject> subject =
@@ -230,9 +233,13 @@ TEST(Bfloat16GoldenTest, FirstStepIsCloseToTheReference) {
     absl::StatusOr<std::vector<DriverResult>> result =
         RunTogether(*subject->runner, subject->adapters, {request}, subject->driver);
     ASSERT_TRUE(result.ok()) << golden.name << ": " << result.status();
-    largest = std::max(largest, LargestDifference(result->front().steps[0], golden.logprobs[0]));
+    const auto [low, high] =
+        std::minmax_element(golden.logprobs[0].begin(), golden.logprobs[0].end());
+    const float difference = LargestDifference(result->front().steps[0], golden.logprobs[0]);
+    largest = std::max(largest, difference / (*high - *low));
   }
-  std::cout << "largest difference of a log-probability in bf16 " << largest << "\n";
+  std::cout << "largest difference in bf16, in parts of the spread: " << largest << " (tolerance "
+            << kTolerance << ")\n";
   EXPECT_LE(largest, kTolerance);
 }
 

@@ -175,6 +175,8 @@ std::vector<Hostile> HostileConfigs() {
       WithConfigText("AdapterHub", R"({"config":{},"version":"adapters.1.3.0"})", "AdapterHub"),
       WithField("other method", "peft_type", "PREFIX_TUNING", "\"PREFIX_TUNING\" is not served"),
       WithField("peft_type list", "peft_type", Json::array(), "peft_type [] is not served"),
+      WithField("long base name", "base_model_name_or_path", std::string(2000, 'b'),
+                "at most 1024 bytes"),
       WithField("r zero", "r", 0, "r is 0, which is not a whole number from 1 on"),
       WithField("r negative", "r", -4, "r is -4"),
       WithField("r huge", "r", 1'000'000, "r 1000000 exceeds the limit of 256"),

@@ -155,27 +155,28 @@ TEST(AdapterRegistryTest, PublishNeverWaitsForReaders) {
   }
 }
 
-// Publishes must stay cheap in a registry of the size that a large server has.
-TEST(AdapterRegistryTest, PublishIntoTenThousandStaysUnderTwoMillisecondsOnAverage) {
+// Publishes must stay cheap in a registry of the size that a large server has, and so must the
+// publishing of all adapters at start.
+TEST(AdapterRegistryTest, PublishCostsLittleAmongTenThousand) {
   AdapterRegistry registry;
-  for (int i = 0; i < 10'000; ++i) {
+  constexpr int kNames = 10'000;
+  const absl::Time start = absl::Now();
+  for (int i = 0; i < kNames; ++i) {
     ASSERT_TRUE(registry.Publish(Info("acme", absl::StrCat("adapter-number-", i), 1)).ok());
   }
-  constexpr int kPublishes = 100;
-  const absl::Time start = absl::Now();
-  for (int64_t version = 2; version < 2 + kPublishes; ++version) {
-    ASSERT_TRUE(registry.Publish(Info("acme", "adapter-number-77", version)).ok());
-  }
-  const absl::Duration each = (absl::Now() - start) / kPublishes;
+  const absl::Duration each = (absl::Now() - start) / kNames;
   RecordProperty("publish_us", static_cast<int>(absl::ToInt64Microseconds(each)));
 #if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__) && defined(NDEBUG)
-  EXPECT_LT(each, absl::Milliseconds(2));
+  EXPECT_LT(each, absl::Milliseconds(1));
 #endif
+  EXPECT_EQ(registry.num_live(), kNames);
+  EXPECT_EQ(registry.List("acme").size(), static_cast<size_t>(kNames));
+  EXPECT_EQ(registry.Acquire("acme", {"adapter-number-77"})->id().version, 1);
 }
 
 TEST(AdapterRegistryTest, ConcurrentReadersAlwaysFindALiveVersion) {
   AdapterRegistry registry;
-  constexpr int64_t kSwaps = 500;
+  constexpr int64_t kSwaps = 300;
   ASSERT_TRUE(registry.Publish(Info("acme", "fr", 1)).ok());
   std::atomic<bool> stop = false;
   std::atomic<int64_t> misses = 0, backwards = 0, wrong = 0;

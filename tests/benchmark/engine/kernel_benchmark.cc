@@ -3,17 +3,27 @@
 //
 //   kernel_benchmark [gemm|low_rank|attention|elementwise ...]
 #include <ATen/Parallel.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/randn.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <functional>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "adapters/kernels/cpu_isa.h"
+#include "adapters/kernels/low_rank.h"
+#include "server/kernels/activation.h"
+#include "server/kernels/attention.h"
 #include "server/kernels/linear.h"
+#include "server/kernels/norm.h"
+#include "server/kernels/rope.h"
 
 namespace tenon {
 namespace {
@@ -42,11 +52,13 @@ void Report(const std::string& name, double flop, double bytes, const std::funct
             const std::function<void()>& reference) {
   const double fast_s = SecondsPerCall(fast);
   const double reference_s = SecondsPerCall(reference);
-  std::printf("%-44s %9.1f us %7.1f GFLOP/s %6.1f GB/s | ATen %9.1f us | x%.2f\n", name.c_str(),
+  std::printf("%-52s %9.1f us %7.1f GFLOP/s %6.1f GB/s | ATen %9.1f us | x%.2f\n", name.c_str(),
               fast_s * 1e6, flop / fast_s * 1e-9, bytes / fast_s * 1e-9, reference_s * 1e6,
               reference_s / fast_s);
   std::fflush(stdout);
 }
+
+const char* TypeName(at::ScalarType dtype) { return dtype == at::kFloat ? "fp32" : "bf16"; }
 
 void BenchmarkLinear(int64_t rows, int64_t in, int64_t out, at::ScalarType dtype) {
   const auto options = at::TensorOptions().dtype(dtype);
@@ -66,11 +78,11 @@ void BenchmarkLinear(int64_t rows, int64_t in, int64_t out, at::ScalarType dtype
     layers[next++ % layers.size()].Forward(x, y);
   };
   char name[80];
-  std::snprintf(name, sizeof(name), "linear %s rows %3ld  %ld -> %ld",
-                dtype == at::kFloat ? "fp32" : "bf16", static_cast<long>(rows),
-                static_cast<long>(in), static_cast<long>(out));
-  Report(name, 2.0 * static_cast<double>(rows * in * out), static_cast<double>(bytes),
-         [&] { run(fast); }, [&] { run(reference); });
+  std::snprintf(name, sizeof(name), "linear %s rows %3ld  %ld -> %ld", TypeName(dtype),
+                static_cast<long>(rows), static_cast<long>(in), static_cast<long>(out));
+  Report(
+      name, 2.0 * static_cast<double>(rows * in * out), static_cast<double>(bytes),
+      [&] { run(fast); }, [&] { run(reference); });
 }
 
 void BenchmarkLinears() {
@@ -85,6 +97,119 @@ void BenchmarkLinears() {
   }
 }
 
+// 32 rows, four for each of eight adapters of rank 16, at one site; and one row alone.
+void BenchmarkLowRank(int64_t in, int64_t out, int64_t num_adapters, int64_t rows_each,
+                      at::ScalarType dtype, bool packed) {
+  constexpr int64_t kRank = 16;
+  const auto options = at::TensorOptions().dtype(dtype);
+  std::vector<LowRankDelta> deltas;
+  for (int64_t i = 0; i < num_adapters; ++i) {
+    deltas.push_back(*LowRankDelta::Create(at::randn({kRank, in}, options),
+                                           at::randn({out, kRank}, options), 1));
+    if (!packed) {
+      deltas.back().packed_up = PackedMatrix();
+    }
+  }
+  std::vector<LowRankTerm> terms;
+  for (int64_t i = 0; i < num_adapters; ++i) {
+    terms.push_back({i * rows_each, (i + 1) * rows_each, &deltas[static_cast<size_t>(i)], 1e-6f});
+  }
+  const int64_t rows = num_adapters * rows_each;
+  const at::Tensor x = at::randn({rows, in}, options), y = at::randn({rows, out}, options);
+  const std::string name = std::string("low_rank ") + TypeName(dtype) + " " +
+                           std::to_string(num_adapters) + " x " + std::to_string(rows_each) +
+                           " rows " + std::to_string(in) + " -> " + std::to_string(out) +
+                           (packed ? " packed" : "");
+  const auto weights = static_cast<double>(num_adapters * kRank * (in + out));
+  Report(
+      name, 2.0 * weights * static_cast<double>(rows_each),
+      weights * static_cast<double>(c10::elementSize(dtype)), [&] { ApplyLowRank(x, terms, y); },
+      [&] { ApplyLowRankReference(x, terms, y); });
+}
+
+void BenchmarkLowRanks() {
+  for (const at::ScalarType dtype : {at::kBFloat16, at::kFloat}) {
+    for (const bool packed : {true, false}) {
+      BenchmarkLowRank(576, 576, 8, 4, dtype, packed);
+      BenchmarkLowRank(576, 1536, 8, 4, dtype, packed);
+      BenchmarkLowRank(1536, 576, 8, 4, dtype, packed);
+      BenchmarkLowRank(576, 576, 1, 1, dtype, packed);
+      BenchmarkLowRank(576, 576, 32, 1, dtype, packed);
+      BenchmarkLowRank(576, 576, 1, 256, dtype, packed);
+    }
+  }
+}
+
+// `sequences` sequences whose last `tokens` of `context` tokens are computed.
+void BenchmarkAttention(int64_t sequences, int64_t tokens, int64_t context, int64_t heads,
+                        int64_t kv_heads, at::ScalarType dtype) {
+  constexpr int64_t kBlockSize = 16, kHeadDim = 64;
+  const auto options = at::TensorOptions().dtype(dtype);
+  const int64_t blocks_each = (context + kBlockSize - 1) / kBlockSize;
+  const KvCacheShape shape{sequences * blocks_each, kBlockSize, kv_heads, kHeadDim};
+  const at::Tensor k = at::randn(shape.keys(), options), v = at::randn(shape.values(), options);
+  std::vector<int32_t> blocks(static_cast<size_t>(shape.num_blocks));
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    blocks[i] = static_cast<int32_t>(i);
+  }
+  std::vector<AttentionRow> rows;
+  for (int64_t i = 0; i < sequences; ++i) {
+    rows.push_back({i * tokens, tokens, context - tokens,
+                    std::span(blocks).subspan(static_cast<size_t>(i * blocks_each),
+                                              static_cast<size_t>(blocks_each))});
+  }
+  const at::Tensor q = at::randn({sequences * tokens, heads, kHeadDim}, options);
+  const at::Tensor out = at::empty({sequences * tokens, heads, kHeadDim}, options);
+  char name[96];
+  std::snprintf(name, sizeof(name), "attention %s %ld x %ld tokens of %ld, %ld/%ld heads",
+                TypeName(dtype), static_cast<long>(sequences), static_cast<long>(tokens),
+                static_cast<long>(context), static_cast<long>(heads), static_cast<long>(kv_heads));
+  const double seen = static_cast<double>(context) - static_cast<double>(tokens - 1) / 2;
+  Report(
+      name, 4.0 * static_cast<double>(sequences * tokens * heads * kHeadDim) * seen,
+      static_cast<double>(k.nbytes() + v.nbytes()),
+      [&] { PagedAttention(q, k, v, rows, 0.125f, out); },
+      [&] { PagedAttentionReference(q, k, v, rows, 0.125f, out); });
+}
+
+void BenchmarkAttentions() {
+  for (const at::ScalarType dtype : {at::kBFloat16, at::kFloat}) {
+    for (const auto& [heads, kv_heads] : {std::pair<int64_t, int64_t>{9, 3}, {12, 12}}) {
+      BenchmarkAttention(1, 1, 512, heads, kv_heads, dtype);
+      BenchmarkAttention(32, 1, 512, heads, kv_heads, dtype);
+      BenchmarkAttention(1, 256, 256, heads, kv_heads, dtype);
+      BenchmarkAttention(1, 256, 1024, heads, kv_heads, dtype);
+    }
+  }
+}
+
+void BenchmarkElementwise(int64_t rows, at::ScalarType dtype) {
+  const auto options = at::TensorOptions().dtype(dtype);
+  const std::string suffix = std::string(" ") + TypeName(dtype) + " rows " + std::to_string(rows);
+  const auto bytes = [dtype](int64_t elements) {
+    return static_cast<double>(elements) * static_cast<double>(c10::elementSize(dtype));
+  };
+  const at::Tensor x = at::randn({rows, 576}, options), residual = at::randn({rows, 576}, options);
+  const at::Tensor weight = at::randn({576}, options), y = at::empty({rows, 576}, options);
+  Report(
+      "add_rms_norm 576" + suffix, 0, bytes(4 * rows * 576),
+      [&] { AddRmsNorm(x, residual, weight, 1e-5f, y); },
+      [&] { AddRmsNormReference(x, residual, weight, 1e-5f, y); });
+  const at::Tensor gate_up = at::randn({rows, 3072}, options);
+  const at::Tensor gated = at::empty({rows, 1536}, options);
+  Report(
+      "silu_mul 1536" + suffix, 0, bytes(3 * rows * 1536), [&] { SiluMul(gate_up, gated); },
+      [&] { SiluMulReference(gate_up, gated); });
+  const at::Tensor heads = at::randn({rows, 12, 64}, options);
+  // A rotation proper: applied over and over it must neither grow nor vanish.
+  const at::Tensor cos = at::full({rows, 32}, 0.8f), sin = at::full({rows, 32}, 0.6f);
+  const at::Tensor positions = at::arange(rows, at::TensorOptions().dtype(at::kLong));
+  Report(
+      "rope 12 x 64" + suffix, 0, bytes(2 * rows * 768),
+      [&] { ApplyRope(heads, cos, sin, positions); },
+      [&] { ApplyRopeReference(heads, cos, sin, positions); });
+}
+
 }  // namespace
 }  // namespace tenon
 
@@ -93,9 +218,24 @@ int main(int argc, char** argv) {
   const auto runs = [&](const char* name) {
     return wanted.empty() || std::find(wanted.begin(), wanted.end(), name) != wanted.end();
   };
-  std::printf("%d threads\n", at::get_num_threads());
+  const char* const isas[] = {"portable", "avx2", "avx512", "avx512_bf16"};
+  std::printf("%d threads, %s\n", at::get_num_threads(),
+              isas[static_cast<int>(tenon::ActiveIsa())]);
   if (runs("gemm")) {
     tenon::BenchmarkLinears();
+  }
+  if (runs("low_rank")) {
+    tenon::BenchmarkLowRanks();
+  }
+  if (runs("attention")) {
+    tenon::BenchmarkAttentions();
+  }
+  if (runs("elementwise")) {
+    for (const at::ScalarType dtype : {at::kBFloat16, at::kFloat}) {
+      for (const int64_t rows : {1, 32, 256}) {
+        tenon::BenchmarkElementwise(rows, dtype);
+      }
+    }
   }
   return 0;
 }

@@ -66,8 +66,8 @@ class TenonServer:
         self._log = open(work / "server.log", "w+")
         self._process = subprocess.Popen(
             [BIN / "tenon-server", f"--model={args.model}", f"--store={work}/store", f"--listen={self._address}",
-             "--http-listen=", f"--dtype={args.dtype}", f"--threads={args.threads}"], stdout=self._log, stderr=self._log)
-        while "event=serving" not in (work / "server.log").read_text():
+             "--http-listen=127.0.0.1:0", f"--dtype={args.dtype}", f"--threads={args.threads}"], stdout=self._log, stderr=self._log)
+        while " ready: " not in (work / "server.log").read_text():
             if self._process.poll() is not None:
                 sys.exit((work / "server.log").read_text())
             time.sleep(0.05)

@@ -1,0 +1,196 @@
+#include "client/tenonctl/output.h"
+
+#include <google/protobuf/util/json_util.h>
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "absl/time/time.h"
+
+namespace tenon {
+namespace {
+
+using Row = std::vector<std::string>;
+
+// Characters, for columns that may hold names of any language.
+size_t DisplayWidth(absl::string_view text) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+  }));
+}
+
+bool IsNumber(absl::string_view cell) {
+  return !cell.empty() && std::all_of(cell.begin(), cell.end(), absl::ascii_isdigit);
+}
+
+bool IsNumericColumn(const std::vector<Row>& rows, size_t column) {
+  return rows.size() > 1 && std::all_of(rows.begin() + 1, rows.end(),
+                                        [&](const Row& row) { return IsNumber(row[column]); });
+}
+
+// "ADAPTER_STATE_LIVE" -> "live".
+std::string EnumWord(absl::string_view name, absl::string_view prefix) {
+  return absl::AsciiStrToLower(absl::StripPrefix(name, prefix));
+}
+
+std::string StateWord(const v1::Adapter& adapter) {
+  return EnumWord(v1::AdapterState_Name(adapter.state()), "ADAPTER_STATE_");
+}
+
+std::string FormatTime(const google::protobuf::Timestamp& time) {
+  return absl::FormatTime("%Y-%m-%d %H:%M:%SZ", absl::FromUnixSeconds(time.seconds()),
+                          absl::UTCTimeZone());
+}
+
+// Lines of "name  value".
+std::string FormatFields(const std::vector<std::pair<std::string, std::string>>& fields) {
+  size_t width = 0;
+  for (const auto& [name, value] : fields) {
+    width = std::max(width, name.size());
+  }
+  std::string text;
+  for (const auto& [name, value] : fields) {
+    absl::StrAppend(&text, name, std::string(width + 2 - name.size(), ' '), value, "\n");
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string FormatTable(const std::vector<Row>& rows) {
+  std::vector<size_t> widths;
+  std::vector<bool> numeric;
+  for (size_t column = 0; column < rows.front().size(); ++column) {
+    size_t width = 0;
+    for (const Row& row : rows) {
+      width = std::max(width, DisplayWidth(row[column]));
+    }
+    widths.push_back(width);
+    numeric.push_back(IsNumericColumn(rows, column));
+  }
+  std::string text;
+  for (const Row& row : rows) {
+    std::string line;
+    for (size_t column = 0; column < row.size(); ++column) {
+      const std::string padding(widths[column] - DisplayWidth(row[column]), ' ');
+      absl::StrAppend(&line, column == 0 ? "" : "  ", numeric[column] ? padding : "", row[column],
+                      numeric[column] ? "" : padding);
+    }
+    absl::StripTrailingAsciiWhitespace(&line);
+    absl::StrAppend(&text, line, "\n");
+  }
+  return text;
+}
+
+std::string FormatBytes(int64_t num_bytes) {
+  if (num_bytes < 1024) {
+    return absl::StrCat(num_bytes, " B");
+  }
+  double value = static_cast<double>(num_bytes);
+  const char* unit = "";
+  for (const char* next : {"KiB", "MiB", "GiB", "TiB"}) {
+    if (value < 1024) {
+      break;
+    }
+    value /= 1024;
+    unit = next;
+  }
+  return absl::StrFormat("%.1f %s", value, unit);
+}
+
+std::string PrintableText(absl::string_view text) {
+  std::string printable;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const unsigned char c = static_cast<unsigned char>(text[i]);
+    // U+0080 to U+009F are control characters too: C2 80 to C2 9F in UTF-8.
+    if (c == 0xC2 && i + 1 < text.size() && static_cast<unsigned char>(text[i + 1]) < 0xA0) {
+      ++i;
+    } else if ((c >= 0x20 && c != 0x7F) || c == '\n' || c == '\t') {
+      printable += text[i];
+    }
+  }
+  return printable;
+}
+
+std::string ToJson(const google::protobuf::Message& message) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.add_whitespace = true;
+  options.always_print_primitive_fields = true;
+  options.preserve_proto_field_names = true;
+  std::string json;
+  const auto status = google::protobuf::util::MessageToJsonString(message, &json, options);
+  return status.ok() ? json : absl::StrCat(status.ToString(), "\n");
+}
+
+std::string FormatAdapters(const std::vector<v1::Adapter>& adapters) {
+  std::vector<Row> rows = {
+      {"NAME", "VERSION", "LATEST", "STATE", "METHOD", "RANK", "SITES", "SIZE", "CREATED"}};
+  for (const v1::Adapter& adapter : adapters) {
+    rows.push_back({adapter.name(), absl::StrCat(adapter.version()), adapter.latest() ? "*" : "",
+                    StateWord(adapter), adapter.method(), absl::StrCat(adapter.max_rank()),
+                    absl::StrCat(adapter.num_sites()), FormatBytes(adapter.stored_bytes()),
+                    FormatTime(adapter.create_time())});
+  }
+  return FormatTable(rows);
+}
+
+std::string FormatAdapter(const v1::Adapter& adapter) {
+  std::vector<std::pair<std::string, std::string>> fields = {
+      {"name", adapter.name()},
+      {"version", absl::StrCat(adapter.version(), adapter.latest() ? " (latest)" : "")},
+      {"digest", absl::StrCat("sha256:", adapter.digest())},
+      {"state", StateWord(adapter)},
+      {"method", adapter.method()},
+      {"parameters", absl::StrCat(adapter.num_parameters())},
+      {"rank", absl::StrCat(adapter.max_rank(), " at most")},
+      {"sites", absl::StrCat(adapter.num_sites())},
+      {"stored", FormatBytes(adapter.stored_bytes())},
+      {"resident", adapter.resident() ? FormatBytes(adapter.resident_bytes()) : "no"},
+      {"created", FormatTime(adapter.create_time())},
+  };
+  for (const std::string& warning : adapter.warnings()) {
+    fields.emplace_back("warning", PrintableText(warning));
+  }
+  return FormatFields(fields);
+}
+
+std::string FormatModel(const v1::GetModelResponse& model) {
+  return FormatFields({
+      {"name", model.name()},
+      {"type", model.model_type()},
+      {"digest", absl::StrCat("sha256:", model.digest())},
+      {"dtype", model.dtype()},
+      {"device", model.device()},
+      {"parameters", absl::StrCat(model.num_parameters())},
+      {"vocabulary", absl::StrCat(model.vocab_size())},
+      {"context", absl::StrCat(model.max_context_tokens(), " tokens")},
+      {"adapter rank", absl::StrCat(model.max_adapter_rank(), " at most")},
+      {"adapter size", absl::StrCat(FormatBytes(model.max_adapter_bytes()), " at most")},
+      {"chat template", model.has_chat_template() ? "yes" : "no"},
+      {"server", model.server_version()},
+  });
+}
+
+std::string FormatFinish(const v1::Finish& finish) {
+  std::string reason = EnumWord(v1::FinishReason_Name(finish.reason()), "FINISH_REASON_");
+  std::replace(reason.begin(), reason.end(), '_', ' ');
+  std::vector<std::string> adapters;
+  for (const v1::ServedAdapter& adapter : finish.adapters()) {
+    adapters.push_back(absl::StrCat(adapter.name(), "@", adapter.version()));
+  }
+  const v1::Usage& usage = finish.usage();
+  const v1::Timings& timings = finish.timings();
+  return absl::StrFormat(
+      "%s: %d tokens after %d of prompt (%d cached), %s; ms: queue %.0f, adapter %.0f, prefill "
+      "%.0f, decode %.0f; request %s\n",
+      reason, usage.completion_tokens(), usage.prompt_tokens(), usage.cached_prompt_tokens(),
+      adapters.empty() ? "base model" : absl::StrJoin(adapters, ", "), timings.queue_ms(),
+      timings.adapter_wait_ms(), timings.prefill_ms(), timings.decode_ms(), finish.request_id());
+}
+
+}  // namespace tenon

@@ -1,0 +1,383 @@
+#include "server/app.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+#include <filesystem>
+#include <utility>
+#include <vector>
+
+#include "absl/random/random.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "adapters/base/status_macros.h"
+#include "adapters/registry/adapter_registry.h"
+#include "adapters/residency/adapter_cache.h"
+#include "adapters/residency/adapter_publisher.h"
+#include "adapters/store/local_store.h"
+#include "server/engine/engine.h"
+#include "server/engine/text_generation.h"
+#include "server/http/http_server.h"
+#include "server/memory_budget.h"
+#include "server/model/decoder_runner.h"
+#include "server/model/kv_cache.h"
+#include "server/model/model.h"
+#include "server/rpc/adapter_service.h"
+#include "server/rpc/generation_service.h"
+#include "server/rpc/server.h"
+#include "server/telemetry/logging.h"
+#include "server/telemetry/metrics.h"
+#include "server/tokenizer/tokenizer.h"
+#include "server/version.h"
+
+namespace tenon {
+namespace {
+
+// How long answers that are complete may take to leave after the last step.
+constexpr absl::Duration kFlushTime = absl::Seconds(2);
+
+ModelOptions MakeModelOptions(const ServerConfig& config) {
+  ModelOptions options;
+  if (config.dtype == "fp32") {
+    options.dtype = at::kFloat;
+  } else if (config.dtype == "bf16") {
+    options.dtype = at::kBFloat16;
+  }
+  return options;
+}
+
+int64_t ContextTokens(const ServerConfig& config, const ModelConfig& model) {
+  return config.max_context_tokens == 0
+             ? model.max_position_embeddings
+             : std::min(config.max_context_tokens, model.max_position_embeddings);
+}
+
+std::string ServedName(const ServerConfig& config) {
+  if (!config.model_name.empty()) {
+    return config.model_name;
+  }
+  std::error_code error;
+  return std::filesystem::weakly_canonical(config.model, error).filename().string();
+}
+
+int64_t CountParameters(const ModelConfig& c) {
+  const int64_t attention = c.hidden_size * (2 * c.q_size() + 2 * c.kv_size());
+  const int64_t attention_biases =
+      c.attention_bias ? c.q_size() + 2 * c.kv_size() + c.hidden_size : 0;
+  const int64_t mlp = 3 * c.hidden_size * c.intermediate_size;
+  const int64_t mlp_biases = c.mlp_bias ? 2 * c.intermediate_size + c.hidden_size : 0;
+  const int64_t layer = attention + attention_biases + mlp + mlp_biases + 2 * c.hidden_size;
+  const int64_t tables = (c.tie_word_embeddings ? 1 : 2) * c.vocab_size * c.hidden_size;
+  return c.num_layers * layer + tables + c.hidden_size;
+}
+
+// What the authors' file says, with the API's defaults where it is silent.
+SamplingDefaults MakeSamplingDefaults(const Model& model) {
+  const GenerationConfig& from = model.generation;
+  SamplingDefaults defaults;
+  defaults.temperature = from.temperature.value_or(defaults.temperature);
+  defaults.top_k = from.top_k.value_or(defaults.top_k);
+  defaults.top_p = from.top_p.value_or(defaults.top_p);
+  defaults.min_p = from.min_p.value_or(defaults.min_p);
+  defaults.repetition_penalty = from.repetition_penalty.value_or(defaults.repetition_penalty);
+  if (from.do_sample == false) {
+    defaults.temperature = 0.0f;
+  }
+  defaults.eos_token_ids = model.eos_token_ids();
+  return defaults;
+}
+
+// "default/fr@3" of the engine -> "fr", which is what clients and so gateways call it.
+std::vector<std::string> ClientNames(const std::vector<std::string>& engine_names) {
+  std::vector<std::string> names;
+  for (absl::string_view name : engine_names) {
+    name = name.substr(0, name.rfind('@'));
+    names.emplace_back(name.substr(name.find('/') + 1));
+  }
+  std::sort(names.begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  return names;
+}
+
+uint64_t DrawRandomBits() {
+  thread_local absl::BitGen generator;
+  return absl::Uniform<uint64_t>(generator);
+}
+
+}  // namespace
+
+// In the order of construction; destroyed from the end, so that nobody outlives what he uses.
+struct App::Parts {
+  ServerConfig config;
+  std::string dtype;
+  int64_t max_context_tokens = 0;
+  Model model;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<LocalAdapterStore> store;
+  AdapterRegistry registry;
+  std::unique_ptr<AdapterPublisher> publisher;
+  std::unique_ptr<AdapterCache> cache;
+  std::unique_ptr<Engine> engine;
+  std::unique_ptr<TextGenerator> generator;
+  std::unique_ptr<ServerMetrics> metrics;
+  std::unique_ptr<GenerationService> generation_service;
+  std::unique_ptr<AdapterService> adapter_service;
+  std::unique_ptr<RpcServer> rpc;
+  std::atomic<bool> ready = false;
+  std::unique_ptr<HttpServer> http;
+
+  absl::Status LoadBase();
+  absl::Status OpenAdapters();
+  absl::Status StartEngine();
+  absl::Status StartListeners();
+  absl::Status WarmUp();
+
+  AdapterLimits MakeAdapterLimits() const;
+  v1::GetModelResponse DescribeModel() const;
+  RequestLimits MakeRequestLimits() const;
+  CallEnvironment MakeCallEnvironment();
+  ServerReading Read() const;
+};
+
+absl::Status App::Parts::LoadBase() {
+  if (config.threads > 0) {
+    at::set_num_threads(config.threads);
+  }
+  TENON_ASSIGN_OR_RETURN(model, LoadModel(config.model, MakeModelOptions(config)));
+  TENON_ASSIGN_OR_RETURN(tokenizer, Tokenizer::Load(config.model));
+  dtype = model.dtype == at::kBFloat16 ? "bf16" : "fp32";
+  max_context_tokens = ContextTokens(config, model.config);
+  LogLine(LogLevel::kInfo, "model_loaded")
+      .Add("model", absl::string_view(config.model))
+      .Add("type", absl::string_view(model.config.model_type))
+      .Add("dtype", absl::string_view(dtype))
+      .Add("digest", absl::string_view(model.base.digest))
+      .Add("parameters", CountParameters(model.config));
+  return absl::OkStatus();
+}
+
+AdapterLimits App::Parts::MakeAdapterLimits() const {
+  AdapterLimits limits;
+  limits.max_upload_bytes = config.max_upload_bytes;
+  limits.max_rank = config.max_adapter_rank;
+  limits.max_adapters_per_tenant = config.max_adapters;
+  return limits;
+}
+
+absl::Status App::Parts::OpenAdapters() {
+  TENON_ASSIGN_OR_RETURN(store, LocalAdapterStore::Create(config.store));
+  AdapterPublisher::Options options;
+  options.limits = MakeAdapterLimits();
+  options.base = model.base;
+  options.bf16 = model.dtype == at::kBFloat16;
+  publisher = std::make_unique<AdapterPublisher>(std::move(options), store.get(), &registry);
+  cache = std::make_unique<AdapterCache>(
+      config.adapter_host_bytes,
+      [this](const AdapterInfo& info) { return publisher->Compile(info); });
+  publisher->set_cache(cache.get());
+  TENON_RETURN_IF_ERROR(publisher->Restore());
+  LogLine(LogLevel::kInfo, "adapters_restored")
+      .Add("store", absl::string_view(config.store))
+      .Add("live", registry.num_live());
+  return absl::OkStatus();
+}
+
+absl::Status App::Parts::StartEngine() {
+  const int64_t block_bytes =
+      KvCache::BytesPerBlock(model.config, config.kv_block_size, model.dtype);
+  const int64_t blocks_per_context =
+      (max_context_tokens + config.kv_block_size - 1) / config.kv_block_size;
+  const int64_t kv_bytes =
+      config.kv_cache_bytes > 0
+          ? config.kv_cache_bytes
+          : ChooseKvCacheBytes(AvailableMemoryBytes(),
+                               config.max_sequences * blocks_per_context * block_bytes);
+  EngineOptions options;
+  options.kv_block_size = config.kv_block_size;
+  options.kv_num_blocks =
+      KvCache::NumBlocks(model.config, config.kv_block_size, model.dtype, kv_bytes);
+  if (options.kv_num_blocks == 0) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "a KV cache of ", kv_bytes, " bytes does not hold one block of ", block_bytes, " bytes"));
+  }
+  TENON_ASSIGN_OR_RETURN(std::unique_ptr<DecoderRunner> runner,
+                         DecoderRunner::Create(model.decoder, options.kv_num_blocks,
+                                               config.kv_block_size, max_context_tokens));
+  options.max_queued_sequences = config.max_queued;
+  options.scheduler.max_batch_tokens = config.max_batch_tokens;
+  options.scheduler.max_sequences = config.max_sequences;
+  options.scheduler.max_context_tokens = max_context_tokens;
+  options.scheduler.cache_salt = absl::StrCat(model.base.digest, " ", dtype);
+  options.scheduler.prefix_cache = runner->prefix_sharing_is_exact();
+  TENON_ASSIGN_OR_RETURN(
+      engine, Engine::Create(options, std::move(runner), cache.get(), [] { return absl::Now(); }));
+  LogLine(LogLevel::kInfo, "kv_cache")
+      .Add("blocks", options.kv_num_blocks)
+      .Add("bytes", options.kv_num_blocks * block_bytes)
+      .Add("context_tokens", max_context_tokens);
+  TextGenerator::Options text_options;
+  text_options.max_context_tokens = max_context_tokens;
+  generator =
+      std::make_unique<TextGenerator>(text_options, tokenizer.get(), &registry, engine.get());
+  return absl::OkStatus();
+}
+
+v1::GetModelResponse App::Parts::DescribeModel() const {
+  v1::GetModelResponse response;
+  response.set_name(ServedName(config));
+  response.set_model_type(model.config.model_type);
+  response.set_digest(model.base.digest);
+  response.set_dtype(dtype);
+  response.set_device(config.device);
+  response.set_num_parameters(CountParameters(model.config));
+  response.set_vocab_size(static_cast<int32_t>(model.config.vocab_size));
+  response.set_max_context_tokens(static_cast<int32_t>(max_context_tokens));
+  response.set_max_adapter_rank(static_cast<int32_t>(config.max_adapter_rank));
+  response.set_max_adapter_bytes(config.max_upload_bytes);
+  response.set_has_chat_template(tokenizer->has_chat_template());
+  response.set_server_version(kVersion);
+  return response;
+}
+
+RequestLimits App::Parts::MakeRequestLimits() const {
+  RequestLimits limits;
+  limits.vocab_size = static_cast<int32_t>(model.config.vocab_size);
+  limits.max_context_tokens = static_cast<int32_t>(max_context_tokens);
+  limits.defaults = MakeSamplingDefaults(model);
+  return limits;
+}
+
+CallEnvironment App::Parts::MakeCallEnvironment() {
+  CallEnvironment environment;
+  environment.metrics = metrics.get();
+  environment.clock = [] { return absl::Now(); };
+  environment.draw = DrawRandomBits;
+  environment.tenant = std::string(kDefaultTenant);
+  return environment;
+}
+
+absl::Status App::Parts::StartListeners() {
+  ServerFacts facts;
+  facts.version = kVersion;
+  facts.model = ServedName(config);
+  facts.dtype = dtype;
+  facts.device = config.device;
+  facts.max_adapters_per_step = config.max_sequences;
+  facts.kv_block_size = config.kv_block_size;
+  metrics = std::make_unique<ServerMetrics>(facts, [] { return absl::Now(); });
+
+  GenerationBackend generation;
+  generation.generator = generator.get();
+  generation.tokenizer = tokenizer.get();
+  generation.limits = MakeRequestLimits();
+  generation.model = DescribeModel();
+  generation_service =
+      std::make_unique<GenerationService>(std::move(generation), MakeCallEnvironment());
+  AdapterBackend adapters;
+  adapters.publisher = publisher.get();
+  adapters.registry = &registry;
+  adapters.cache = cache.get();
+  adapters.max_concurrent_uploads = config.max_concurrent_uploads;
+  adapter_service = std::make_unique<AdapterService>(adapters, MakeCallEnvironment());
+
+  RpcServerOptions rpc_options;
+  rpc_options.address = config.listen;
+  TENON_ASSIGN_OR_RETURN(
+      rpc, RpcServer::Start(rpc_options, {generation_service.get(), adapter_service.get()}));
+  HttpServer::Sources sources;
+  sources.metrics = [this] { return metrics->Render(Read()); };
+  sources.ready = [this] { return ready.load(); };
+  TENON_ASSIGN_OR_RETURN(http, HttpServer::Start(config.http_listen, std::move(sources)));
+  return absl::OkStatus();
+}
+
+ServerReading App::Parts::Read() const {
+  const EngineStats engine_stats = engine->stats();
+  const AdapterCacheStats cache_stats = cache->stats();
+  ServerReading reading;
+  reading.num_running = engine_stats.num_running;
+  reading.num_waiting = engine_stats.num_waiting;
+  reading.kv_blocks_used = engine_stats.kv_blocks_used;
+  reading.kv_blocks_cached = engine_stats.kv_blocks_cached;
+  reading.kv_blocks_total = engine_stats.kv_blocks_total;
+  reading.total_steps = engine_stats.num_steps;
+  reading.total_preemptions = engine_stats.num_preemptions;
+  reading.total_prompt_tokens = engine_stats.prompt_tokens;
+  reading.total_cached_prompt_tokens = engine_stats.cached_prompt_tokens;
+  reading.total_generated_tokens = engine_stats.generated_tokens;
+  reading.num_live_adapters = registry.num_live();
+  reading.num_resident_adapters = cache_stats.num_resident;
+  reading.resident_adapter_bytes = cache_stats.resident_bytes;
+  reading.adapter_budget_bytes = cache_stats.budget_bytes;
+  reading.total_adapter_hits = cache_stats.hits;
+  reading.total_adapter_loads = cache_stats.loads;
+  reading.total_failed_adapter_loads = cache_stats.failed_loads;
+  reading.total_adapter_evictions = cache_stats.evictions;
+  reading.running_adapters = ClientNames(engine_stats.running_adapters);
+  reading.waiting_adapters = ClientNames(engine_stats.waiting_adapters);
+  return reading;
+}
+
+// One token through the whole engine: readiness means that a request would be answered.
+absl::Status App::Parts::WarmUp() {
+  auto stream = std::make_shared<TokenStream>(/*capacity=*/4);
+  absl::Notification finished;
+  absl::Status status;
+  stream->set_on_readable([&, raw = stream.get()] {
+    while (std::optional<GenerationEvent> event = raw->Pop()) {
+      if (const auto* finish = std::get_if<FinishEvent>(&*event)) {
+        status = finish->status;
+        finished.Notify();
+      }
+    }
+  });
+  GenerationRequest request;
+  request.request_id = "warm-up";
+  request.tenant = std::string(kDefaultTenant);
+  request.prompt = {0};
+  request.selection = std::make_shared<const AdapterSelection>();
+  request.sampling.temperature = 0;
+  request.sampling.max_tokens = 1;
+  request.stream = stream;
+  TENON_RETURN_IF_ERROR(engine->Submit(std::move(request)));
+  finished.WaitForNotification();
+  return status;
+}
+
+absl::StatusOr<std::unique_ptr<App>> App::Start(const ServerConfig& config) {
+  TENON_RETURN_IF_ERROR(SetLogLevel(config.log_level));
+  auto parts = std::make_unique<Parts>();
+  parts->config = config;
+  TENON_RETURN_IF_ERROR(parts->LoadBase());
+  TENON_RETURN_IF_ERROR(parts->OpenAdapters());
+  TENON_RETURN_IF_ERROR(parts->StartEngine());
+  TENON_RETURN_IF_ERROR(parts->StartListeners());
+  TENON_RETURN_IF_ERROR(parts->WarmUp());
+  parts->rpc->SetServing(true);
+  parts->ready = true;
+  return std::unique_ptr<App>(new App(std::move(parts)));
+}
+
+App::App(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+App::~App() = default;
+
+void App::Drain(absl::Time deadline) {
+  parts_->ready = false;
+  parts_->rpc->SetServing(false);
+  parts_->engine->Drain(deadline);
+  parts_->engine->Stop();
+  parts_->rpc->Shutdown(std::min(absl::Now() + kFlushTime, deadline + kFlushTime));
+}
+
+const std::string& App::rpc_address() const { return parts_->rpc->address(); }
+
+std::string App::http_address() const {
+  const std::string& address = parts_->config.http_listen;
+  return absl::StrCat(address.substr(0, address.rfind(':')), ":", parts_->http->port());
+}
+
+}  // namespace tenon

@@ -1,0 +1,120 @@
+#include "server/rpc/adapter_catalogue.h"
+
+#include <algorithm>
+#include <string>
+#include <tuple>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "adapters/base/errors.h"
+#include "adapters/base/status_macros.h"
+
+namespace tenon {
+namespace {
+
+constexpr int32_t kDefaultPageSize = 100;
+constexpr int32_t kMaxPageSize = 1000;
+
+// A page token is the last entry of its page, so that a page stays right whatever is published or
+// deleted between two calls.
+std::string EncodePageToken(const AdapterId& last) {
+  return absl::WebSafeBase64Escape(absl::StrCat(last.name, "@", last.version));
+}
+
+absl::StatusOr<AdapterRef> DecodePageToken(const std::string& token) {
+  std::string text;
+  if (absl::WebSafeBase64Unescape(token, &text)) {
+    absl::StatusOr<AdapterRef> ref = ParseAdapterRef("page_token", text);
+    if (ref.ok() && ref->version > 0) {
+      return ref;
+    }
+  }
+  return InvalidFieldError("page_token", "is not a next_page_token of this server");
+}
+
+bool IsAfter(const AdapterId& id, const AdapterRef& ref) {
+  return std::tie(id.name, id.version) > std::tie(ref.name, ref.version);
+}
+
+}  // namespace
+
+absl::Status AdapterCatalogue::List(absl::string_view tenant,
+                                    const v1::ListAdaptersRequest& request,
+                                    v1::ListAdaptersResponse& response) const {
+  if (request.page_size() < 0 || request.page_size() > kMaxPageSize) {
+    return InvalidFieldError(
+        "page_size", absl::StrCat(request.page_size(), " is not in [0, ", kMaxPageSize, "]"));
+  }
+  AdapterRef after;
+  if (!request.page_token().empty()) {
+    TENON_ASSIGN_OR_RETURN(after, DecodePageToken(request.page_token()));
+  }
+  const int32_t page_size = request.page_size() == 0 ? kDefaultPageSize : request.page_size();
+  for (const AdapterStatus& status : registry_->List(tenant)) {
+    if (!IsAfter(status.adapter.id(), after)) {
+      continue;
+    }
+    if (response.adapters_size() == page_size) {
+      const v1::Adapter& last = response.adapters(page_size - 1);
+      response.set_next_page_token(EncodePageToken({"", last.name(), last.version()}));
+      break;
+    }
+    *response.add_adapters() = ToProto(status);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AdapterCatalogue::Get(absl::string_view tenant, const v1::GetAdapterRequest& request,
+                                   v1::GetAdapterResponse& response) const {
+  TENON_ASSIGN_OR_RETURN(const AdapterRef ref, ParseAdapterRef("adapter", request.adapter()));
+  for (const AdapterStatus& status : registry_->List(tenant)) {
+    const AdapterId& id = status.adapter.id();
+    if (id.name == ref.name && (ref.version == 0 ? status.latest : id.version == ref.version)) {
+      *response.mutable_adapter() = ToProto(status);
+      return absl::OkStatus();
+    }
+  }
+  return ResourceNotFoundError("ADAPTER_NOT_FOUND", ref.ToString(),
+                               absl::StrCat("no adapter ", ref.ToString()));
+}
+
+std::vector<int64_t> AdapterCatalogue::LiveVersions(absl::string_view tenant,
+                                                    const AdapterRef& ref) const {
+  std::vector<int64_t> versions;
+  for (const AdapterStatus& status : registry_->List(tenant)) {
+    const AdapterId& id = status.adapter.id();
+    if (status.state == AdapterState::kLive && id.name == ref.name &&
+        (ref.version == 0 || ref.version == id.version)) {
+      versions.push_back(id.version);
+    }
+  }
+  return versions;
+}
+
+v1::Adapter AdapterCatalogue::ToProto(const AdapterStatus& status) const {
+  const AdapterInfo& info = *status.adapter;
+  v1::Adapter proto;
+  proto.set_name(info.id.name);
+  proto.set_version(info.id.version);
+  proto.set_digest(info.digest);
+  proto.set_state(status.state == AdapterState::kLive ? v1::ADAPTER_STATE_LIVE
+                                                      : v1::ADAPTER_STATE_DRAINING);
+  proto.set_latest(status.latest);
+  proto.set_method(info.method);
+  proto.set_num_parameters(info.num_parameters);
+  proto.set_max_rank(info.max_rank);
+  proto.set_num_sites(info.num_sites);
+  proto.set_stored_bytes(info.stored_bytes);
+  proto.set_resident_bytes(info.resident_bytes);
+  proto.set_resident(cache_->state(info.digest) == Residency::kResident);
+  const int64_t micros = absl::ToUnixMicros(info.created);
+  proto.mutable_create_time()->set_seconds(micros / 1'000'000);
+  proto.mutable_create_time()->set_nanos(static_cast<int32_t>(micros % 1'000'000 * 1000));
+  for (const std::string& warning : info.warnings) {
+    proto.add_warnings(warning);
+  }
+  return proto;
+}
+
+}  // namespace tenon

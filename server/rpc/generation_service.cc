@@ -1,0 +1,188 @@
+#include "server/rpc/generation_service.h"
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "adapters/base/errors.h"
+#include "adapters/base/status_macros.h"
+#include "server/rpc/generation_call.h"
+
+namespace tenon {
+namespace {
+
+// Generate: one outstanding write, the rest waits in the outbox.
+class StreamingCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
+                            public GenerationCall {
+ public:
+  StreamingCall(const GenerationBackend* backend, const CallEnvironment* environment,
+                SerialExecutor* writer)
+      : GenerationCall(backend, environment, writer, "Generate") {}
+
+  void OnWriteDone(bool ok) override {
+    Post([this, ok] {
+      write_in_flight_ = false;
+      if (!ok) {
+        generation()->Cancel(FinishReason::kCancelled);
+      }
+      Pump();
+    });
+  }
+  void OnCancel() override { Cancel(); }
+  void OnDone() override { Release(); }
+
+ private:
+  void Pump() override {
+    if (write_in_flight_ || finished_) {
+      return;
+    }
+    while (std::optional<TextChunk> chunk = generation()->Next()) {
+      Count(*chunk);
+      if (!responses().Write(*chunk, response_)) {
+        continue;
+      }
+      write_in_flight_ = true;
+      if (generation()->finished()) {
+        finished_ = true;
+        StartWriteAndFinish(&response_, grpc::WriteOptions(), End());
+      } else {
+        StartWrite(&response_);
+      }
+      return;
+    }
+    if (generation()->finished()) {
+      finished_ = true;
+      Finish(End());
+    }
+  }
+  void Fail(const grpc::Status& status) override { Finish(status); }
+
+  v1::GenerateResponse response_;  // belongs to gRPC while a write is in flight
+  bool write_in_flight_ = false;
+  bool finished_ = false;
+};
+
+// GenerateOnce: gathers everything, answers at the end.
+class UnaryCall final : public grpc::ServerUnaryReactor, public GenerationCall {
+ public:
+  UnaryCall(const GenerationBackend* backend, const CallEnvironment* environment,
+            SerialExecutor* writer, v1::GenerateOnceResponse* response)
+      : GenerationCall(backend, environment, writer, "GenerateOnce"), response_(response) {}
+
+  void OnCancel() override { Cancel(); }
+  void OnDone() override { Release(); }
+
+ private:
+  void Pump() override {
+    if (finished_) {
+      return;
+    }
+    while (response_->samples_size() < generation()->request().num_samples) {
+      response_->add_samples();
+    }
+    while (std::optional<TextChunk> chunk = generation()->Next()) {
+      Count(*chunk);
+      responses().Append(*chunk, *response_);
+    }
+    if (generation()->finished()) {
+      finished_ = true;
+      Finish(End());
+    }
+  }
+  void Fail(const grpc::Status& status) override { Finish(status); }
+
+  v1::GenerateOnceResponse* const response_;
+  bool finished_ = false;
+};
+
+absl::Status TokenizeInto(const GenerationBackend& backend, const v1::TokenizeRequest& request,
+                          v1::TokenizeResponse& response) {
+  std::string text;
+  bool add_special_tokens = false;
+  switch (request.input_case()) {
+    case v1::TokenizeRequest::kText:
+      TENON_RETURN_IF_ERROR(ValidateText("text", request.text(), backend.limits));
+      text = request.text();
+      add_special_tokens = !request.has_add_special_tokens() || request.add_special_tokens();
+      break;
+    case v1::TokenizeRequest::kChat: {
+      TENON_ASSIGN_OR_RETURN(const ChatPrompt chat, ToChatPrompt(request.chat(), backend.limits));
+      TENON_ASSIGN_OR_RETURN(text,
+                             backend.tokenizer->RenderChat(chat.turns, chat.add_generation_prompt));
+      break;
+    }
+    case v1::TokenizeRequest::INPUT_NOT_SET:
+      return InvalidFieldError("input", "one of text and chat must be set");
+  }
+  TENON_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
+                         backend.tokenizer->Encode(text, add_special_tokens));
+  for (const int32_t id : ids) {
+    response.add_ids(id);
+    response.add_tokens(backend.tokenizer->TokenText(id));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DetokenizeInto(const GenerationBackend& backend, const v1::DetokenizeRequest& request,
+                            v1::DetokenizeResponse& response) {
+  TENON_RETURN_IF_ERROR(
+      ValidateTokenIds("ids", request.ids(), backend.limits.max_text_bytes, backend.limits));
+  const bool skip = !request.has_skip_special_tokens() || request.skip_special_tokens();
+  const std::vector<int32_t> ids(request.ids().begin(), request.ids().end());
+  TENON_ASSIGN_OR_RETURN(*response.mutable_text(), backend.tokenizer->Decode(ids, skip));
+  return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context,
+                                 const CallEnvironment& environment, absl::string_view method,
+                                 const absl::Status& status) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(CallRecord(&environment, method).End(status));
+  return reactor;
+}
+
+}  // namespace
+
+GenerationService::GenerationService(GenerationBackend backend, CallEnvironment environment)
+    : backend_(std::move(backend)), environment_(std::move(environment)) {}
+
+GenerationService::~GenerationService() = default;
+
+grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationService::Generate(
+    grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
+  auto call = std::make_shared<StreamingCall>(&backend_, &environment_, &writer_);
+  StreamingCall* const reactor = call.get();
+  reactor->Begin(*context, *request);
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* GenerationService::GenerateOnce(grpc::CallbackServerContext* context,
+                                                          const v1::GenerateRequest* request,
+                                                          v1::GenerateOnceResponse* response) {
+  auto call = std::make_shared<UnaryCall>(&backend_, &environment_, &writer_, response);
+  UnaryCall* const reactor = call.get();
+  reactor->Begin(*context, *request);
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContext* context,
+                                                      const v1::TokenizeRequest* request,
+                                                      v1::TokenizeResponse* response) {
+  return Answer(context, environment_, "Tokenize", TokenizeInto(backend_, *request, *response));
+}
+
+grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerContext* context,
+                                                        const v1::DetokenizeRequest* request,
+                                                        v1::DetokenizeResponse* response) {
+  return Answer(context, environment_, "Detokenize", DetokenizeInto(backend_, *request, *response));
+}
+
+grpc::ServerUnaryReactor* GenerationService::GetModel(grpc::CallbackServerContext* context,
+                                                      const v1::GetModelRequest*,
+                                                      v1::GetModelResponse* response) {
+  *response = backend_.model;
+  return Answer(context, environment_, "GetModel", absl::OkStatus());
+}
+
+}  // namespace tenon

@@ -1,0 +1,55 @@
+// RpcServer: the gRPC listener with its limits, health and reflection.
+#ifndef TENON_SERVER_RPC_SERVER_H_
+#define TENON_SERVER_RPC_SERVER_H_
+
+#include <grpcpp/server.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace tenon {
+
+struct RpcServerOptions {
+  std::string address;  ///< "host:port", port 0 for a free one, or "unix:/path"
+  int max_message_bytes = 4 << 20;
+  int max_metadata_bytes = 16 << 10;
+  int max_concurrent_streams = 1024;  ///< per connection
+  absl::Duration keepalive = absl::Seconds(30);
+  absl::Duration keepalive_timeout = absl::Seconds(10);
+  /// Pings of a client that come faster cost it its connection.
+  absl::Duration min_ping_interval = absl::Seconds(10);
+};
+
+/// Serves until destroyed. Health (grpc.health.v1) says NOT_SERVING for "" and for every service
+/// until SetServing(true). Thread-safe.
+class RpcServer {
+ public:
+  /// `services` are borrowed and outlive the server. UNAVAILABLE when the address cannot be bound.
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(
+      const RpcServerOptions& options, const std::vector<grpc::Service*>& services);
+  ~RpcServer();
+  RpcServer(const RpcServer&) = delete;
+  RpcServer& operator=(const RpcServer&) = delete;
+
+  void SetServing(bool serving);
+
+  /// Accepts no new calls, and cancels what still runs at `deadline`. Waits for both.
+  void Shutdown(absl::Time deadline);
+
+  /// The address with the port that was bound.
+  const std::string& address() const { return address_; }
+
+ private:
+  RpcServer(std::unique_ptr<grpc::Server> server, std::string address);
+
+  std::unique_ptr<grpc::Server> server_;
+  const std::string address_;
+};
+
+}  // namespace tenon
+
+#endif  // TENON_SERVER_RPC_SERVER_H_

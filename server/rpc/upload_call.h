@@ -1,0 +1,66 @@
+// UploadCall: one UploadAdapter, message by message.
+#ifndef TENON_SERVER_RPC_UPLOAD_CALL_H_
+#define TENON_SERVER_RPC_UPLOAD_CALL_H_
+
+#include <grpcpp/alarm.h>
+#include <grpcpp/server_context.h>
+
+#include <atomic>
+#include <functional>
+#include <memory>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "server/rpc/adapter_service.h"
+#include "server/rpc/call_record.h"
+#include "server/rpc/serial_executor.h"
+#include "server/rpc/upload_order.h"
+
+namespace tenon {
+
+/// Reads a message, has the worker take it, reads the next. What an upload has staged is dropped on
+/// the worker, however it ends.
+///
+/// Threads: OnReadDone, OnCancel, OnDone on gRPC's; all else on the worker.
+class UploadCall final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>,
+                         public std::enable_shared_from_this<UploadCall> {
+ public:
+  /// `num_uploads` counts the calls in flight, this one included, and is lowered at its end.
+  UploadCall(const AdapterBackend* backend, const CallEnvironment* environment,
+             SerialExecutor* worker, std::atomic<int64_t>* num_uploads,
+             v1::UploadAdapterResponse* response);
+  ~UploadCall() override;
+
+  /// Begins to read, or refuses when `num_uploads` is over the limit.
+  void Begin();
+
+  void OnReadDone(bool ok) override;
+  void OnCancel() override { cancelled_ = true; }
+  void OnDone() override;
+
+ private:
+  void Post(absl::AnyInvocable<void()> task);
+  void ReadNext();
+  void TakeMessage(bool ok);
+  absl::Status Store(const v1::UploadAdapterRequest& message);
+  absl::Status Publish(const v1::UploadDigest& digest);
+  void End(const absl::Status& status);
+
+  const AdapterBackend* const backend_;
+  SerialExecutor* const worker_;
+  std::atomic<int64_t>* const num_uploads_;
+  v1::UploadAdapterResponse* const response_;
+  CallRecord record_;
+  std::shared_ptr<UploadCall> self_;
+  std::atomic<bool> cancelled_ = false;
+
+  v1::UploadAdapterRequest message_;  // gRPC's while a read is in flight, else the worker's
+  UploadOrder order_;
+  std::unique_ptr<StagedUpload> staged_;
+  std::unique_ptr<grpc::Alarm> idle_alarm_;
+  bool ended_ = false;
+};
+
+}  // namespace tenon
+
+#endif  // TENON_SERVER_RPC_UPLOAD_CALL_H_

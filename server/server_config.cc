@@ -1,0 +1,259 @@
+#include "server/server_config.h"
+
+#include <algorithm>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/reflection.h"
+#include "absl/flags/usage.h"
+#include "absl/flags/usage_config.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "adapters/base/status_macros.h"
+#include "server/version.h"
+
+ABSL_FLAG(std::string, model, "", "Folder of the base model, as Hugging Face lays it out.");
+ABSL_FLAG(std::string, model_name, "", "Name it is served under; default: the folder's name.");
+ABSL_FLAG(std::string, dtype, "auto", "auto (the checkpoint's), fp32 or bf16.");
+ABSL_FLAG(std::string, device, "cpu", "cpu.");
+ABSL_FLAG(int32_t, threads, 0, "Threads of a step; 0: one per CPU.");
+ABSL_FLAG(std::string, listen, "127.0.0.1:50051", "gRPC: host:port or unix:/path.");
+ABSL_FLAG(std::string, http_listen, "127.0.0.1:8080", "HTTP: /metrics, /healthz, /readyz.");
+ABSL_FLAG(std::string, store, "tenon-store", "Folder of uploaded adapters; made when missing.");
+ABSL_FLAG(int64_t, kv_cache_bytes, 0, "Memory of the KV cache; 0: part of what is free.");
+ABSL_FLAG(int64_t, kv_block_size, 16, "Tokens of a KV block.");
+ABSL_FLAG(int64_t, max_batch_tokens, 512, "Tokens of a step at most.");
+ABSL_FLAG(int64_t, max_sequences, 64, "Sequences of a step at most.");
+ABSL_FLAG(int64_t, max_queued, 1024, "Sequences that wait at most; more are refused.");
+ABSL_FLAG(int64_t, max_context_tokens, 0, "Prompt and answer together; 0: the model's own.");
+ABSL_FLAG(int64_t, adapter_host_bytes, int64_t{1} << 30, "Memory of resident adapters.");
+ABSL_FLAG(int64_t, max_upload_bytes, int64_t{1} << 30, "All files of one upload.");
+ABSL_FLAG(int64_t, max_adapter_rank, 256, "Largest rank of an uploaded adapter.");
+ABSL_FLAG(int64_t, max_adapters, 10'000, "Live adapter versions.");
+ABSL_FLAG(int64_t, max_concurrent_uploads, 8, "Uploads at the same time.");
+ABSL_FLAG(std::string, log_level, "info", "debug, info, warning or error.");
+ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
+          "How long a stopping server lets requests finish.");
+ABSL_FLAG(bool, print_config, false, "Print the configuration that holds and exit.");
+
+namespace tenon {
+namespace {
+
+// The order in which --print_config prints.
+constexpr absl::string_view kFlagNames[] = {"model",
+                                            "model_name",
+                                            "dtype",
+                                            "device",
+                                            "threads",
+                                            "listen",
+                                            "http_listen",
+                                            "store",
+                                            "kv_cache_bytes",
+                                            "kv_block_size",
+                                            "max_batch_tokens",
+                                            "max_sequences",
+                                            "max_queued",
+                                            "max_context_tokens",
+                                            "adapter_host_bytes",
+                                            "max_upload_bytes",
+                                            "max_adapter_rank",
+                                            "max_adapters",
+                                            "max_concurrent_uploads",
+                                            "log_level",
+                                            "drain_timeout"};
+
+std::string VariableOf(absl::string_view flag) {
+  return absl::StrCat("TENON_", absl::AsciiStrToUpper(flag));
+}
+
+absl::Status ReadEnvironment(const Environment& environment) {
+  for (const absl::string_view name : kFlagNames) {
+    const std::string variable = VariableOf(name);
+    const char* value = environment(variable.c_str());
+    std::string error;
+    if (value != nullptr && !absl::FindCommandLineFlag(name)->ParseFrom(value, &error)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(variable, "='", value, "' is not a value of --", name, ": ", error));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// absl's flags have underscores; people write dashes.
+std::vector<std::string> WithUnderscores(int argc, char** argv) {
+  std::vector<std::string> args(argv, argv + argc);
+  for (size_t i = 1; i < args.size(); ++i) {
+    if (args[i] == "--") {
+      break;
+    }
+    if (absl::StartsWith(args[i], "--")) {
+      const auto end = std::find(args[i].begin(), args[i].end(), '=');
+      std::replace(args[i].begin() + 2, end, '-', '_');
+    }
+  }
+  return args;
+}
+
+absl::Status ParseCommandLine(int argc, char** argv) {
+  std::vector<std::string> args = WithUnderscores(argc, argv);
+  std::vector<char*> pointers;
+  for (std::string& arg : args) {
+    pointers.push_back(arg.data());
+  }
+  pointers.push_back(nullptr);
+  const std::vector<char*> rest =
+      absl::ParseCommandLine(static_cast<int>(args.size()), pointers.data());
+  if (rest.size() > 1) {
+    return absl::InvalidArgumentError(absl::StrCat("unexpected argument '", rest[1], "'"));
+  }
+  return absl::OkStatus();
+}
+
+void DescribeProgram() {
+  absl::SetProgramUsageMessage(
+      "Serves one base model and many LoRA adapters over gRPC.\n\n"
+      "  tenon-server --model=/models/smollm2 --store=/var/lib/tenon\n\n"
+      "Flags may be written with dashes or underscores. Each has an environment variable\n"
+      "(--kv-cache-bytes: TENON_KV_CACHE_BYTES), which the flag overrides.");
+  absl::FlagsUsageConfig usage;
+  const auto is_ours = [](absl::string_view file) {
+    return absl::EndsWith(file, "server/server_config.cc");
+  };
+  usage.contains_helpshort_flags = is_ours;
+  usage.contains_help_flags = is_ours;
+  usage.contains_helppackage_flags = is_ours;
+  usage.version_string = [] { return absl::StrCat("tenon-server ", kVersion, "\n"); };
+  absl::SetFlagsUsageConfig(usage);
+}
+
+ServerConfig CollectFlags() {
+  ServerConfig config;
+  config.model = absl::GetFlag(FLAGS_model);
+  config.model_name = absl::GetFlag(FLAGS_model_name);
+  config.dtype = absl::GetFlag(FLAGS_dtype);
+  config.device = absl::GetFlag(FLAGS_device);
+  config.threads = absl::GetFlag(FLAGS_threads);
+  config.listen = absl::GetFlag(FLAGS_listen);
+  config.http_listen = absl::GetFlag(FLAGS_http_listen);
+  config.store = absl::GetFlag(FLAGS_store);
+  config.kv_cache_bytes = absl::GetFlag(FLAGS_kv_cache_bytes);
+  config.kv_block_size = absl::GetFlag(FLAGS_kv_block_size);
+  config.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
+  config.max_sequences = absl::GetFlag(FLAGS_max_sequences);
+  config.max_queued = absl::GetFlag(FLAGS_max_queued);
+  config.max_context_tokens = absl::GetFlag(FLAGS_max_context_tokens);
+  config.adapter_host_bytes = absl::GetFlag(FLAGS_adapter_host_bytes);
+  config.max_upload_bytes = absl::GetFlag(FLAGS_max_upload_bytes);
+  config.max_adapter_rank = absl::GetFlag(FLAGS_max_adapter_rank);
+  config.max_adapters = absl::GetFlag(FLAGS_max_adapters);
+  config.max_concurrent_uploads = absl::GetFlag(FLAGS_max_concurrent_uploads);
+  config.log_level = absl::GetFlag(FLAGS_log_level);
+  config.drain_timeout = absl::GetFlag(FLAGS_drain_timeout);
+  config.print_config = absl::GetFlag(FLAGS_print_config);
+  return config;
+}
+
+absl::Status CheckRange(absl::string_view flag, int64_t value, int64_t low, int64_t high) {
+  if (value >= low && value <= high) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", flag, "=", value, " is not in [", low, ", ", high, "]"));
+}
+
+absl::Status CheckChoice(absl::string_view flag, const std::string& value,
+                         const std::vector<absl::string_view>& choices) {
+  if (std::find(choices.begin(), choices.end(), value) != choices.end()) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", flag, "=", value, " is none of ", absl::StrJoin(choices, ", ")));
+}
+
+absl::Status CheckAddress(absl::string_view flag, absl::string_view value, bool unix_allowed) {
+  if (unix_allowed && absl::StartsWith(value, "unix:") && value.size() > 5) {
+    return absl::OkStatus();
+  }
+  const size_t colon = value.rfind(':');
+  int port = -1;
+  if (colon != absl::string_view::npos && colon > 0 &&
+      absl::SimpleAtoi(value.substr(colon + 1), &port) && port >= 0 && port <= 65535) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", value, " is not host:port",
+                                                 unix_allowed ? " or unix:/path" : ""));
+}
+
+constexpr int64_t kMaxBytes = int64_t{1} << 44;
+
+absl::Status CheckSizes(const ServerConfig& config) {
+  TENON_RETURN_IF_ERROR(CheckRange("kv_cache_bytes", config.kv_cache_bytes, 0, kMaxBytes));
+  TENON_RETURN_IF_ERROR(CheckRange("kv_block_size", config.kv_block_size, 1, 256));
+  TENON_RETURN_IF_ERROR(CheckRange("max_batch_tokens", config.max_batch_tokens, 1, 1 << 20));
+  TENON_RETURN_IF_ERROR(CheckRange("max_sequences", config.max_sequences, 1, 4096));
+  TENON_RETURN_IF_ERROR(CheckRange("max_queued", config.max_queued, 1, 1 << 20));
+  TENON_RETURN_IF_ERROR(CheckRange("max_context_tokens", config.max_context_tokens, 0, 1 << 24));
+  if (config.max_batch_tokens < config.max_sequences) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--max_batch_tokens=", config.max_batch_tokens, " is less than --max_sequences=",
+        config.max_sequences, ": a step could not give each sequence its token"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckAdapters(const ServerConfig& config) {
+  TENON_RETURN_IF_ERROR(CheckRange("adapter_host_bytes", config.adapter_host_bytes, 1, kMaxBytes));
+  TENON_RETURN_IF_ERROR(CheckRange("max_upload_bytes", config.max_upload_bytes, 1, kMaxBytes));
+  TENON_RETURN_IF_ERROR(CheckRange("max_adapter_rank", config.max_adapter_rank, 1, 4096));
+  TENON_RETURN_IF_ERROR(CheckRange("max_adapters", config.max_adapters, 1, 1'000'000));
+  return CheckRange("max_concurrent_uploads", config.max_concurrent_uploads, 1, 1024);
+}
+
+}  // namespace
+
+absl::Status ValidateServerConfig(const ServerConfig& config) {
+  if (config.model.empty()) {
+    return absl::InvalidArgumentError("--model (or TENON_MODEL) must name a model folder");
+  }
+  if (config.store.empty()) {
+    return absl::InvalidArgumentError("--store (or TENON_STORE) must name a folder");
+  }
+  TENON_RETURN_IF_ERROR(CheckChoice("dtype", config.dtype, {"auto", "fp32", "bf16"}));
+  TENON_RETURN_IF_ERROR(CheckChoice("device", config.device, {"cpu"}));
+  TENON_RETURN_IF_ERROR(
+      CheckChoice("log_level", config.log_level, {"debug", "info", "warning", "error"}));
+  TENON_RETURN_IF_ERROR(CheckRange("threads", config.threads, 0, 1024));
+  TENON_RETURN_IF_ERROR(CheckAddress("listen", config.listen, /*unix_allowed=*/true));
+  TENON_RETURN_IF_ERROR(CheckAddress("http_listen", config.http_listen, /*unix_allowed=*/false));
+  TENON_RETURN_IF_ERROR(CheckSizes(config));
+  TENON_RETURN_IF_ERROR(CheckAdapters(config));
+  if (config.drain_timeout < absl::ZeroDuration() || config.drain_timeout > absl::Hours(24)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--drain_timeout=", absl::FormatDuration(config.drain_timeout), " is not in [0, 24h]"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ServerConfig> ReadServerConfig(int argc, char** argv,
+                                              const Environment& environment) {
+  DescribeProgram();
+  TENON_RETURN_IF_ERROR(ReadEnvironment(environment));
+  TENON_RETURN_IF_ERROR(ParseCommandLine(argc, argv));
+  ServerConfig config = CollectFlags();
+  TENON_RETURN_IF_ERROR(ValidateServerConfig(config));
+  return config;
+}
+
+std::string PrintServerConfig() {
+  std::string text;
+  for (const absl::string_view name : kFlagNames) {
+    absl::StrAppend(&text, "--", name, "=", absl::FindCommandLineFlag(name)->CurrentValue(), "\n");
+  }
+  return text;
+}
+
+}  // namespace tenon

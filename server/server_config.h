@@ -1,0 +1,60 @@
+// ServerConfig: what the operator says, from flags and environment.
+#ifndef TENON_SERVER_SERVER_CONFIG_H_
+#define TENON_SERVER_SERVER_CONFIG_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace tenon {
+
+/// Checked: every value is within its range. Zero where "chosen at start" is written.
+struct ServerConfig {
+  std::string model;       ///< Hugging Face folder
+  std::string model_name;  ///< name under which it is served; the folder's own when not given
+  std::string dtype;       ///< "auto", "fp32" or "bf16"
+  std::string device;      ///< "cpu"
+  int32_t threads = 0;     ///< of LibTorch; 0: one per CPU
+  std::string listen;      ///< gRPC
+  std::string http_listen;
+  std::string store;               ///< folder of uploaded adapters
+  int64_t kv_cache_bytes = 0;      ///< 0: a part of the memory that is free at start
+  int64_t kv_block_size = 16;      ///< tokens
+  int64_t max_batch_tokens = 512;  ///< per step
+  int64_t max_sequences = 64;      ///< per step
+  int64_t max_queued = 1024;       ///< sequences
+  int64_t max_context_tokens = 0;  ///< 0: the model's own
+  int64_t adapter_host_bytes = 0;  ///< of compiled adapters
+  int64_t max_upload_bytes = 0;
+  int64_t max_adapter_rank = 0;
+  int64_t max_adapters = 0;  ///< live versions of a tenant
+  int64_t max_concurrent_uploads = 0;
+  std::string log_level;
+  absl::Duration drain_timeout;
+  bool print_config = false;
+};
+
+/// Reads the environment variable of a name, or gives null.
+using Environment = std::function<const char*(const char* name)>;
+
+/// Flags win over TENON_* variables (--kv-cache-bytes: TENON_KV_CACHE_BYTES), which win over the
+/// defaults. --help and --version print and exit. INVALID_ARGUMENT, naming flag or variable, for a
+/// value that is not one; also for arguments that are no flags.
+///
+/// Once per process: the flags are the process's.
+absl::StatusOr<ServerConfig> ReadServerConfig(int argc, char** argv,
+                                              const Environment& environment);
+
+/// What each flag must hold, as ReadServerConfig checks it.
+absl::Status ValidateServerConfig(const ServerConfig& config);
+
+/// One "flag=value" a line, as a flag file takes them.
+std::string PrintServerConfig();
+
+}  // namespace tenon
+
+#endif  // TENON_SERVER_SERVER_CONFIG_H_

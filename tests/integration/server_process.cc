@@ -1,0 +1,127 @@
+#include "tests/integration/server_process.h"
+
+#include <fcntl.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <gtest/gtest.h>
+#include <httplib.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+
+namespace tenon {
+namespace {
+
+// Everything after fork is async-signal-safe.
+[[noreturn]] void Exec(const std::vector<char*>& args, int out) {
+  dup2(out, STDOUT_FILENO);
+  execv(args[0], args.data());
+  _exit(127);
+}
+
+std::string ReadLine(int fd) {
+  std::string line;
+  char c = 0;
+  while (read(fd, &c, 1) == 1 && c != '\n') {
+    line.push_back(c);
+  }
+  return line;
+}
+
+}  // namespace
+
+ScratchFolder::ScratchFolder() {
+  std::string pattern = absl::StrCat(testing::TempDir(), "/tenon-XXXXXX");
+  path_ = mkdtemp(pattern.data());
+}
+
+ScratchFolder::~ScratchFolder() { std::filesystem::remove_all(path_); }
+
+ServerProcess::ServerProcess(const std::string& folder, std::vector<std::string> flags)
+    : socket_(absl::StrCat("unix:", folder, "/rpc.sock")) {
+  std::vector<std::string> args = {TENON_SERVER_BINARY,
+                                   absl::StrCat("--model=", TinyModelPath("model")),
+                                   absl::StrCat("--store=", folder, "/store"),
+                                   absl::StrCat("--listen=", socket_),
+                                   "--http-listen=127.0.0.1:0",
+                                   "--threads=1"};
+  args.insert(args.end(), flags.begin(), flags.end());
+  std::vector<char*> pointers;
+  for (std::string& arg : args) {
+    pointers.push_back(arg.data());
+  }
+  pointers.push_back(nullptr);
+  int out[2];
+  EXPECT_EQ(pipe2(out, O_CLOEXEC), 0);
+  pid_ = fork();
+  if (pid_ == 0) {
+    Exec(pointers, out[1]);
+  }
+  close(out[1]);
+  ready_line_ = ReadLine(out[0]);
+  close(out[0]);
+  EXPECT_NE(ready_line_.find("ready"), std::string::npos) << ready_line_;
+}
+
+ServerProcess::~ServerProcess() {
+  if (pid_ > 0) {
+    Signal(SIGKILL);
+    Wait();
+  }
+}
+
+std::shared_ptr<grpc::Channel> ServerProcess::NewChannel() const {
+  grpc::ChannelArguments args;
+  args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  return grpc::CreateCustomChannel(socket_, grpc::InsecureChannelCredentials(), args);
+}
+
+void ServerProcess::Signal(int signal) const { kill(pid_, signal); }
+
+int ServerProcess::Wait() {
+  int status = 0;
+  waitpid(pid_, &status, 0);
+  pid_ = -1;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+std::string ServerProcess::HttpGet(const std::string& path) const {
+  const std::string address = ready_line_.substr(ready_line_.find("http=") + 5);
+  httplib::Client client(absl::StrCat("http://", address.substr(0, address.find(' '))));
+  const httplib::Result result = client.Get(path);
+  return result ? result->body : "";
+}
+
+double MetricValue(const std::string& text, const std::string& name) {
+  double value = -1;
+  for (absl::string_view line : absl::StrSplit(text, '\n')) {
+    if (absl::ConsumePrefix(&line, absl::StrCat(name, " "))) {
+      EXPECT_TRUE(absl::SimpleAtod(line, &value)) << line;
+    }
+  }
+  return value;
+}
+
+std::string TinyModelPath(const std::string& path) {
+  return absl::StrCat(TENON_SOURCE_DIR, "/tests/golden/data/tiny-llama/", path);
+}
+
+std::string ReadFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+}  // namespace tenon

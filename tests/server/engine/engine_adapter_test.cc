@@ -1,0 +1,159 @@
+// Adapters and the engine: nobody waits for somebody else's load.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "absl/synchronization/notification.h"
+#include "tests/server/engine/engine_fixture.h"
+
+namespace tenon {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+class EngineAdapterTest : public EngineTest {
+ protected:
+  void SubmitFor(Reader& reader, std::shared_ptr<const AdapterSelection> selection,
+                 std::vector<int32_t> prompt, int32_t max_tokens, int32_t num_samples = 1) {
+    GenerationRequest request = Request(reader, std::move(prompt), max_tokens);
+    request.selection = std::move(selection);
+    request.num_samples = num_samples;
+    ASSERT_TRUE(engine_->Submit(std::move(request)).ok());
+  }
+};
+
+TEST_F(EngineAdapterTest, LoadDoesNotStallOtherRequests) {
+  absl::Notification go;
+  load_ = [&](const AdapterInfo&) {
+    go.WaitForNotificationWithTimeout(kPatience);
+    return absl::OkStatus();
+  };
+  Reader cold, base;
+  SubmitFor(cold, Select("fr"), {1}, 3);
+  Submit(base, {10}, 50);
+  EXPECT_EQ(base.ReadAll().tokens[0].size(), 50u);
+  EXPECT_FALSE(cold.stream()->Pop().has_value());
+  EXPECT_THAT(engine_->stats().waiting_adapters, ElementsAre("acme/fr@1"));
+  clock_.Advance(absl::Seconds(7));
+  go.Notify();
+  const Reader::Result result = cold.ReadAll();
+  EXPECT_THAT(result.tokens[0], ElementsAre(2, 3, 4));
+  EXPECT_EQ(result.finishes[0].timings.adapter_wait, absl::Seconds(7));
+  EXPECT_EQ(result.finishes[0].timings.queue, absl::ZeroDuration());
+}
+
+TEST_F(EngineAdapterTest, EachSegmentRunsWithItsAdapters) {
+  absl::Mutex mutex;
+  std::vector<std::pair<std::string, size_t>> seen;  // selection key, number of adapters
+  std::vector<float> weights;
+  script_.watch = [&](const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters) {
+    ASSERT_EQ(adapters.size(), batch.segments.size());
+    for (size_t i = 0; i < adapters.size(); ++i) {
+      ASSERT_EQ(adapters[i].size(), batch.segments[i].selection->adapters().size());
+      for (const ResolvedAdapter& adapter : adapters[i]) {
+        ASSERT_NE(adapter.adapter, nullptr);
+        absl::MutexLock lock(&mutex);
+        weights.push_back(adapter.weight);
+      }
+    }
+  };
+  Reader both, base;
+  const auto composed = std::make_shared<AdapterSelection>(
+      std::vector<WeightedAdapter>{{HandleOf("fr"), 0.25f}, {HandleOf("polite"), 0.75f}});
+  SubmitFor(both, composed, {1}, 1);
+  Submit(base, {1}, 1);
+  both.ReadAll();
+  base.ReadAll();
+  absl::MutexLock lock(&mutex);
+  EXPECT_THAT(weights, ElementsAre(0.25f, 0.75f));
+}
+
+TEST_F(EngineAdapterTest, FailedLoadEndsTheRequestsThatNeedIt) {
+  absl::Notification go;
+  load_ = [&](const AdapterInfo& info) {
+    go.WaitForNotificationWithTimeout(kPatience);
+    return info.id.name == "broken" ? absl::DataLossError("blob does not match its digest")
+                                    : absl::OkStatus();
+  };
+  Reader one, two, good;
+  SubmitFor(one, Select("broken"), {1}, 3, 2);
+  SubmitFor(two, Select("broken"), {1}, 3);
+  SubmitFor(good, Select("fr"), {1}, 3);
+  go.Notify();
+  for (const FinishEvent& end : one.ReadAll(2).finishes) {
+    EXPECT_EQ(end.reason, FinishReason::kError);
+    EXPECT_EQ(end.status.code(), absl::StatusCode::kDataLoss);
+  }
+  EXPECT_EQ(two.ReadAll().finishes[0].status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(good.ReadAll().tokens[0].size(), 3u);
+}
+
+TEST_F(EngineAdapterTest, RequestsForOneColdAdapterLoadItOnce) {
+  std::vector<std::unique_ptr<Reader>> readers;
+  script_.Hold();
+  for (int i = 0; i < 20; ++i) {
+    readers.push_back(std::make_unique<Reader>());
+    SubmitFor(*readers.back(), Select("fr"), {i}, 2);
+  }
+  script_.AllowAll();
+  for (const std::unique_ptr<Reader>& reader : readers) {
+    EXPECT_EQ(reader->ReadAll().tokens[0].size(), 2u);
+  }
+  EXPECT_EQ(cache_.stats().loads, 1);
+}
+
+TEST_F(EngineAdapterTest, CancelEndsARequestThatWaitsForItsAdapter) {
+  absl::Notification go;
+  load_ = [&](const AdapterInfo&) {
+    go.WaitForNotificationWithTimeout(kPatience);
+    return absl::OkStatus();
+  };
+  Reader reader;
+  SubmitFor(reader, Select("fr"), {1}, 3);
+  reader.stream()->CancelAll(FinishReason::kCancelled);
+  EXPECT_EQ(reader.ReadAll().finishes[0].reason, FinishReason::kCancelled);
+  go.Notify();
+  Reader after;  // the adapter is resident and nobody's
+  SubmitFor(after, Select("fr"), {1}, 3);
+  EXPECT_EQ(after.ReadAll().tokens[0].size(), 3u);
+}
+
+TEST_F(EngineAdapterTest, EvictedAdapterStaysWithTheStreamThatUsesIt) {
+  Reader reader(1);
+  SubmitFor(reader, Select("fr"), {1}, 5);
+  reader.NextToken();
+  cache_.Evict("fr");
+  EXPECT_EQ(reader.ReadAll().tokens[0].size(), 4u);
+  EXPECT_EQ(cache_.stats().loads, 1);
+}
+
+TEST_F(EngineAdapterTest, StatsNameRunningAdapters) {
+  script_.Hold();
+  Reader one, two, base;
+  SubmitFor(one, Select("fr"), {1}, 2);
+  SubmitFor(two, Select("de"), {1}, 2);
+  Submit(base, {1}, 2);
+  one.stream()->set_on_readable([] {});
+  script_.AllowAll();
+  two.ReadAll();
+  base.ReadAll();
+  engine_->Drain(absl::InfiniteFuture());
+  EXPECT_THAT(engine_->stats().running_adapters, IsEmpty());
+  EXPECT_THAT(engine_->stats().waiting_adapters, IsEmpty());
+}
+
+TEST_F(EngineAdapterTest, LoadThatEndsAfterTheEngineIsHarmless) {
+  absl::Notification go;
+  load_ = [&](const AdapterInfo&) {
+    go.WaitForNotificationWithTimeout(kPatience);
+    return absl::OkStatus();
+  };
+  Reader reader;
+  SubmitFor(reader, Select("fr"), {1}, 3);
+  engine_.reset();
+  EXPECT_EQ(reader.ReadAll().finishes[0].status.code(), absl::StatusCode::kUnavailable);
+  go.Notify();
+}
+
+}  // namespace
+}  // namespace tenon
