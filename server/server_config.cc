@@ -240,7 +240,8 @@ absl::Status ValidateServerConfig(const ServerConfig& config) {
 
 absl::StatusOr<ServerConfig> ReadServerConfig(int argc, char** argv,
                                               const Environment& environment) {
-  DescribeProgram();
+  static const bool described = (DescribeProgram(), true);  // absl takes it once
+  static_cast<void>(described);
   TENON_RETURN_IF_ERROR(ReadEnvironment(environment));
   TENON_RETURN_IF_ERROR(ParseCommandLine(argc, argv));
   ServerConfig config = CollectFlags();

@@ -45,7 +45,8 @@ using Environment = std::function<const char*(const char* name)>;
 /// defaults. --help and --version print and exit. INVALID_ARGUMENT, naming flag or variable, for a
 /// value that is not one; also for arguments that are no flags.
 ///
-/// Once per process: the flags are the process's.
+/// The flags are the process's: what one call has read holds for the next. Call it before other
+/// threads exist.
 absl::StatusOr<ServerConfig> ReadServerConfig(int argc, char** argv,
                                               const Environment& environment);
 

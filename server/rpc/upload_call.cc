@@ -34,6 +34,7 @@ void UploadCall::Begin() {
         absl::Seconds(1)));
     return;
   }
+  StartSendInitialMetadata();  // tells the client that it may send
   Post([this] { ReadNext(); });
 }
 

@@ -258,15 +258,12 @@ TEST_F(AdaptersTest, UploadsAtTheSameTimeAreBounded) {
   grpc::ClientContext context;
   v1::UploadAdapterResponse response;
   auto first = adapters_->UploadAdapter(&context, &response);
-  ASSERT_TRUE(first->Write(messages[0]));
-  grpc::Status second = grpc::Status::OK;
-  do {  // until the first one has arrived
-    second = UploadStatus({});
-  } while (second.error_code() == grpc::StatusCode::INVALID_ARGUMENT);
+  first->WaitForInitialMetadata();  // it was let in
+  const grpc::Status second = UploadStatus({});
   EXPECT_EQ(second.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_TRUE(FindDetail<google::rpc::RetryInfo>(second).has_value());
-  for (size_t i = 1; i < messages.size(); ++i) {
-    ASSERT_TRUE(first->Write(messages[i]));
+  for (const v1::UploadAdapterRequest& message : messages) {
+    ASSERT_TRUE(first->Write(message));
   }
   first->WritesDone();
   EXPECT_TRUE(first->Finish().ok());

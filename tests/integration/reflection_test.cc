@@ -34,7 +34,8 @@ TEST_F(ReflectionTest, ListsTheServices) {
   reflection::ServerReflectionRequest request;
   request.set_list_services("*");
   std::vector<std::string> names;
-  for (const auto& service : Ask(request).list_services_response().service()) {
+  const reflection::ServerReflectionResponse response = Ask(request);
+  for (const auto& service : response.list_services_response().service()) {
     names.push_back(service.name());
   }
   EXPECT_THAT(names, testing::IsSupersetOf({"tenon.v1.GenerationService", "tenon.v1.AdapterService",

@@ -7,6 +7,7 @@
 #include <httplib.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,6 +26,7 @@ namespace {
 
 // Everything after fork is async-signal-safe.
 [[noreturn]] void Exec(const std::vector<char*>& args, int out) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);  // a test that crashes leaves no server behind
   dup2(out, STDOUT_FILENO);
   execv(args[0], args.data());
   _exit(127);
