@@ -49,7 +49,7 @@ struct Vec {
   Vec Round() const {
     return {_mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
   }
-  /// Lanes of this where x < bound, else lanes of `other`.
+  /// Lanes of `if_less` where x < bound, else lanes of `otherwise`.
   static Vec SelectLess(Vec x, Vec bound, Vec if_less, Vec otherwise) {
     return {
         _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x.v, bound.v, _CMP_LT_OQ), otherwise.v, if_less.v)};

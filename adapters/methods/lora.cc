@@ -86,10 +86,10 @@ absl::Status CompileLora(const LoraSpec& spec, const BaseShape& base, at::Scalar
   }
   for (const LoraModule& lora : spec.modules) {
     const SiteShape& site = base.modules.at(lora.module);
-    LowRankDelta delta;
-    delta.down = CopyToTensor(lora.a, dtype);
-    delta.up = CopyToTensor(lora.b, dtype);
-    delta.scaling = static_cast<float>(lora.scaling);
+    TENON_ASSIGN_OR_RETURN(
+        LowRankDelta delta,
+        LowRankDelta::Create(CopyToTensor(lora.a, dtype), CopyToTensor(lora.b, dtype),
+                             static_cast<float>(lora.scaling)));
     const double down_norm = Norm(delta.down), up_norm = Norm(delta.up);
     TENON_RETURN_IF_ERROR(CheckFinite(lora.module, down_norm, dtype));
     TENON_RETURN_IF_ERROR(CheckFinite(lora.module, up_norm, dtype));

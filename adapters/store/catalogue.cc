@@ -4,6 +4,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/time/time.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
@@ -143,7 +144,8 @@ absl::StatusOr<std::optional<AdapterInfo>> Newest(SqliteConnection* db, const Ad
 absl::Status QuickCheck(SqliteConnection* db) {
   TENON_ASSIGN_OR_RETURN(SqliteStatement check, db->Prepare("PRAGMA quick_check(1)"));
   TENON_ASSIGN_OR_RETURN(const bool found, check.Step());
-  const std::string answer = found ? check.Text(0) : "no answer";
+  std::string answer = found ? check.Text(0) : "no answer";
+  absl::StrReplaceAll({{"\n", " "}}, &answer);
   // The check reports a page that it could not read like any other finding; the disk may recover.
   if (absl::StrContains(answer, "unable to get the page")) {
     return absl::UnavailableError(absl::StrCat("adapter catalogue cannot be read: ", answer));

@@ -68,7 +68,7 @@ struct WorkItem {
   int64_t query_begin, query_end;
 };
 
-// Everything to do, the longest contexts' parts last to first so that threads end together.
+// Everything to do, the longest contexts first, so that threads end together.
 std::vector<WorkItem> CutWork(std::span<const AttentionRow> rows, int64_t kv_heads, int64_t group) {
   std::vector<WorkItem> items;
   for (const AttentionRow& row : rows) {

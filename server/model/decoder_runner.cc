@@ -92,8 +92,13 @@ absl::StatusOr<std::unique_ptr<DecoderRunner>> DecoderRunner::Create(
   }
   TENON_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(decoder->config(), num_blocks, block_size,
                                                         decoder->options().dtype));
-  return std::unique_ptr<DecoderRunner>(
-      new DecoderRunner(std::move(decoder), std::move(cache), max_positions));
+  try {
+    return std::unique_ptr<DecoderRunner>(
+        new DecoderRunner(std::move(decoder), std::move(cache), max_positions));
+  } catch (const std::exception& error) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("rotary table of ", max_positions, " positions: ", error.what()));
+  }
 }
 
 DecoderRunner::DecoderRunner(std::shared_ptr<const Decoder> decoder, KvCache cache,
@@ -125,8 +130,9 @@ absl::Status DecoderRunner::CheckRow(const BatchRow& row) const {
       return internal(absl::StrCat("block ", block, " of ", cache_.num_blocks()));
     }
   }
-  // All tokens and not only this row's: the sampler looks back at them.
-  for (const int32_t token : sequence.tokens()) {
+  // Earlier tokens, which the sampler looks back at, were in a row of their own before.
+  for (int64_t i = row.first_token; i < end; ++i) {
+    const int32_t token = sequence.tokens()[i];
     if (token < 0 || token >= decoder_->config().vocab_size) {
       return internal(
           absl::StrCat("token ", token, " of a vocabulary of ", decoder_->config().vocab_size));

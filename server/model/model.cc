@@ -33,20 +33,9 @@ absl::StatusOr<GenerationConfig> LoadGenerationConfig(const std::string& folder,
   return ParseGenerationConfig(*text, vocab_size);
 }
 
-absl::StatusOr<std::unique_ptr<const Decoder>> CreateDecoder(const ModelConfig& config,
-                                                             const Decoder::Options& options,
-                                                             Checkpoint& checkpoint) {
-  try {
-    const c10::InferenceMode inference_mode;
-    return Decoder::Create(config, options, checkpoint);
-  } catch (const c10::Error& error) {
-    return absl::InternalError(absl::StrCat("load weights: ", error.what_without_backtrace()));
-  } catch (const std::exception& error) {
-    return absl::InternalError(absl::StrCat("load weights: ", error.what()));
-  }
-}
-
+// May throw what LibTorch and the standard library throw.
 absl::StatusOr<Model> Load(const std::string& folder, const ModelOptions& options) {
+  const c10::InferenceMode inference_mode;
   TENON_ASSIGN_OR_RETURN(const std::string config_json,
                          ReadSmallFile(absl::StrCat(folder, "/config.json"), kMaxConfigBytes));
   Model model;
@@ -65,9 +54,20 @@ absl::StatusOr<Model> Load(const std::string& folder, const ModelOptions& option
   Decoder::Options decoder_options;
   decoder_options.dtype = model.dtype;
   decoder_options.kernels = options.kernels;
-  TENON_ASSIGN_OR_RETURN(model.decoder, CreateDecoder(model.config, decoder_options, *checkpoint));
+  TENON_ASSIGN_OR_RETURN(model.decoder,
+                         Decoder::Create(model.config, decoder_options, *checkpoint));
   model.base = MakeBaseShape(model.config, digest.get());
   return model;
+}
+
+absl::StatusOr<Model> LoadWithoutThrowing(const std::string& folder, const ModelOptions& options) {
+  try {
+    return Load(folder, options);
+  } catch (const c10::Error& error) {
+    return absl::InternalError(error.what_without_backtrace());
+  } catch (const std::exception& error) {
+    return absl::InternalError(error.what());
+  }
 }
 
 }  // namespace
@@ -105,7 +105,7 @@ BaseShape MakeBaseShape(const ModelConfig& config, std::string digest) {
 }
 
 absl::StatusOr<Model> LoadModel(const std::string& folder, const ModelOptions& options) {
-  absl::StatusOr<Model> model = Load(folder, options);
+  absl::StatusOr<Model> model = LoadWithoutThrowing(folder, options);
   if (!model.ok()) {
     return Annotate(model.status(), absl::StrCat("model ", folder));
   }

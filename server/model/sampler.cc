@@ -9,39 +9,41 @@
 #include "absl/strings/str_cat.h"
 #include "adapters/base/status_macros.h"
 #include "server/model/philox.h"
+#include "server/model/row_math.h"
 
 namespace tenon {
 namespace {
 
 constexpr float kMasked = -std::numeric_limits<float>::infinity();
 constexpr size_t kFirstTopPSelection = 64;
+// How far below the best the tokens of interest are looked for, nearest first: almost always they
+// are a few hundred, and the rest of the vocabulary is never copied or ordered.
+constexpr float kThresholds[] = {-2.0f, -5.0f, -10.0f, -20.0f, kMasked};
 
 absl::Status CheckLogits(std::span<const float> logits) {
-  for (size_t token = 0; token < logits.size(); ++token) {
-    // -inf is a masked token; NaN and +inf come from weights that overflow or are damaged.
-    if (!(logits[token] <= std::numeric_limits<float>::max())) {
-      return absl::InternalError(
-          absl::StrCat("the model's logit of token ", token, " is ", logits[token]));
-    }
+  // -inf is a masked token; NaN and +inf come from weights that overflow or are damaged.
+  if (AllBelowInfinity(logits)) {
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
+  const auto bad = std::find_if(logits.begin(), logits.end(), [](float logit) {
+    return !(logit <= std::numeric_limits<float>::max());
+  });
+  return absl::InternalError(
+      absl::StrCat("the model's logit of token ", bad - logits.begin(), " is ", *bad));
 }
 
-// log(sum(exp(logits))), accumulated in double in order of the ids.
+// log(sum(exp(logits))).
 double LogSumExp(std::span<const float> logits) {
-  const float largest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float logit : logits) {
-    sum += std::exp(static_cast<double>(logit) - largest);
-  }
-  return largest + std::log(sum);
+  const float largest = Largest(logits);
+  std::vector<float> weights(logits.size());
+  ExpShifted(logits, largest, weights);
+  return largest + std::log(Sum(weights));
 }
-
-double Weight(float logit, float largest) { return std::exp(static_cast<double>(logit) - largest); }
 
 }  // namespace
 
-Sampler::Sampler(int64_t vocab_size) : scores_(vocab_size), counts_(vocab_size) {}
+Sampler::Sampler(int64_t vocab_size)
+    : scores_(vocab_size), weights_(vocab_size), counts_(vocab_size) {}
 
 SampledToken Sampler::Score(std::span<const float> logits, int32_t token, int32_t num_top) {
   const double normalizer = LogSumExp(logits);
@@ -107,98 +109,124 @@ void Sampler::MaskStopTokens(const SamplingContext& context) {
   }
 }
 
-std::vector<Sampler::Candidate> Sampler::TopK(int32_t k) const {
-  float threshold = kMasked;
-  if (k > 0 && k < static_cast<int64_t>(scores_.size())) {
-    std::vector<float> sorted = scores_;
-    std::nth_element(sorted.begin(), sorted.begin() + (k - 1), sorted.end(), std::greater<>());
-    threshold = sorted[k - 1];
-  }
-  std::vector<Candidate> candidates;
+void Sampler::Collect(float threshold) {
+  candidates_.clear();
   for (size_t token = 0; token < scores_.size(); ++token) {
     if (scores_[token] >= threshold && scores_[token] > kMasked) {
-      candidates.push_back({static_cast<int32_t>(token), scores_[token]});
+      candidates_.push_back({static_cast<int32_t>(token), scores_[token], weights_[token]});
     }
   }
-  return candidates;
 }
 
-void Sampler::KeepTopP(double top_p, float largest, std::vector<Candidate>& candidates) {
-  double total = 0;
-  for (const Candidate& candidate : candidates) {
-    total += Weight(candidate.logit, largest);
+double Sampler::CandidateMass() const {
+  double mass = 0;
+  for (const Candidate& candidate : candidates_) {
+    mass += candidate.weight;
   }
+  return mass;
+}
+
+void Sampler::CollectTopK(int64_t k) {
+  for (const float threshold : kThresholds) {
+    Collect(threshold);
+    if (static_cast<int64_t>(candidates_.size()) >= k) {
+      break;
+    }
+  }
+  if (static_cast<int64_t>(candidates_.size()) <= k) {
+    return;
+  }
+  std::vector<float> sorted;
+  for (const Candidate& candidate : candidates_) {
+    sorted.push_back(candidate.score);
+  }
+  std::nth_element(sorted.begin(), sorted.begin() + (k - 1), sorted.end(), std::greater<>());
+  const float kth = sorted[k - 1];
+  std::erase_if(candidates_, [kth](const Candidate& candidate) { return candidate.score < kth; });
+}
+
+void Sampler::CollectMass(double mass) {
+  for (const float threshold : kThresholds) {
+    Collect(threshold);
+    if (CandidateMass() >= mass) {
+      return;
+    }
+  }
+}
+
+void Sampler::KeepTopP(double mass) {
   const auto better = [](const Candidate& a, const Candidate& b) {
-    return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
+    return a.score != b.score ? a.score > b.score : a.token < b.token;
   };
   // Only as much of the order as the mass needs: the best 64, then twice as many, and so on.
   size_t kept = 0;
   size_t sorted = 0;
-  double mass = 0;
-  while (kept < candidates.size() && mass < top_p * total) {
+  double kept_mass = 0;
+  while (kept < candidates_.size() && kept_mass < mass) {
     if (kept == sorted) {
-      sorted = std::min(candidates.size(), std::max(kFirstTopPSelection, 2 * sorted));
-      const auto begin = candidates.begin() + static_cast<int64_t>(kept);
-      const auto end = candidates.begin() + static_cast<int64_t>(sorted);
-      std::nth_element(begin, end - 1, candidates.end(), better);
+      sorted = std::min(candidates_.size(), std::max(kFirstTopPSelection, 2 * sorted));
+      const auto begin = candidates_.begin() + static_cast<int64_t>(kept);
+      const auto end = candidates_.begin() + static_cast<int64_t>(sorted);
+      std::nth_element(begin, end - 1, candidates_.end(), better);
       std::sort(begin, end, better);
     }
-    mass += Weight(candidates[kept].logit, largest);
+    kept_mass += candidates_[kept].weight;
     ++kept;
   }
-  candidates.resize(std::max<size_t>(kept, 1));
-  std::sort(candidates.begin(), candidates.end(),
+  candidates_.resize(std::max<size_t>(kept, 1));
+  std::sort(candidates_.begin(), candidates_.end(),
             [](const Candidate& a, const Candidate& b) { return a.token < b.token; });
 }
 
-void Sampler::KeepMinP(double min_p, float largest, std::vector<Candidate>& candidates) {
-  std::erase_if(candidates, [min_p, largest](const Candidate& candidate) {
-    return Weight(candidate.logit, largest) < min_p;
-  });
+void Sampler::KeepMinP(float min_p) {
+  // The best one's weight is 1.
+  std::erase_if(candidates_,
+                [min_p](const Candidate& candidate) { return candidate.weight < min_p; });
 }
 
-int32_t Sampler::Draw(const std::vector<Candidate>& candidates, float largest, double uniform) {
-  double total = 0;
-  for (const Candidate& candidate : candidates) {
-    total += Weight(candidate.logit, largest);
-  }
-  const double target = uniform * total;
+int32_t Sampler::Draw(double uniform) const {
+  const double target = uniform * CandidateMass();
   double cumulative = 0;
-  for (const Candidate& candidate : candidates) {
-    cumulative += Weight(candidate.logit, largest);
+  for (const Candidate& candidate : candidates_) {
+    cumulative += candidate.weight;
     if (cumulative > target) {
       return candidate.token;
     }
   }
-  return candidates.back()
-      .token;  // the sums are the same, so only a rounding of `target` gets here
+  return candidates_.back().token;  // only when `target` was rounded up to the whole mass
 }
 
 absl::StatusOr<int32_t> Sampler::Choose(const SamplingContext& context) {
   const SamplingParams& params = *context.params;
-  const auto best = std::max_element(scores_.begin(), scores_.end());  // the first of equals
-  if (!(*best > kMasked)) {
+  const float best = Largest(scores_);
+  if (!(best > kMasked)) {
     return absl::InternalError("no token is left to choose from");
   }
   if (params.temperature == 0.0f) {
-    return static_cast<int32_t>(best - scores_.begin());
+    return static_cast<int32_t>(std::find(scores_.begin(), scores_.end(), best) - scores_.begin());
   }
   // Measured from the best, so that no temperature, however small, overflows.
-  const float best_score = *best;
   for (float& score : scores_) {
-    score = (score - best_score) / params.temperature;
+    score = (score - best) / params.temperature;
   }
-  constexpr float largest = 0.0f;
-  std::vector<Candidate> candidates = TopK(params.top_k);
-  if (params.top_p < 1.0f) {
-    KeepTopP(params.top_p, largest, candidates);
+  ExpShifted(scores_, 0.0f, weights_);
+  if (params.top_k > 0 && params.top_k < static_cast<int64_t>(scores_.size())) {
+    CollectTopK(params.top_k);
+    if (params.top_p < 1.0f) {
+      KeepTopP(params.top_p * CandidateMass());
+    }
+  } else if (params.top_p < 1.0f) {
+    const double mass = params.top_p * Sum(weights_);
+    CollectMass(mass);
+    KeepTopP(mass);
+  } else {
+    Collect(kMasked);
   }
   if (params.min_p > 0.0f) {
-    KeepMinP(params.min_p, largest, candidates);
+    KeepMinP(params.min_p);
   }
   const uint64_t index = context.tokens.size() - static_cast<uint64_t>(context.num_prompt_tokens);
-  return Draw(candidates, largest,
-              PhiloxUniform(params.seed, static_cast<uint32_t>(context.sample_index), index));
+  return Draw(PhiloxUniform(params.seed, static_cast<uint32_t>(context.sample_index), index));
 }
 
 absl::StatusOr<SampledToken> Sampler::Sample(std::span<const float> logits,

@@ -36,7 +36,7 @@ struct SamplingContext {
 ///   9. min_p: what has less than min_p times the largest probability goes
 /// The draw inverts the cumulative distribution of what is left in order of token ids.
 ///
-/// Not thread-safe: keeps scratch memory of 8 bytes per vocabulary entry.
+/// Not thread-safe: keeps scratch memory of up to 24 bytes per vocabulary entry.
 class Sampler {
  public:
   explicit Sampler(int64_t vocab_size);
@@ -52,20 +52,28 @@ class Sampler {
  private:
   struct Candidate {
     int32_t token = 0;
-    float logit = 0.0f;
+    float score = 0.0f;   // <= 0, the best one's is 0
+    float weight = 0.0f;  // exp(score)
   };
 
   void ApplyPenalties(const SamplingContext& context);
   void MaskStopTokens(const SamplingContext& context);
   absl::StatusOr<int32_t> Choose(const SamplingContext& context);
-  std::vector<Candidate> TopK(int32_t k) const;
 
-  static void KeepTopP(double top_p, float largest, std::vector<Candidate>& candidates);
-  static void KeepMinP(double min_p, float largest, std::vector<Candidate>& candidates);
-  static int32_t Draw(const std::vector<Candidate>& candidates, float largest, double uniform);
+  /// Makes candidates_ of the unmasked tokens with at least this score, in order of their ids.
+  void Collect(float threshold);
+  /// The same of the tokens that top_k keeps; of a superset of those that top_p keeps.
+  void CollectTopK(int64_t k);
+  void CollectMass(double mass);
+  void KeepTopP(double mass);
+  void KeepMinP(float min_p);
+  double CandidateMass() const;
+  int32_t Draw(double uniform) const;
 
   std::vector<float> scores_;    // [vocab_size]
+  std::vector<float> weights_;   // [vocab_size]
   std::vector<int32_t> counts_;  // [vocab_size], zero between rows
+  std::vector<Candidate> candidates_;
 };
 
 }  // namespace tenon

@@ -13,6 +13,9 @@ process lives on, and the following operations succeed.
 A kill loses nothing that the kernel has buffered, as a power cut would. The order of writes, fsyncs
 and renames that a power cut needs is therefore checked on its own, in a trace of the whole script.
 
+The default is a spread of points that takes well under a minute; --kills 1000 --faults 30 takes every
+one (326 kills and 311 faults, about two minutes).
+
 Exit status 77 (skipped) where strace may not trace.
 """
 import argparse
@@ -348,8 +351,8 @@ def can_trace():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--driver", required=True, help="the store_driver binary")
-    parser.add_argument("--kills", type=int, default=100, help="kill points for each kind of root")
-    parser.add_argument("--faults", type=int, default=8, help="fault points for each call and error")
+    parser.add_argument("--kills", type=int, default=50, help="kill points for each kind of root")
+    parser.add_argument("--faults", type=int, default=5, help="fault points for each call and error")
     options = parser.parse_args()
     obstacle = can_trace()
     if obstacle:

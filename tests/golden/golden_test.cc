@@ -43,7 +43,7 @@ struct Subject {
 
 absl::StatusOr<Subject> MakeSubject(const std::string& folder, const std::string& model_folder,
                                     const ModelOptions& options) {
-  at::set_num_threads(1);  // the tiny models have less to share out than a hand-over costs
+  at::set_num_threads(1);  // two busy threads of a shared machine wait for each other
   Subject subject;
   TENON_ASSIGN_OR_RETURN(subject.model, LoadModel(model_folder, options));
   TENON_ASSIGN_OR_RETURN(subject.goldens, LoadGoldens(folder, TENON_SOURCE_DIR));
@@ -110,7 +110,8 @@ float ExpectMatches(const GoldenCase& golden, const DriverResult& result, float 
 
 // Runs each case alone, then all together at several chunk sizes, and compares everything with
 // the reference; together must equal alone to the bit where the kernels promise it.
-void CheckAllCases(Subject& subject, float tolerance, bool exact) {
+void CheckAllCases(Subject& subject, float tolerance, bool exact,
+                   const std::vector<int64_t>& step_sizes) {
   std::vector<DriverRequest> requests;
   std::vector<DriverResult> alone;
   float largest = 0;
@@ -122,7 +123,7 @@ void CheckAllCases(Subject& subject, float tolerance, bool exact) {
     largest = std::max(largest, ExpectMatches(golden, result->front(), tolerance));
     alone.push_back(std::move(result->front()));
   }
-  for (const int64_t max_batch_tokens : {64, 97, 512}) {
+  for (const int64_t max_batch_tokens : step_sizes) {
     subject.driver.max_batch_tokens = max_batch_tokens;
     absl::StatusOr<std::vector<DriverResult>> together =
         RunTogether(*subject.runner, subject.adapters, requests, subject.driver);
@@ -153,7 +154,7 @@ TEST_P(TinyGoldenTest, EveryCaseAloneAndTogetherMatchesTheReference) {
   absl::StatusOr<Subject> subject =
       MakeSubject(DataFolder(model), DataFolder(model) + "/model", options);
   ASSERT_TRUE(subject.ok()) << subject.status();
-  CheckAllCases(*subject, kTinyTolerance, kernels == KernelKind::kCpu);
+  CheckAllCases(*subject, kTinyTolerance, kernels == KernelKind::kCpu, {64, 97, 512});
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -253,7 +254,7 @@ TEST(SmolLm2GoldenTest, EveryCaseAloneAndTogetherMatchesTheReference) {
   options.dtype = at::kFloat;
   absl::StatusOr<Subject> subject = MakeSubject(DataFolder("smollm2"), model_folder, options);
   ASSERT_TRUE(subject.ok()) << subject.status();
-  CheckAllCases(*subject, kRealTolerance, /*exact=*/true);
+  CheckAllCases(*subject, kRealTolerance, /*exact=*/true, {97});
 }
 
 }  // namespace

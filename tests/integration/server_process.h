@@ -32,6 +32,8 @@ class ServerProcess {
   ServerProcess(const ServerProcess&) = delete;
   ServerProcess& operator=(const ServerProcess&) = delete;
 
+  /// Where it listens for gRPC.
+  const std::string& address() const { return socket_; }
   /// A channel with a connection of its own.
   std::shared_ptr<grpc::Channel> NewChannel() const;
   void Signal(int signal) const;

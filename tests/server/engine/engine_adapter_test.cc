@@ -2,7 +2,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "absl/synchronization/notification.h"
 #include "tests/server/engine/engine_fixture.h"
 
 namespace tenon {
@@ -23,9 +22,8 @@ class EngineAdapterTest : public EngineTest {
 };
 
 TEST_F(EngineAdapterTest, LoadDoesNotStallOtherRequests) {
-  absl::Notification go;
   load_ = [&](const AdapterInfo&) {
-    go.WaitForNotificationWithTimeout(kPatience);
+    load_gate_.WaitForNotificationWithTimeout(kPatience);
     return absl::OkStatus();
   };
   Reader cold, base;
@@ -35,7 +33,7 @@ TEST_F(EngineAdapterTest, LoadDoesNotStallOtherRequests) {
   EXPECT_FALSE(cold.stream()->Pop().has_value());
   EXPECT_THAT(engine_->stats().waiting_adapters, ElementsAre("acme/fr@1"));
   clock_.Advance(absl::Seconds(7));
-  go.Notify();
+  load_gate_.Notify();
   const Reader::Result result = cold.ReadAll();
   EXPECT_THAT(result.tokens[0], ElementsAre(2, 3, 4));
   EXPECT_EQ(result.finishes[0].timings.adapter_wait, absl::Seconds(7));
@@ -69,9 +67,8 @@ TEST_F(EngineAdapterTest, EachSegmentRunsWithItsAdapters) {
 }
 
 TEST_F(EngineAdapterTest, FailedLoadEndsTheRequestsThatNeedIt) {
-  absl::Notification go;
   load_ = [&](const AdapterInfo& info) {
-    go.WaitForNotificationWithTimeout(kPatience);
+    load_gate_.WaitForNotificationWithTimeout(kPatience);
     return info.id.name == "broken" ? absl::DataLossError("blob does not match its digest")
                                     : absl::OkStatus();
   };
@@ -79,7 +76,7 @@ TEST_F(EngineAdapterTest, FailedLoadEndsTheRequestsThatNeedIt) {
   SubmitFor(one, Select("broken"), {1}, 3, 2);
   SubmitFor(two, Select("broken"), {1}, 3);
   SubmitFor(good, Select("fr"), {1}, 3);
-  go.Notify();
+  load_gate_.Notify();
   for (const FinishEvent& end : one.ReadAll(2).finishes) {
     EXPECT_EQ(end.reason, FinishReason::kError);
     EXPECT_EQ(end.status.code(), absl::StatusCode::kDataLoss);
@@ -103,16 +100,15 @@ TEST_F(EngineAdapterTest, RequestsForOneColdAdapterLoadItOnce) {
 }
 
 TEST_F(EngineAdapterTest, CancelEndsARequestThatWaitsForItsAdapter) {
-  absl::Notification go;
   load_ = [&](const AdapterInfo&) {
-    go.WaitForNotificationWithTimeout(kPatience);
+    load_gate_.WaitForNotificationWithTimeout(kPatience);
     return absl::OkStatus();
   };
   Reader reader;
   SubmitFor(reader, Select("fr"), {1}, 3);
   reader.stream()->CancelAll(FinishReason::kCancelled);
   EXPECT_EQ(reader.ReadAll().finishes[0].reason, FinishReason::kCancelled);
-  go.Notify();
+  load_gate_.Notify();
   Reader after;  // the adapter is resident and nobody's
   SubmitFor(after, Select("fr"), {1}, 3);
   EXPECT_EQ(after.ReadAll().tokens[0].size(), 3u);
@@ -127,32 +123,36 @@ TEST_F(EngineAdapterTest, EvictedAdapterStaysWithTheStreamThatUsesIt) {
   EXPECT_EQ(cache_.stats().loads, 1);
 }
 
-TEST_F(EngineAdapterTest, StatsNameRunningAdapters) {
+TEST_F(EngineAdapterTest, StatsNameRunningAdaptersSortedAndOnce) {
+  for (const char* name : {"fr", "de"}) {
+    cache_.Insert(name, std::make_shared<const CompiledAdapter>(1));
+  }
   script_.Hold();
-  Reader one, two, base;
-  SubmitFor(one, Select("fr"), {1}, 2);
-  SubmitFor(two, Select("de"), {1}, 2);
-  Submit(base, {1}, 2);
-  one.stream()->set_on_readable([] {});
+  Reader one, two, three, base;
+  SubmitFor(one, Select("fr"), {1}, 3);
+  script_.AwaitStep(1);
+  SubmitFor(two, Select("de"), {1}, 3);
+  SubmitFor(three, Select("fr"), {2}, 3);
+  Submit(base, {1}, 3);
+  script_.AllowSteps(2);
+  script_.AwaitStep(3);  // the stats are those of the boundary before it
+  EXPECT_THAT(engine_->stats().running_adapters, ElementsAre("acme/de@1", "acme/fr@1"));
+  EXPECT_THAT(engine_->stats().waiting_adapters, IsEmpty());
   script_.AllowAll();
-  two.ReadAll();
-  base.ReadAll();
   engine_->Drain(absl::InfiniteFuture());
   EXPECT_THAT(engine_->stats().running_adapters, IsEmpty());
-  EXPECT_THAT(engine_->stats().waiting_adapters, IsEmpty());
 }
 
 TEST_F(EngineAdapterTest, LoadThatEndsAfterTheEngineIsHarmless) {
-  absl::Notification go;
   load_ = [&](const AdapterInfo&) {
-    go.WaitForNotificationWithTimeout(kPatience);
+    load_gate_.WaitForNotificationWithTimeout(kPatience);
     return absl::OkStatus();
   };
   Reader reader;
   SubmitFor(reader, Select("fr"), {1}, 3);
   engine_.reset();
   EXPECT_EQ(reader.ReadAll().finishes[0].status.code(), absl::StatusCode::kUnavailable);
-  go.Notify();
+  load_gate_.Notify();
 }
 
 }  // namespace

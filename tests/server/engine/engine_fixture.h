@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "server/engine/engine.h"
 
@@ -238,6 +239,8 @@ class EngineTest : public ::testing::Test {
 
   FakeClock clock_;
   StepScript script_;
+  // For loads that wait. Here, not in a test: the loader may look at it until the cache is gone.
+  absl::Notification load_gate_;
   // Runs on the loader thread; set before the first adapter is asked for.
   std::function<absl::Status(const AdapterInfo&)> load_ = [](const AdapterInfo&) {
     return absl::OkStatus();

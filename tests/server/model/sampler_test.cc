@@ -147,7 +147,7 @@ TEST(SamplerTest, TopPKeepsTheSmallestSetWithTheMass) {
 
 // The selection grows by doubling and never sorts all; a full sort must keep the same tokens.
 TEST(SamplerTest, TopPOverManyTokensEqualsAFullSort) {
-  constexpr int kVocab = 5000;
+  constexpr int kVocab = 1000;
   constexpr double kTopP = 0.8;
   std::mt19937 random(7);
   std::normal_distribution<float> normal;
@@ -168,12 +168,12 @@ TEST(SamplerTest, TopPOverManyTokensEqualsAFullSort) {
   SamplingParams params;
   params.top_p = static_cast<float>(kTopP);
   std::set<int32_t> seen;
-  for (uint64_t seed = 0; seed < 20000; ++seed) {
+  for (uint64_t seed = 0; seed < 5000; ++seed) {
     params.seed = seed;
     seen.insert(Token(row, params));
   }
   EXPECT_TRUE(std::includes(kept.begin(), kept.end(), seen.begin(), seen.end()));
-  EXPECT_GT(seen.size(), kept.size() * 9 / 10);
+  EXPECT_GT(seen.size(), kept.size() * 3 / 4);
 }
 
 TEST(SamplerTest, MinPIsRelativeToTheBest) {
