@@ -15,12 +15,12 @@ namespace tenon {
 namespace {
 
 // The folder of a golden model. SmolLM2 is not in the repository: tests/golden/make.sh puts it
-// below .cache, and TENON_SMOLLM2 names another place.
+// below .cache, and TENON_TEST_MODEL names another place.
 std::string ModelOf(const std::filesystem::path& golden) {
   if (golden.filename() != "smollm2") {
     return golden / "model";
   }
-  const char* folder = std::getenv("TENON_SMOLLM2");
+  const char* folder = std::getenv("TENON_TEST_MODEL");
   return folder != nullptr ? folder : absl::StrCat(TENON_SOURCE_DIR, "/.cache/golden/smollm2");
 }
 
