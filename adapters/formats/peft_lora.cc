@@ -158,7 +158,12 @@ absl::StatusOr<LoraModule> BuildModule(const PeftLoraConfig& config, const std::
   TENON_RETURN_IF_ERROR(CheckRank(pair.b_name, pair.b->shape[1], rank, limits.max_rank));
   TENON_RETURN_IF_ERROR(CheckFinite(pair.a_name, *pair.a));
   TENON_RETURN_IF_ERROR(CheckFinite(pair.b_name, *pair.b));
-  return LoraModule{module, *pair.a, *pair.b, config.ScalingOf(module)};
+  LoraModule lora;
+  lora.module = module;
+  lora.a = *pair.a;
+  lora.b = *pair.b;
+  lora.scaling = config.ScalingOf(module);
+  return lora;
 }
 
 absl::Status CheckMatchingCost(const PeftLoraConfig& config, const Pairs& pairs) {

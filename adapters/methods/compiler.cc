@@ -19,9 +19,10 @@ namespace {
 absl::Status CompileBody(const AdapterSpec& spec, const BaseShape& base, at::ScalarType dtype,
                          CompiledAdapter* adapter, CompileReport* report) {
   try {
-    return std::visit(
-        [&](const LoraSpec& lora) { return CompileLora(lora, base, dtype, adapter, report); },
-        spec.body);
+    if (const auto* lora = std::get_if<LoraSpec>(&spec.body)) {
+      return CompileLora(*lora, base, dtype, adapter, report);
+    }
+    return absl::UnimplementedError(absl::StrCat("method ", spec.method));
   } catch (const c10::OutOfMemoryError&) {
     return QuotaExceededError("OUT_OF_MEMORY", "host_memory", "no memory to compile the adapter");
   } catch (const std::bad_alloc&) {

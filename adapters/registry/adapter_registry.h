@@ -28,6 +28,8 @@ struct AdapterInfo {
   int64_t num_parameters = 0;
   int64_t max_rank = 0;        ///< largest rank of any site; 0 for methods without one
   int64_t num_sites = 0;       ///< adapted (layer, site) pairs
+  /// Tokens that the adapter puts in front of every sequence (prompt, prefix tuning).
+  int64_t num_virtual_tokens = 0;
   int64_t stored_bytes = 0;    ///< bytes of the uploaded files
   int64_t resident_bytes = 0;  ///< bytes of the compiled tensors in host memory
   absl::Time created = absl::InfinitePast();
