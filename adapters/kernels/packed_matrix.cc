@@ -194,6 +194,13 @@ absl::StatusOr<PackedMatrix> PackedMatrix::Pack(std::span<const at::Tensor> weig
   return matrix;
 }
 
+at::Tensor PackedMatrix::Unpack() const {
+  const at::Tensor rows =
+      panels_.permute({0, 2, 1, 3})
+          .reshape({num_panels() * kPanelColumns, panels_.size(1) * panels_.size(3)});
+  return rows.narrow(0, 0, out_features_).narrow(1, 0, in_features_).contiguous();
+}
+
 void PackedMatrix::Multiply(const at::Tensor& x, const at::Tensor& bias,
                             const at::Tensor& y) const {
   TORCH_CHECK(x.dim() == 2 && x.size(1) == in_features_ && x.scalar_type() == dtype() &&

@@ -34,6 +34,9 @@ class PackedMatrix {
   /// Accumulates in fp32, rounds once. Throws c10::Error on a shape or dtype that does not fit.
   void Multiply(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y) const;
 
+  /// W [out, in] as it was packed, a copy. REQUIRES: defined().
+  at::Tensor Unpack() const;
+
   bool defined() const { return panels_.defined(); }
   int64_t in_features() const { return in_features_; }
   int64_t out_features() const { return out_features_; }

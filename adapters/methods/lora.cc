@@ -86,16 +86,16 @@ absl::Status CompileLora(const LoraSpec& spec, const BaseShape& base, at::Scalar
   }
   for (const LoraModule& lora : spec.modules) {
     const SiteShape& site = base.modules.at(lora.module);
-    TENON_ASSIGN_OR_RETURN(
-        LowRankDelta delta,
-        LowRankDelta::Create(CopyToTensor(lora.a, dtype), CopyToTensor(lora.b, dtype),
-                             static_cast<float>(lora.scaling)));
-    const double down_norm = Norm(delta.down), up_norm = Norm(delta.up);
+    const at::Tensor down = CopyToTensor(lora.a, dtype), up = CopyToTensor(lora.b, dtype);
+    const double down_norm = Norm(down), up_norm = Norm(up);
     TENON_RETURN_IF_ERROR(CheckFinite(lora.module, down_norm, dtype));
     TENON_RETURN_IF_ERROR(CheckFinite(lora.module, up_norm, dtype));
+    SiteDelta delta;
+    TENON_ASSIGN_OR_RETURN(delta.low_rank,
+                           LowRankDelta::Create(down, up, static_cast<float>(lora.scaling)));
     report->num_sites += 1;
-    report->num_parameters += delta.down.numel() + delta.up.numel();
-    report->max_rank = std::max(report->max_rank, delta.rank());
+    report->num_parameters += down.numel() + up.numel();
+    report->max_rank = std::max(report->max_rank, delta.low_rank.rank());
     report->delta_norm_bound += std::abs(lora.scaling) * down_norm * up_norm;
     adapter->set_delta(site.layer, site.site, std::move(delta));
   }

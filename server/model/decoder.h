@@ -10,22 +10,15 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "adapters/kernels/low_rank.h"
 #include "server/kernels/attention.h"
 #include "server/kernels/linear.h"
+#include "server/model/adapter_deltas.h"
 #include "server/model/kv_cache.h"
 #include "server/model/model_config.h"
-#include "server/model/model_runner.h"
 #include "server/model/rope_table.h"
 #include "server/model/weights.h"
 
 namespace tenon {
-
-/// A run of tokens of a step and the adapters that apply to them.
-struct AdapterSegment {
-  int64_t token_begin = 0, token_end = 0;
-  std::span<const ResolvedAdapter> adapters;  ///< empty for the bare base
-};
 
 /// What the forward pass of one step needs, T tokens in all.
 struct DecoderInput {
@@ -56,8 +49,10 @@ class Decoder {
   /// states [T, hidden]. Throws c10::Error when LibTorch does.
   at::Tensor Forward(const DecoderInput& input, const KvCache& cache) const;
 
-  /// The logits [R, vocab] fp32 of hidden states [R, hidden].
-  at::Tensor Logits(const at::Tensor& hidden) const;
+  /// The logits [R, vocab] fp32 of hidden states [R, hidden]; row r is token token_of_row[r] of the
+  /// step, which ascend.
+  at::Tensor Logits(const at::Tensor& hidden, std::span<const int64_t> token_of_row,
+                    std::span<const AdapterSegment> segments) const;
 
   const ModelConfig& config() const { return config_; }
   const Options& options() const { return options_; }
@@ -79,12 +74,9 @@ class Decoder {
 
   Decoder(const ModelConfig& config, const Options& options);
 
-  void Attention(int64_t layer, const DecoderInput& input, const KvCache& cache,
-                 Buffers& buffers) const;
-  void FeedForward(int64_t layer, const DecoderInput& input, Buffers& buffers) const;
-  /// Adds what the segments' adapters have for one site to y.
-  void ApplyAdapters(int64_t layer, Site site, const DecoderInput& input, const at::Tensor& x,
-                     const at::Tensor& y) const;
+  void Attention(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
+                 const KvCache& cache, Buffers& buffers) const;
+  void FeedForward(int64_t layer, const AdapterDeltas& deltas, Buffers& buffers) const;
 
   ModelConfig config_;
   Options options_;

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -42,6 +43,18 @@ int64_t NumScored(const BatchRow& row) {
   }
   return std::clamp<int64_t>(row.sequence->num_prompt_tokens() - 1 - row.first_token, 0,
                              row.num_tokens);
+}
+
+// The segments that have adapters.
+std::vector<AdapterSegment> AdapterSegments(
+    const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters) {
+  std::vector<AdapterSegment> segments;
+  for (size_t i = 0; i < batch.segments.size(); ++i) {
+    if (!adapters[i].empty()) {
+      segments.push_back({batch.segments[i].token_begin, batch.segments[i].token_end, adapters[i]});
+    }
+  }
+  return segments;
 }
 
 // The flattened batch: one entry per token.
@@ -159,15 +172,8 @@ absl::Status DecoderRunner::CheckBatch(
   return absl::OkStatus();
 }
 
-at::Tensor DecoderRunner::Forward(const Batch& batch,
-                                  std::span<const std::vector<ResolvedAdapter>> adapters) {
+at::Tensor DecoderRunner::Forward(const Batch& batch, std::span<const AdapterSegment> segments) {
   const FlatBatch flat(batch, cache_.block_size());
-  std::vector<AdapterSegment> segments;
-  for (size_t i = 0; i < batch.segments.size(); ++i) {
-    if (!adapters[i].empty()) {
-      segments.push_back({batch.segments[i].token_begin, batch.segments[i].token_end, adapters[i]});
-    }
-  }
   DecoderInput input;
   input.tokens = flat.tokens;
   input.slots = flat.slots;
@@ -177,7 +183,8 @@ at::Tensor DecoderRunner::Forward(const Batch& batch,
   return decoder_->Forward(input, cache_);
 }
 
-void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden, StepOutput& output) {
+void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden,
+                               std::span<const AdapterSegment> segments, StepOutput& output) {
   std::vector<int64_t> last_tokens;
   std::vector<const Sequence*> sequences;
   int64_t token_end = 0;
@@ -193,7 +200,8 @@ void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden, Ste
   }
   const at::Tensor index = IndexTensor(static_cast<int64_t>(last_tokens.size()));
   std::copy(last_tokens.begin(), last_tokens.end(), index.mutable_data_ptr<int64_t>());
-  const at::Tensor logits = decoder_->Logits(at::index_select(hidden, 0, index));
+  const at::Tensor logits =
+      decoder_->Logits(at::index_select(hidden, 0, index), last_tokens, segments);
   bool all_ok = true;
   for (size_t i = 0; i < sequences.size(); ++i) {
     absl::StatusOr<SampledToken> sampled =
@@ -207,7 +215,8 @@ void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden, Ste
   }
 }
 
-void DecoderRunner::ScorePrompts(const Batch& batch, const at::Tensor& hidden, StepOutput& output) {
+void DecoderRunner::ScorePrompts(const Batch& batch, const at::Tensor& hidden,
+                                 std::span<const AdapterSegment> segments, StepOutput& output) {
   output.prompt_logprobs.resize(batch.rows.size());
   int64_t token_begin = 0;
   for (size_t r = 0; r < batch.rows.size(); ++r) {
@@ -215,7 +224,10 @@ void DecoderRunner::ScorePrompts(const Batch& batch, const at::Tensor& hidden, S
     const int64_t scored = NumScored(row);
     for (int64_t begin = 0; begin < scored; begin += kPromptLogitsRows) {
       const int64_t count = std::min(kPromptLogitsRows, scored - begin);
-      const at::Tensor logits = decoder_->Logits(hidden.narrow(0, token_begin + begin, count));
+      std::vector<int64_t> token_of_row(static_cast<size_t>(count));
+      std::iota(token_of_row.begin(), token_of_row.end(), token_begin + begin);
+      const at::Tensor logits =
+          decoder_->Logits(hidden.narrow(0, token_begin + begin, count), token_of_row, segments);
       for (int64_t i = 0; i < count; ++i) {
         const int32_t next = row.sequence->tokens()[row.first_token + begin + i + 1];
         output.prompt_logprobs[r].push_back(
@@ -235,9 +247,10 @@ absl::StatusOr<StepOutput> DecoderRunner::Run(
   }
   try {
     const c10::InferenceMode inference_mode;
-    const at::Tensor hidden = Forward(batch, adapters);
-    SampleRows(batch, hidden, output);
-    ScorePrompts(batch, hidden, output);
+    const std::vector<AdapterSegment> segments = AdapterSegments(batch, adapters);
+    const at::Tensor hidden = Forward(batch, segments);
+    SampleRows(batch, hidden, segments, output);
+    ScorePrompts(batch, hidden, segments, output);
   } catch (const c10::Error& error) {
     return absl::InternalError(absl::StrCat("forward pass: ", error.what_without_backtrace()));
   } catch (const std::exception& error) {

@@ -46,9 +46,11 @@ class DecoderRunner : public ModelRunner {
   absl::Status CheckRow(const BatchRow& row) const;
   absl::Status CheckBatch(const Batch& batch,
                           std::span<const std::vector<ResolvedAdapter>> adapters) const;
-  at::Tensor Forward(const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters);
-  void SampleRows(const Batch& batch, const at::Tensor& hidden, StepOutput& output);
-  void ScorePrompts(const Batch& batch, const at::Tensor& hidden, StepOutput& output);
+  at::Tensor Forward(const Batch& batch, std::span<const AdapterSegment> segments);
+  void SampleRows(const Batch& batch, const at::Tensor& hidden,
+                  std::span<const AdapterSegment> segments, StepOutput& output);
+  void ScorePrompts(const Batch& batch, const at::Tensor& hidden,
+                    std::span<const AdapterSegment> segments, StepOutput& output);
 
   std::shared_ptr<const Decoder> decoder_;
   KvCache cache_;

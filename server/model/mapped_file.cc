@@ -66,6 +66,13 @@ absl::StatusOr<FileBytes> MapFile(const std::string& path) {
   return file;
 }
 
+void DropPages(std::span<const std::byte> mapped) {
+  if (!mapped.empty()) {
+    // Advice: a mapping that keeps its pages is as correct.
+    madvise(const_cast<std::byte*>(mapped.data()), mapped.size(), MADV_DONTNEED);
+  }
+}
+
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path, int64_t max_bytes) {
   TENON_ASSIGN_OR_RETURN(const FileBytes file, MapFile(path));
   if (static_cast<int64_t>(file.bytes.size()) > max_bytes) {

@@ -2,6 +2,8 @@
 #ifndef TENON_SERVER_MODEL_MAPPED_FILE_H_
 #define TENON_SERVER_MODEL_MAPPED_FILE_H_
 
+#include <cstddef>
+#include <span>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -14,6 +16,10 @@ namespace tenon {
 /// it by rename is fine. NOT_FOUND when there is none, INTERNAL for other I/O errors; messages hold
 /// the path.
 absl::StatusOr<FileBytes> MapFile(const std::string& path);
+
+/// Lets the system forget the pages of a mapping that MapFile made; they are read again when
+/// touched.
+void DropPages(std::span<const std::byte> mapped);
 
 /// Reads a small text file. INVALID_ARGUMENT when it is longer than `max_bytes`.
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path, int64_t max_bytes);

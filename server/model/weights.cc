@@ -162,6 +162,24 @@ absl::StatusOr<at::Tensor> Checkpoint::Take(absl::string_view name,
       at::TensorOptions(dtype));
 }
 
+absl::StatusOr<at::Tensor> Checkpoint::Read(absl::string_view name) const {
+  const auto found = tensors_.find(name);
+  if (found == tensors_.end()) {
+    return absl::NotFoundError(absl::StrCat("the checkpoint has no tensor ", name));
+  }
+  const TensorView& view = found->second.view;
+  TENON_ASSIGN_OR_RETURN(const at::ScalarType dtype, WeightScalarType(name, view.dtype));
+  at::Tensor copy = at::empty(view.shape, at::TensorOptions(dtype));
+  std::memcpy(copy.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
+  return copy.to(at::kFloat);
+}
+
+void Checkpoint::ReleasePages() const {
+  for (const auto& [name, file] : files_) {
+    DropPages(file.bytes);
+  }
+}
+
 absl::Status Checkpoint::CheckAllTaken() const {
   for (const auto& [name, entry] : tensors_) {
     if (!taken_.contains(name) && !absl::EndsWith(name, "rotary_emb.inv_freq")) {

@@ -20,8 +20,9 @@ namespace tenon {
 
 /// model.safetensors, or the files that model.safetensors.index.json names.
 ///
-/// Not thread-safe, but Digest() may run beside anything. Tensors share the mapping and keep it
-/// alive, so they may outlive the checkpoint; they are read-only memory: writing to one is fatal.
+/// Not thread-safe, but Digest() and Read() may run beside anything. Tensors share the mapping and
+/// keep it alive, so they may outlive the checkpoint; they are read-only memory: writing to one is
+/// fatal.
 ///
 ///   TENON_ASSIGN_OR_RETURN(auto checkpoint, Checkpoint::Open(folder));
 ///   TENON_ASSIGN_OR_RETURN(at::Tensor norm, checkpoint->Take("model.norm.weight", {hidden}));
@@ -37,6 +38,10 @@ class Checkpoint {
   /// dtype.
   absl::StatusOr<at::Tensor> Take(absl::string_view name, const std::vector<int64_t>& shape);
 
+  /// A copy of the tensor of that name in fp32, whether it was taken or not. Thread-safe. Errors as
+  /// Take's.
+  absl::StatusOr<at::Tensor> Read(absl::string_view name) const;
+
   bool Has(absl::string_view name) const { return tensors_.contains(name); }
 
   /// INVALID_ARGUMENT that names a tensor which nobody took: a part of the model that would be
@@ -46,6 +51,9 @@ class Checkpoint {
   /// SHA-256, lower-case hex, over `config_json` and every byte of every file: equal digests are
   /// equal models. Reads all files, about 1 GB/s.
   std::string Digest(absl::string_view config_json) const;
+
+  /// Lets the system forget the pages that were read; they come back from the files when needed.
+  void ReleasePages() const;
 
   /// Bytes of all files.
   int64_t nbytes() const;

@@ -26,7 +26,7 @@ BaseShape FuzzBase() {
 int64_t BytesOfDeltas(const CompiledAdapter& adapter, const BaseShape& base) {
   int64_t bytes = 0;
   for (const auto& [name, site] : base.modules) {
-    const LowRankDelta* delta = adapter.delta(site.layer, site.site);
+    const SiteDelta* delta = adapter.delta(site.layer, site.site);
     bytes += delta == nullptr ? 0 : delta->nbytes();
   }
   return bytes;

@@ -97,7 +97,7 @@ TEST_P(LowRankTest, PackingChangesNoBit) {
   for (const at::ScalarType dtype : kTypes) {
     for (const int64_t rank : {1, 2, 16, 17}) {
       const LowRankDelta packed = MakeDelta(rank, 30, 205, dtype);
-      const LowRankDelta plain{packed.down, packed.up, packed.scaling};
+      const LowRankDelta plain{packed.down, packed.UpMatrix(), packed.scaling};
       const at::Tensor x = random_.Normal({15, 30}, dtype);
       const at::Tensor a = random_.Normal({15, 205}, dtype), b = a.clone();
       const LowRankTerm packed_term{0, 15, &packed, 2.0f}, plain_term{0, 15, &plain, 2.0f};
@@ -153,13 +153,14 @@ TEST(ApplyLowRankTest, ThrowsAndLeavesOutputOnMismatch) {
   EXPECT_TRUE(SameBits(y, at::zeros({3, 6})));
 }
 
-TEST(LowRankDeltaTest, CreateKeepsTensorsAndCountsAllBytes) {
+TEST(LowRankDeltaTest, CreateKeepsUpPackedOnlyAndCountsAllBytes) {
   const at::Tensor down = at::full({3, 8}, 1.0f), up = at::full({33, 3}, 2.0f);
   const LowRankDelta delta = LowRankDelta::Create(down, up, 0.25f).value();
   EXPECT_TRUE(delta.down.is_same(down));
-  EXPECT_TRUE(delta.up.is_same(up));
+  EXPECT_FALSE(delta.up.defined());
+  EXPECT_TRUE(SameBits(delta.UpMatrix(), up));
   EXPECT_EQ(delta.rank(), 3);
-  EXPECT_EQ(delta.nbytes(), 4 * (3 * 8 + 33 * 3 + 64 * 3));
+  EXPECT_EQ(delta.nbytes(), 4 * (3 * 8 + 64 * 3));
   EXPECT_FALSE(LowRankDelta::Create(down, at::full({33, 4}, 2.0f), 1.0f).ok());
   EXPECT_FALSE(LowRankDelta::Create(down, up.to(at::kBFloat16), 1.0f).ok());
   EXPECT_FALSE(LowRankDelta::Create(down, at::Tensor(), 1.0f).ok());

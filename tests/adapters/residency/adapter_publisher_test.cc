@@ -86,7 +86,7 @@ class AdapterPublisherTest : public StoreTest {
     cache_->Prefetch(adapter, [&done] { done.Notify(); });
     done.WaitForNotification();
     TENON_ASSIGN_OR_RETURN(const auto compiled, cache_->Pin(adapter->digest));
-    return compiled->delta(0, Site::kQ)->down.const_data_ptr<float>()[0];
+    return compiled->delta(0, Site::kQ)->low_rank.down.const_data_ptr<float>()[0];
   }
 
   std::vector<std::string> LiveIds(const std::string& tenant) const {
