@@ -53,7 +53,7 @@ class Method:
 
     config: peft.PeftConfig
     prompt_ids: list[int] = field(default_factory=list)
-    save: dict = field(default_factory=dict)
+    note: str = ""
 
 
 def lora_methods(t: Targets) -> dict[str, Method]:
