@@ -10,12 +10,13 @@
 
 namespace tenon {
 
-/// Reads the JSON object of an adapter_config.json (with its `config` object) and the tensors of
-/// adapter.safetensors into a spec that has no `files` yet. Served are bottleneck adapters, LoRA
-/// and IA3. INVALID_ARGUMENT, naming the field or tensor, otherwise. Module paths stay as the
+/// Reads the JSON object of an adapter_config.json (with its `config` object), the tensors of
+/// adapter.safetensors, and adapter_interface.json and model_head.safetensors where they are, into
+/// a spec that has no `files` yet. Served are bottleneck adapters, LoRA and IA3, with a head as a
+/// saved module. INVALID_ARGUMENT, naming the field or tensor, otherwise. Module paths stay as the
 /// tensors' names say them; the library names them as transformers does.
 absl::StatusOr<AdapterSpec> ParseAdapterHub(const nlohmann::ordered_json& config,
-                                            const SafetensorsFile& file,
+                                            const SafetensorsFile& file, const FileSet& files,
                                             const AdapterLimits& limits);
 
 /// The parts of it, by architecture. `settings` is the `config` object; `hidden_size` is checked.
@@ -26,7 +27,8 @@ struct AdapterHubContext {
   int64_t hidden_size = 0;
 };
 absl::StatusOr<BottleneckSpec> ParseAdapterHubBottleneck(const AdapterHubContext& context);
-absl::StatusOr<MethodSpec> ParseAdapterHubLora(const AdapterHubContext& context);
+absl::StatusOr<MethodSpec> ParseAdapterHubLora(
+    const AdapterHubContext& context, std::vector<std::shared_ptr<const std::string>>* built);
 
 /// The number of the layer in "model.layers.12" or "transformer.h.12"; -1 when there is none.
 int64_t LayerNumber(absl::string_view layer);

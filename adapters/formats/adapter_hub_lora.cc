@@ -1,7 +1,9 @@
 // The `adapters` library's own LoRA and IA3 (LoRAConfig with composition_mode "add" or "scale").
 
 #include <algorithm>
+#include <cstring>
 #include <map>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -56,53 +58,126 @@ absl::StatusOr<LoraPairs> PairTensors(const SafetensorsFile& file) {
   return pairs;
 }
 
-absl::StatusOr<MethodSpec> BuildIa3(const LoraPairs& pairs, double alpha) {
-  Ia3Spec spec;
-  for (const auto& [module, pair] : pairs) {
-    if (!pair.a.name.empty() || pair.b.name.empty()) {
-      return RefuseTensor("UNEXPECTED_TENSOR", pair.a.name,
-                          "is a lora_A, which composition_mode \"scale\" does not have");
+using Buffers = std::vector<std::shared_ptr<const std::string>>;
+
+// GPT-2 projects to queries, keys and values with one matrix, of which an adapter may have parts.
+constexpr int64_t kNumParts = 3;
+bool IsFused(absl::string_view module) { return LastComponent(module) == "c_attn"; }
+
+// The indices of the parts that `attn_matrices` names, in the matrix's order.
+absl::StatusOr<std::vector<int64_t>> ReadParts(const Json& settings) {
+  TENON_ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                         CheckStrings("attn_matrices", Field(settings, "attn_matrices")));
+  std::vector<int64_t> parts;
+  for (int64_t part = 0; part < kNumParts; ++part) {
+    if (std::find(names.begin(), names.end(), std::string(1, "qkv"[part])) != names.end()) {
+      parts.push_back(part);
     }
-    TENON_RETURN_IF_ERROR(CheckShape(pair.b, {-1, 1}));
-    Ia3Module ia3;
-    ia3.module = module;
-    ia3.scale = pair.b.view;
-    ia3.scaling = alpha;
-    spec.modules.push_back(std::move(ia3));
   }
-  return spec;
+  return parts;
 }
 
-absl::StatusOr<MethodSpec> BuildLora(const LoraPairs& pairs, int64_t rank, double alpha,
-                                     const AdapterLimits& limits) {
-  LoraSpec spec;
-  for (const auto& [module, pair] : pairs) {
-    if (pair.a.name.empty() || pair.b.name.empty()) {
-      return RefuseTensor("UNPAIRED_TENSOR", pair.a.name.empty() ? pair.b.name : pair.a.name,
-                          "has no matching lora_A or lora_B");
-    }
-    if (LastComponent(module) == "c_attn") {
-      return RefuseTensor("UNSUPPORTED_ADAPTER", pair.a.name,
-                          "is LoRA on parts of a fused projection, which is not served in this "
-                          "dialect; train it with PEFT");
-    }
-    TENON_RETURN_IF_ERROR(CheckFloats(pair.a, 2));
-    TENON_RETURN_IF_ERROR(CheckFloats(pair.b, 2));
-    TENON_RETURN_IF_ERROR(CheckTensorRank(pair.a, 0, rank, limits.max_rank));
-    TENON_RETURN_IF_ERROR(CheckTensorRank(pair.b, 1, rank, limits.max_rank));
-    LoraModule lora;
-    lora.module = module;
-    lora.a = pair.a.view;
-    lora.b = pair.b.view;
-    lora.scaling = alpha / static_cast<double>(rank);
-    spec.modules.push_back(std::move(lora));
+// Rows of one part. `tensor` is [parts * rows, columns], checked to divide evenly.
+absl::StatusOr<int64_t> RowsPerPart(const NamedTensor& tensor, size_t num_parts) {
+  const int64_t rows = tensor.view.shape[0], parts = static_cast<int64_t>(num_parts);
+  if (parts == 0 || rows % parts != 0) {
+    return RefuseTensor("INVALID_SHAPE", tensor.name,
+                        absl::StrCat("has ", rows, " rows for ", parts, " attn_matrices"));
   }
-  return spec;
+  return rows / parts;
+}
+
+TensorView Keep(DType dtype, std::vector<int64_t> shape, std::string bytes, Buffers* built) {
+  built->push_back(std::make_shared<const std::string>(std::move(bytes)));
+  const std::span<const char> chars(built->back()->data(), built->back()->size());
+  return {dtype, std::move(shape), std::as_bytes(chars)};
+}
+
+// [parts * rows, r] -> [3 * rows, parts * r]: each part's block in its rows and columns, else zero.
+absl::StatusOr<TensorView> SpreadB(const NamedTensor& b, const std::vector<int64_t>& parts,
+                                   Buffers* built) {
+  TENON_ASSIGN_OR_RETURN(const int64_t rows, RowsPerPart(b, parts.size()));
+  const int64_t width = b.view.shape[1] * static_cast<int64_t>(parts.size());
+  const size_t block = static_cast<size_t>(b.view.shape[1] * ElementSize(b.view.dtype));
+  const size_t stride = block * parts.size();
+  std::string bytes(static_cast<size_t>(kNumParts * rows) * stride, '\0');
+  for (size_t part = 0; part < parts.size(); ++part) {
+    for (int64_t row = 0; row < rows; ++row) {
+      const size_t from = static_cast<size_t>(static_cast<int64_t>(part) * rows + row) * block;
+      const size_t to = static_cast<size_t>(parts[part] * rows + row) * stride + part * block;
+      std::memcpy(bytes.data() + to, b.view.bytes.data() + from, block);
+    }
+  }
+  return Keep(b.view.dtype, {kNumParts * rows, width}, std::move(bytes), built);
+}
+
+// [parts * rows, 1] -> [3 * rows, 1], with ones in the parts that the adapter has not.
+absl::StatusOr<TensorView> SpreadScale(const NamedTensor& scale, const std::vector<int64_t>& parts,
+                                       Buffers* built) {
+  TENON_ASSIGN_OR_RETURN(const int64_t rows, RowsPerPart(scale, parts.size()));
+  const DType dtype = scale.view.dtype;
+  const uint32_t one = dtype == DType::kF32 ? 0x3F800000 : dtype == DType::kF16 ? 0x3C00 : 0x3F80;
+  const size_t size = static_cast<size_t>(ElementSize(dtype));
+  const size_t part_bytes = static_cast<size_t>(rows) * size;
+  std::string bytes(kNumParts * part_bytes, '\0');
+  for (size_t place = 0; place < bytes.size(); place += size) {
+    std::memcpy(bytes.data() + place, &one, size);
+  }
+  for (size_t part = 0; part < parts.size(); ++part) {
+    std::memcpy(bytes.data() + static_cast<size_t>(parts[part]) * part_bytes,
+                scale.view.bytes.data() + part * part_bytes, part_bytes);
+  }
+  return Keep(dtype, {kNumParts * rows, 1}, std::move(bytes), built);
+}
+
+absl::StatusOr<Ia3Module> BuildIa3(const std::string& module, const LoraPair& pair, double alpha,
+                                   const Json& settings, Buffers* built) {
+  if (!pair.a.name.empty() || pair.b.name.empty()) {
+    return RefuseTensor("UNEXPECTED_TENSOR", pair.a.name,
+                        "is a lora_A, which composition_mode \"scale\" does not have");
+  }
+  TENON_RETURN_IF_ERROR(CheckShape(pair.b, {-1, 1}));
+  Ia3Module ia3;
+  ia3.module = module;
+  ia3.scale = pair.b.view;
+  ia3.scaling = alpha;
+  if (IsFused(module)) {
+    TENON_ASSIGN_OR_RETURN(const std::vector<int64_t> parts, ReadParts(settings));
+    TENON_ASSIGN_OR_RETURN(ia3.scale, SpreadScale(pair.b, parts, built));
+  }
+  return ia3;
+}
+
+absl::StatusOr<LoraModule> BuildLora(const std::string& module, const LoraPair& pair, int64_t rank,
+                                     double alpha, const AdapterHubContext& context,
+                                     Buffers* built) {
+  if (pair.a.name.empty() || pair.b.name.empty()) {
+    return RefuseTensor("UNPAIRED_TENSOR", pair.a.name.empty() ? pair.b.name : pair.a.name,
+                        "has no matching lora_A or lora_B");
+  }
+  const int64_t max_rank = context.limits.max_rank;
+  TENON_RETURN_IF_ERROR(CheckFloats(pair.a, 2));
+  TENON_RETURN_IF_ERROR(CheckFloats(pair.b, 2));
+  TENON_RETURN_IF_ERROR(CheckTensorRank(pair.b, 1, rank, max_rank));
+  LoraModule lora;
+  lora.module = module;
+  lora.a = pair.a.view;
+  lora.b = pair.b.view;
+  lora.scaling = alpha / static_cast<double>(rank);
+  int64_t whole_rank = rank;
+  if (IsFused(module)) {
+    TENON_ASSIGN_OR_RETURN(const std::vector<int64_t> parts, ReadParts(context.settings));
+    whole_rank *= static_cast<int64_t>(parts.size());
+    TENON_RETURN_IF_ERROR(CheckTensorRank(pair.a, 0, whole_rank, max_rank));
+    TENON_ASSIGN_OR_RETURN(lora.b, SpreadB(pair.b, parts, built));
+  }
+  TENON_RETURN_IF_ERROR(CheckTensorRank(pair.a, 0, whole_rank, max_rank));
+  return lora;
 }
 
 }  // namespace
 
-absl::StatusOr<MethodSpec> ParseAdapterHubLora(const AdapterHubContext& context) {
+absl::StatusOr<MethodSpec> ParseAdapterHubLora(const AdapterHubContext& context, Buffers* built) {
   const Json& settings = context.settings;
   TENON_RETURN_IF_ERROR(CheckNoOtherFields(settings, {kFields}));
   TENON_ASSIGN_OR_RETURN(
@@ -111,13 +186,21 @@ absl::StatusOr<MethodSpec> ParseAdapterHubLora(const AdapterHubContext& context)
   TENON_ASSIGN_OR_RETURN(const double alpha, CheckFactor("alpha", Field(settings, "alpha")));
   TENON_ASSIGN_OR_RETURN(const LoraPairs pairs, PairTensors(context.file));
   const Json& mode = Field(settings, "composition_mode");
-  if (mode == Json("scale")) {
-    return BuildIa3(pairs, alpha);
-  }
-  if (mode != Json("add")) {
+  if (mode != Json("add") && mode != Json("scale")) {
     return UnsupportedConfig("composition_mode", mode, "\"add\" and \"scale\" are");
   }
-  return BuildLora(pairs, rank, alpha, context.limits);
+  LoraSpec lora_spec;
+  Ia3Spec ia3_spec;
+  for (const auto& [module, pair] : pairs) {
+    if (mode == Json("scale")) {
+      TENON_ASSIGN_OR_RETURN(Ia3Module ia3, BuildIa3(module, pair, alpha, settings, built));
+      ia3_spec.modules.push_back(std::move(ia3));
+    } else {
+      TENON_ASSIGN_OR_RETURN(LoraModule lora, BuildLora(module, pair, rank, alpha, context, built));
+      lora_spec.modules.push_back(std::move(lora));
+    }
+  }
+  return mode == Json("scale") ? MethodSpec(std::move(ia3_spec)) : MethodSpec(std::move(lora_spec));
 }
 
 }  // namespace tenon

@@ -3,6 +3,7 @@
 #define TENON_ADAPTERS_FORMATS_ADAPTER_SPEC_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <variant>
@@ -159,13 +160,15 @@ using MethodSpec = std::variant<LoraSpec, VeraSpec, LohaSpec, LokrSpec, Ia3Spec,
                                 PrefixSpec, BottleneckSpec, TokenRowsSpec>;
 
 /// One adapter as its files describe it. The tensors are views into the FileSet that it was parsed
-/// from, which `files` keeps alive.
+/// from, which `files` keeps alive, or into `built`.
 struct AdapterSpec {
   std::string method;      ///< "LORA", "RSLORA", "DORA", "IA3", "PREFIX_TUNING", "BOTTLENECK", ...
   std::string base_model;  ///< base_model_name_or_path, informational, may be empty
   MethodSpec body;
   SharedParts shared;
   FileSet files;
+  /// Tensors that the parser laid out anew (the parts of a fused projection, made whole).
+  std::vector<std::shared_ptr<const std::string>> built;
   std::vector<std::string> warnings;
 };
 

@@ -90,7 +90,7 @@ absl::StatusOr<AdapterSpec> ParseDialect(const nlohmann::ordered_json& config, c
   if (const auto inner = config.find("config"); inner != config.end() && inner->is_object()) {
     TENON_ASSIGN_OR_RETURN(const SafetensorsFile weights,
                            ReadWeights(files, kAdapterHubWeightsName, limits));
-    return ParseAdapterHub(config, weights, limits);
+    return ParseAdapterHub(config, weights, files, limits);
   }
   return InvalidAdapterError(
       "UNSUPPORTED_ADAPTER", "peft_type",
