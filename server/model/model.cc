@@ -114,6 +114,8 @@ BaseShape MakeBaseShape(const ModelConfig& config, std::string digest) {
   base.num_kv_heads = config.num_kv_heads;
   base.head_dim = config.head_dim;
   base.max_context_tokens = config.max_position_embeddings;
+  base.tied_embeddings = config.tie_word_embeddings;
+  base.norm_eps = config.rms_norm_eps;
   base.modules["model.embed_tokens"] = {0, Site::kEmbedding, config.vocab_size, hidden};
   base.modules["model.norm"] = {0, Site::kFinalNorm, hidden, hidden};
   base.modules["lm_head"] = {0, Site::kHead, hidden, config.vocab_size};
