@@ -8,15 +8,22 @@
 namespace tenon {
 namespace {
 
-std::shared_ptr<const AdapterSelection> Select(const std::string& adapter) {
-  if (adapter.empty()) {
-    return std::make_shared<const AdapterSelection>();
-  }
+WeightedAdapter Weighted(const std::string& adapter, float weight) {
   auto info = std::make_shared<AdapterInfo>();
   info->id = {std::string(kDefaultTenant), adapter, 1};
   info->digest = adapter;
-  return std::make_shared<const AdapterSelection>(
-      std::vector<WeightedAdapter>{{AdapterHandle(std::move(info)), 1.0f}});
+  return {AdapterHandle(std::move(info)), weight};
+}
+
+std::shared_ptr<const AdapterSelection> Select(const DriverRequest& request) {
+  std::vector<WeightedAdapter> adapters;
+  if (!request.adapter.empty()) {
+    adapters.push_back(Weighted(request.adapter, 1.0f));
+  }
+  for (const auto& [adapter, weight] : request.selection) {
+    adapters.push_back(Weighted(adapter, weight));
+  }
+  return std::make_shared<const AdapterSelection>(std::move(adapters));
 }
 
 void AddRequests(const std::vector<DriverRequest>& requests, Scheduler& scheduler) {
@@ -25,7 +32,7 @@ void AddRequests(const std::vector<DriverRequest>& requests, Scheduler& schedule
     options.id = i;
     options.request_id = absl::StrCat("request-", i);
     options.tenant = std::string(kDefaultTenant);
-    options.selection = Select(requests[i].adapter);
+    options.selection = Select(requests[i]);
     options.prompt = requests[i].prompt;
     options.sampling = requests[i].sampling;
     scheduler.Add(std::make_unique<Sequence>(std::move(options)));
