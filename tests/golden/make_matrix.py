@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the models of the golden matrix and all of its cells that transformers and PEFT compute.
+"""Makes the models of the golden matrix and all of its cells that PEFT computes.
 
     python tests/golden/make_matrix.py models
     python tests/golden/make_matrix.py peft [ARCHITECTURE ...]
@@ -12,35 +12,21 @@ import argparse
 import os
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"  # PEFT would look for the base model there
 
 import torch
 import transformers
 from golden_writer import STEPS, Goldens
-from matrix_cells import MATRIX, Cell, emptied, error_text, write_cells
+from matrix_cases import add_cases, probe
+from matrix_cells import MATRIX, Attempt, Cell, emptied, make_cell, write_cells
 from matrix_models import MATRIX_MODELS, write_model
 from matrix_peft_methods import Method, methods_of
 from matrix_peft_weights import fill_random
 from peft import PeftModel, get_peft_model
 from reference import VERSIONS, greedy_logits, load
-from seeds import random_prompt
 
-PROMPT_LENGTHS = (1, 10, 37)
-MIN_MARGIN = 1e-3
-MAX_ATTEMPTS = 200
-# The two ways of the library to compute the same may differ by as much.
-SELF_TOLERANCE = 5e-5
-
-
-@torch.inference_mode()
-def uncached_logits(model: torch.nn.Module, prompt: list[int], steps: int = STEPS) -> torch.Tensor:
-    """Logits [steps, vocab] of greedy decoding by one whole forward pass a step."""
-    ids, rows = list(prompt), []
-    for _ in range(steps):
-        row = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
-        rows.append(row)
-        ids.append(int(row.argmax()))
-    return torch.stack(rows)
+LIBRARY = "peft"
+BASE_KEPT = 8
 
 
 @torch.inference_mode()
@@ -66,110 +52,53 @@ def case_logits(model: torch.nn.Module, prompt: list[int]) -> torch.Tensor:
     return greedy_logits(model, prompt)
 
 
-def check_against_whole_pass(
-    model: torch.nn.Module, prompt: list[int], logits: torch.Tensor
-) -> float:
-    """The largest difference of the cached steps from one pass over the whole text."""
-    tokens = logits.argmax(dim=-1).tolist()
-    with torch.inference_mode():
-        whole = model(input_ids=torch.tensor([prompt + tokens[:-1]])).logits[0, -STEPS:]
-    return float((whole - logits).abs().max())
+class PeftAttempt:
+    """The making of one cell; `model` is the loaded one once there is one."""
 
+    def __init__(self, goldens: Goldens, name: str, method: Method, model_dir: Path) -> None:
+        self.goldens, self.name, self.method, self.model_dir = goldens, name, method, model_dir
+        self.model: PeftModel | None = None
 
-def prompt_of(name: str, length: int, vocab_size: int, ids: list[int], attempt: int) -> list[int]:
-    """A random prompt in which `ids` are spread, as many as there is room for."""
-    prompt = random_prompt(f"{name}/{length}/{attempt}", length, vocab_size)
-    for i, token in enumerate(ids[:length]):
-        prompt[i * length // len(ids)] = token
-    return prompt
+    def save(self, folder: Path) -> torch.Tensor:
+        """Makes and saves the adapter."""
+        base = load(self.model_dir, None)
+        base.name_or_path = self.goldens.model
+        torch.manual_seed(0)
+        model = get_peft_model(base, self.method.config)
+        fill_random(model, f"{self.goldens.model}/{self.name}")
+        model.eval()
+        whole = "auto" if self.method.save_base_embeddings else False
+        model.save_pretrained(folder, save_embedding_layers=whole)
+        (folder / "README.md").unlink()  # PEFT's empty model card
+        return probe(model, self.method.prompt_ids)
 
+    def load(self, folder: Path) -> torch.Tensor:
+        """Loads the adapter onto a fresh model."""
+        self.model = load(self.model_dir, folder)
+        return probe(self.model, self.method.prompt_ids)
 
-def add_cases(goldens: Goldens, model: torch.nn.Module, adapter: str | None, ids: list[int]) -> str:
-    """Adds one case of each length; returns a note where the library disagrees with itself.
-
-    Prompts are drawn until no step is close to a tie.
-    """
-    name = adapter or "base"
-    worst = 0.0
-    for length in PROMPT_LENGTHS:
-        for attempt in range(MAX_ATTEMPTS):
-            prompt = prompt_of(
-                f"{goldens.model}/{name}", length, model.config.vocab_size, ids, attempt
-            )
-            logits = case_logits(model, prompt)
-            best = logits.topk(2, dim=-1).values
-            if float((best[:, 0] - best[:, 1]).min()) >= MIN_MARGIN:
-                break
-        else:
-            raise RuntimeError(f"{goldens.model}/{name}: no prompt of {length} without a near tie")
-        worst = max(worst, check_against_whole_pass(model, prompt, logits))
-        kept = STEPS if adapter is None else 1
-        goldens.add(f"{name}/{length}", adapter, prompt, logits, kept)
-    if worst > SELF_TOLERANCE:
-        return f"a whole forward pass differs from the cached steps by up to {worst:.2g}"
-    return ""
-
-
-def write_adapter(model_dir: Path, name: str, method: Method, folder: Path) -> torch.Tensor:
-    """Makes and saves one adapter; returns the logits of one text by the model that saved it."""
-    base = load(model_dir, None)
-    base.name_or_path = name.split("/")[0]
-    torch.manual_seed(0)
-    model = get_peft_model(base, method.config)
-    fill_random(model, name)
-    model.eval()
-    model.save_pretrained(folder, **method.save)
-    (folder / "README.md").unlink()  # PEFT's empty model card
-    return probe(model, method.prompt_ids)
-
-
-@torch.inference_mode()
-def probe(model: torch.nn.Module, ids: list[int]) -> torch.Tensor:
-    """Logits [12, vocab] of a fixed text."""
-    text = prompt_of("probe", 12, model.config.vocab_size, ids, 0)
-    return model(input_ids=torch.tensor([text])).logits[0, -12:]
-
-
-def make_cell(goldens: Goldens, name: str, method: Method, folder: Path) -> Cell:
-    """One adapter with its goldens, or the reason why there is none."""
-    architecture = goldens.model
-    model_dir = folder.parent / "model"
-    adapter_dir = folder / "adapters" / name
-    num_cases = len(goldens.cases)
-    try:
-        saved = write_adapter(model_dir, f"{architecture}/{name}", method, adapter_dir)
-        model = load(model_dir, adapter_dir)
-        loaded = probe(model, method.prompt_ids)
-        notes = [add_cases(goldens, model, name, method.prompt_ids)]
-    except Exception as error:  # whatever the libraries throw is the cell's content
-        for case in goldens.cases[num_cases:]:
-            goldens.logits.pop(case["name"])
-        del goldens.cases[num_cases:]
-        if adapter_dir.exists():
-            emptied(adapter_dir).rmdir()
-        return Cell(architecture, "peft", name, "unsupported", error_text(error))
-    lost = float((saved - loaded).abs().max())
-    if lost > 1e-5:
-        notes.append(f"what was trained is not what is loaded: logits differ by up to {lost:.2g}")
-    effect = float((loaded - probe(load(model_dir, None), method.prompt_ids)).abs().max())
-    assert effect > 0.1, f"{architecture}/{name} changes logits by {effect} only"
-    goldens.adapters[name] = adapter_dir
-    note = "; ".join(note for note in notes if note)
-    return Cell(architecture, "peft", name, "golden", note=note)
+    def add_cases(self) -> str:
+        """Adds the cases of the loaded adapter."""
+        ids = self.method.prompt_ids
+        return add_cases(self.goldens, self.model, self.name, self.name, ids, case_logits)
 
 
 def make_peft(architecture: str) -> None:
     """The PEFT half of the matrix for one architecture."""
-    folder = emptied(MATRIX / architecture / "peft")
+    folder = emptied(MATRIX / architecture / LIBRARY)
+    model_dir = folder.parent / "model"
     goldens = Goldens(architecture, VERSIONS, {})
-    base = load(folder.parent / "model", None)
-    note = add_cases(goldens, base, None, [])
-    cells = [Cell(architecture, "peft", "base", "golden", note=note)]
+    base = load(model_dir, None)
+    note = add_cases(goldens, base, "base", None, [], case_logits, BASE_KEPT)
+    cells = [Cell(architecture, LIBRARY, "base", "golden", note=note)]
     for name, method in methods_of(architecture, base.config.num_hidden_layers).items():
-        cells.append(make_cell(goldens, name, method, folder))
+        attempt = PeftAttempt(goldens, name, method, model_dir)
+        steps = Attempt(attempt.save, attempt.load, attempt.add_cases)
+        plain = probe(base, method.prompt_ids)
+        cells.append(make_cell(goldens, LIBRARY, name, folder, steps, plain, method.note))
         print(f"{architecture} {name}: {cells[-1].status} {cells[-1].reason} {cells[-1].note}")
     goldens.write(folder)
-    write_cells("peft", cells)
+    write_cells(LIBRARY, cells)
 
 
 def main() -> None:

@@ -2,12 +2,18 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from golden_writer import REPOSITORY
+import torch
+from golden_writer import REPOSITORY, Goldens
+from matrix_cases import MIN_EFFECT, difference
 
 MATRIX = REPOSITORY / "tests" / "golden" / "data" / "matrix"
+# What a saved adapter computes when it is loaded may differ by as much from what was saved.
+RELOAD_TOLERANCE = 1e-5
+MAX_REASON = 200
 
 
 @dataclass
@@ -26,6 +32,19 @@ class Cell:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """The three steps by which a library makes one adapter and its goldens.
+
+    save writes the adapter into a folder and load reads it again; both return the logits of the
+    probe text. add_cases adds the cases of the adapter that load read and returns a note.
+    """
+
+    save: Callable[[Path], torch.Tensor]
+    load: Callable[[Path], torch.Tensor]
+    add_cases: Callable[[], str]
+
+
 def emptied(folder: Path) -> Path:
     """The folder, made anew."""
     if folder.exists():
@@ -35,8 +54,44 @@ def emptied(folder: Path) -> Path:
 
 
 def error_text(error: Exception) -> str:
-    """Type and text of a library's error, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    """Type and text of a library's error, on one line and not longer than MAX_REASON."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]} ..."
+
+
+def make_cell(
+    goldens: Goldens,
+    library: str,
+    name: str,
+    folder: Path,
+    attempt: Attempt,
+    base: torch.Tensor,
+    note: str = "",
+) -> Cell:
+    """One adapter below folder/adapters with its goldens, or the reason why there is none.
+
+    `base` are the logits of the probe text without an adapter.
+    """
+    adapter_dir = folder / "adapters" / name
+    num_cases = len(goldens.cases)
+    notes = [note]
+    try:
+        saved = attempt.save(adapter_dir)
+        loaded = attempt.load(adapter_dir)
+        notes.append(attempt.add_cases())
+    except Exception as error:  # whatever the libraries throw is the cell's content
+        for case in goldens.cases[num_cases:]:
+            goldens.logits.pop(case["logits"])
+        del goldens.cases[num_cases:]
+        shutil.rmtree(adapter_dir, ignore_errors=True)
+        return Cell(goldens.model, library, name, "unsupported", error_text(error), note)
+    if (lost := difference(saved, loaded)) > RELOAD_TOLERANCE:
+        notes.append(f"loaded, it differs from what was trained by up to {lost:.2g}")
+    effect = difference(loaded, base)
+    assert effect > MIN_EFFECT, f"{goldens.model}/{name} changes logits by {effect} only"
+    goldens.adapters[name] = adapter_dir
+    text = "; ".join(part for part in notes if part)
+    return Cell(goldens.model, library, name, "golden", note=text)
 
 
 def write_cells(library: str, cells: list[Cell]) -> None:
