@@ -26,6 +26,7 @@ from peft import PeftModel, get_peft_model
 from reference import VERSIONS, greedy_logits, load
 
 LIBRARY = "peft"
+BASE_KEPT = 8
 
 
 @torch.inference_mode()
@@ -66,7 +67,8 @@ class PeftAttempt:
         model = get_peft_model(base, self.method.config)
         fill_random(model, f"{self.goldens.model}/{self.name}")
         model.eval()
-        model.save_pretrained(folder)
+        whole = "auto" if self.method.save_base_embeddings else False
+        model.save_pretrained(folder, save_embedding_layers=whole)
         (folder / "README.md").unlink()  # PEFT's empty model card
         return probe(model, self.method.prompt_ids)
 
@@ -87,7 +89,7 @@ def make_peft(architecture: str) -> None:
     model_dir = folder.parent / "model"
     goldens = Goldens(architecture, VERSIONS, {})
     base = load(model_dir, None)
-    note = add_cases(goldens, base, "base", None, [], case_logits, kept=STEPS)
+    note = add_cases(goldens, base, "base", None, [], case_logits, BASE_KEPT)
     cells = [Cell(architecture, LIBRARY, "base", "golden", note=note)]
     for name, method in methods_of(architecture, base.config.num_hidden_layers).items():
         attempt = PeftAttempt(goldens, name, method, model_dir)

@@ -52,7 +52,7 @@ def check_base(model: PreTrainedModel, folder: Path) -> float:
     for case in golden["cases"]:
         if case["adapter"] is None:
             rows = logits[case["logits"]]
-            ids = case["prompt"] + case["tokens"][:-1]
+            ids = case["prompt"] + case["tokens"][: len(rows) - 1]
             worst = max(worst, difference(whole_pass_logits(model, ids, len(rows)), rows))
     return worst
 
@@ -76,6 +76,7 @@ class AdapterHubAttempt:
     def save(self, folder: Path) -> torch.Tensor:
         """Makes and saves the adapter, under its method's name."""
         model = load_base(self.model_dir)
+        model.config.name_or_path = self.goldens.model  # not a path of this machine
         torch.manual_seed(0)
         model.add_adapter(self.name, config=self.method.config, set_active=True)
         folder.mkdir(parents=True)  # the library makes one level only

@@ -16,7 +16,7 @@ CONVERTED_NOTE = (
     "the library cannot save ln_before as safetensors (adapter_norm_before and adapter_down.0 share"
     " memory): the file is its pytorch_adapter.bin converted, with both names"
 )
-GEMMA_BOTH_NOTE = GEMMA_NOTE.replace("post-feedforward norm", "post-attention and -feedforward norm")
+GEMMA_BOTH_NOTE = GEMMA_NOTE.replace("post-feedforward", "post-attention and -feedforward")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,6 @@ def bottleneck_methods() -> dict[str, adapters.AdapterConfig]:
     """Every option of a bottleneck, with each placement that it matters for."""
     return {
         "double_seq_bn": double(),
-        "double_seq_bn-relu": double(non_linearity="relu"),
         "double_seq_bn-learned": double(scaling="learned"),
         "double_seq_bn-leave-out": double(leave_out=[1]),
         "double_seq_bn-ln-before": double(ln_before=True),
@@ -114,7 +113,7 @@ def methods_of(architecture: str) -> dict[str, Method]:
     return {
         name: Method(
             config,
-            with_head=name == "double_seq_bn",
+            with_head=(architecture, name) == ("llama", "double_seq_bn"),
             converted=bool(config.get("ln_before")),
             note=notes_of(architecture, config),
         )

@@ -1,6 +1,6 @@
 """The PEFT configurations of the golden matrix, for any of its architectures."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import peft
 
@@ -53,6 +53,7 @@ class Method:
 
     config: peft.PeftConfig
     prompt_ids: list[int] = field(default_factory=list)
+    save_base_embeddings: bool = True  # as PEFT does by itself where an embedding is a target
     note: str = ""
 
 
@@ -62,11 +63,14 @@ def lora_methods(t: Targets) -> dict[str, Method]:
     def lora(**options) -> Method:
         return Method(peft.LoraConfig(**COMMON, **{"r": 5, "lora_alpha": 7, **options}))
 
+    def small(**options) -> Method:
+        return replace(lora(**options), save_base_embeddings=False)
+
     some = [*t.qv, *t.mlp_output]
     return {
         "lora": lora(target_modules=some),
-        "lora-all-linear": lora(r=3, target_modules="all-linear"),
-        "lora-rslora": lora(r=6, target_modules=t.attention, use_rslora=True),
+        "lora-all-linear": lora(r=2, target_modules="all-linear"),
+        "lora-rslora": lora(r=3, target_modules=t.attention, use_rslora=True),
         "lora-patterns": lora(
             target_modules=some,
             rank_pattern={t.one: 2, t.mlp_output[0]: 9},
@@ -78,18 +82,17 @@ def lora_methods(t: Targets) -> dict[str, Method]:
         "lora-lora-bias": lora(target_modules=some, lora_bias=True),
         "lora-embedding": lora(target_modules=[t.one, t.embedding]),
         "lora-head": lora(target_modules=[t.one, t.head]),
-        "lora-embedding-and-head": lora(target_modules=[t.embedding, t.head]),
-        "lora-tied": lora(target_modules=[t.one, t.embedding], ensure_weight_tying=True),
+        "lora-embedding-and-head": small(target_modules=[t.embedding, t.head]),
+        "lora-tied": small(target_modules=[t.one, t.embedding], ensure_weight_tying=True),
         "lora-dora": lora(target_modules=some, use_dora=True),
         "lora-dora-rslora": lora(r=4, target_modules=t.attention, use_dora=True, use_rslora=True),
-        "lora-dora-embedding": lora(target_modules=[t.one, t.embedding], use_dora=True),
+        "lora-dora-embedding": small(target_modules=[t.one, t.embedding], use_dora=True),
         "lora-trainable-tokens": Method(
             lora(target_modules=t.qv, trainable_token_indices=TRAINED_TOKENS).config,
             prompt_ids=TRAINED_TOKENS,
         ),
         "lora-save-head": lora(target_modules=t.qv, modules_to_save=[t.head]),
         "lora-save-embedding": lora(target_modules=t.qv, modules_to_save=[t.embedding]),
-        "lora-save-both": lora(target_modules=t.qv, modules_to_save=[t.embedding, t.head]),
     }
 
 
