@@ -12,7 +12,7 @@ absl::Status CompileModule(const Ia3Module& module, AdapterBuilder& builder) {
   TENON_ASSIGN_OR_RETURN(
       const Target target,
       builder.FindLinear(module.module, found.shape.in_features, found.shape.out_features));
-  const at::Tensor gain = builder.Read(module.scale).flatten() - 1.0;
+  const at::Tensor gain = builder.Read(module.scale).flatten() * module.scaling - 1.0;
   TENON_RETURN_IF_ERROR(AdapterBuilder::CheckSize(
       module.module, "the size of the scale", gain.numel(),
       module.on_input ? target.shape.in_features : target.shape.out_features));
