@@ -163,6 +163,11 @@ AdapterLimits App::Parts::MakeAdapterLimits() const {
   AdapterLimits limits;
   limits.max_upload_bytes = config.max_upload_bytes;
   limits.max_rank = config.max_adapter_rank;
+  limits.max_tensors = config.max_adapter_tensors;
+  limits.max_header_bytes = config.max_adapter_header_bytes;
+  limits.max_virtual_tokens = config.max_virtual_tokens;
+  limits.max_bottleneck_width = config.max_bottleneck_width;
+  limits.max_override_bytes = config.max_override_bytes;
   limits.max_adapters_per_tenant = config.max_adapters;
   return limits;
 }

@@ -33,7 +33,13 @@ ABSL_FLAG(int64_t, max_context_tokens, 0, "Prompt and answer together; 0: the mo
 ABSL_FLAG(int64_t, adapter_host_bytes, int64_t{1} << 30, "Memory of resident adapters.");
 ABSL_FLAG(int64_t, max_upload_bytes, int64_t{1} << 30, "All files of one upload.");
 ABSL_FLAG(int64_t, max_adapter_rank, 256, "Largest rank of an uploaded adapter.");
-ABSL_FLAG(int64_t, max_adapters, 10'000, "Live adapter versions.");
+ABSL_FLAG(int64_t, max_adapter_tensors, 20'000, "Tensors of an uploaded adapter's file.");
+ABSL_FLAG(int64_t, max_adapter_header_bytes, int64_t{8} << 20, "Header of its safetensors file.");
+ABSL_FLAG(int64_t, max_virtual_tokens, 1024, "Virtual tokens of an uploaded adapter.");
+ABSL_FLAG(int64_t, max_bottleneck_width, 4096, "Widest bottleneck of an uploaded adapter.");
+ABSL_FLAG(int64_t, max_override_bytes, int64_t{64} << 20,
+          "Rows and matrices of the base that an uploaded adapter replaces.");
+ABSL_FLAG(int64_t, max_adapters, 10'000, "Live adapter versions of a tenant.");
 ABSL_FLAG(int64_t, max_concurrent_uploads, 8, "Uploads at the same time.");
 ABSL_FLAG(std::string, log_level, "info", "debug, info, warning or error.");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
@@ -61,6 +67,11 @@ constexpr absl::string_view kFlagNames[] = {"model",
                                             "adapter_host_bytes",
                                             "max_upload_bytes",
                                             "max_adapter_rank",
+                                            "max_adapter_tensors",
+                                            "max_adapter_header_bytes",
+                                            "max_virtual_tokens",
+                                            "max_bottleneck_width",
+                                            "max_override_bytes",
                                             "max_adapters",
                                             "max_concurrent_uploads",
                                             "log_level",
@@ -149,6 +160,11 @@ ServerConfig CollectFlags() {
   config.adapter_host_bytes = absl::GetFlag(FLAGS_adapter_host_bytes);
   config.max_upload_bytes = absl::GetFlag(FLAGS_max_upload_bytes);
   config.max_adapter_rank = absl::GetFlag(FLAGS_max_adapter_rank);
+  config.max_adapter_tensors = absl::GetFlag(FLAGS_max_adapter_tensors);
+  config.max_adapter_header_bytes = absl::GetFlag(FLAGS_max_adapter_header_bytes);
+  config.max_virtual_tokens = absl::GetFlag(FLAGS_max_virtual_tokens);
+  config.max_bottleneck_width = absl::GetFlag(FLAGS_max_bottleneck_width);
+  config.max_override_bytes = absl::GetFlag(FLAGS_max_override_bytes);
   config.max_adapters = absl::GetFlag(FLAGS_max_adapters);
   config.max_concurrent_uploads = absl::GetFlag(FLAGS_max_concurrent_uploads);
   config.log_level = absl::GetFlag(FLAGS_log_level);
@@ -209,6 +225,14 @@ absl::Status CheckAdapters(const ServerConfig& config) {
   TENON_RETURN_IF_ERROR(CheckRange("adapter_host_bytes", config.adapter_host_bytes, 1, kMaxBytes));
   TENON_RETURN_IF_ERROR(CheckRange("max_upload_bytes", config.max_upload_bytes, 1, kMaxBytes));
   TENON_RETURN_IF_ERROR(CheckRange("max_adapter_rank", config.max_adapter_rank, 1, 4096));
+  TENON_RETURN_IF_ERROR(
+      CheckRange("max_adapter_tensors", config.max_adapter_tensors, 1, 1'000'000));
+  TENON_RETURN_IF_ERROR(
+      CheckRange("max_adapter_header_bytes", config.max_adapter_header_bytes, 64, 100 << 20));
+  TENON_RETURN_IF_ERROR(CheckRange("max_virtual_tokens", config.max_virtual_tokens, 1, 1 << 20));
+  TENON_RETURN_IF_ERROR(
+      CheckRange("max_bottleneck_width", config.max_bottleneck_width, 1, 1 << 20));
+  TENON_RETURN_IF_ERROR(CheckRange("max_override_bytes", config.max_override_bytes, 0, kMaxBytes));
   TENON_RETURN_IF_ERROR(CheckRange("max_adapters", config.max_adapters, 1, 1'000'000));
   return CheckRange("max_concurrent_uploads", config.max_concurrent_uploads, 1, 1024);
 }

@@ -31,7 +31,12 @@ struct ServerConfig {
   int64_t adapter_host_bytes = 0;  ///< of compiled adapters
   int64_t max_upload_bytes = 0;
   int64_t max_adapter_rank = 0;
-  int64_t max_adapters = 0;  ///< live versions of a tenant
+  int64_t max_adapter_tensors = 0;
+  int64_t max_adapter_header_bytes = 0;  ///< of a safetensors file
+  int64_t max_virtual_tokens = 0;
+  int64_t max_bottleneck_width = 0;
+  int64_t max_override_bytes = 0;  ///< rows and matrices of the base that an adapter replaces
+  int64_t max_adapters = 0;        ///< live versions of a tenant
   int64_t max_concurrent_uploads = 0;
   std::string log_level;
   absl::Duration drain_timeout;

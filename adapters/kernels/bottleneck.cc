@@ -15,7 +15,6 @@ namespace {
 constexpr float kNormEpsilon = 1e-5f;
 // About what an element of a row costs in nanoseconds, for ParallelFor.
 constexpr int64_t kActivationCost = 8;
-constexpr int64_t kElementCost = 1;
 
 bool IsVector(const at::Tensor& tensor, int64_t size) {
   return tensor.defined() && tensor.dim() == 1 && tensor.size(0) == size &&
@@ -32,8 +31,9 @@ bool Fits(const BottleneckDelta& delta, const at::Tensor& out) {
          delta.up.out_features() == hidden && delta.up.in_features() == delta.width() &&
          delta.down.dtype() == out.scalar_type() && delta.up.dtype() == out.scalar_type() &&
          IsVector(delta.down_bias, delta.width()) && IsVector(delta.up_bias, hidden) &&
-         IsVector(delta.scale, hidden) && Fits(delta.norm_before, hidden) &&
-         Fits(delta.norm_after, hidden);
+         IsVector(delta.scale, hidden) &&
+         (!delta.input_norm.defined() || IsVector(delta.input_norm, hidden)) &&
+         Fits(delta.norm_before, hidden) && Fits(delta.norm_after, hidden);
 }
 
 void CheckOperands(const at::Tensor& residual, std::span<const BottleneckTerm> terms,
@@ -53,19 +53,21 @@ void CheckOperands(const at::Tensor& residual, std::span<const BottleneckTerm> t
   }
 }
 
-float Activate(Activation activation, float x) {
+float Activate(BottleneckActivation activation, float x) {
   switch (activation) {
-    case Activation::kIdentity:
+    case BottleneckActivation::kIdentity:
       return x;
-    case Activation::kRelu:
+    case BottleneckActivation::kRelu:
       return x > 0.0f ? x : 0.0f;
-    case Activation::kGelu:
+    case BottleneckActivation::kLeakyRelu:
+      return x > 0.0f ? x : 0.01f * x;
+    case BottleneckActivation::kGelu:
       return 0.5f * x * (1.0f + std::erf(x * 0.70710678118654752f));
-    case Activation::kGeluTanh:  // arXiv:1606.08415, the approximation with tanh
+    case BottleneckActivation::kGeluTanh:  // arXiv:1606.08415, the approximation with tanh
       return 0.5f * x * (1.0f + std::tanh(0.79788456080286536f * (x + 0.044715f * x * x * x)));
-    case Activation::kSilu:
+    case BottleneckActivation::kSilu:
       return x / (1.0f + std::exp(-x));
-    case Activation::kTanh:
+    case BottleneckActivation::kTanh:
       return std::tanh(x);
   }
   return x;
@@ -90,6 +92,20 @@ void NormRow(const LayerNormWeights& norm, const float* x, int64_t n, float* y) 
   }
 }
 
+// x = x / sqrt(mean(x^2) + epsilon) * weight over one row, in place.
+void RmsNormRow(const at::Tensor& weight, float epsilon, int64_t n, float* x) {
+  const float* const factors = weight.const_data_ptr<float>();
+  double squares = 0.0;
+  for (int64_t i = 0; i < n; ++i) {
+    squares += static_cast<double>(x[i]) * x[i];
+  }
+  const float factor =
+      static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(n) + epsilon));
+  for (int64_t i = 0; i < n; ++i) {
+    x[i] = x[i] * factor * factors[i];
+  }
+}
+
 // The rows of one term, T being float or c10::BFloat16.
 template <typename T>
 class TermUpdate {
@@ -102,30 +118,29 @@ class TermUpdate {
         residual_(residual.narrow(0, term.begin, rows_)),
         out_(out.narrow(0, term.begin, rows_)) {}
 
-  // Computes u from `out`, which stays as it is.
+  // Computes the update from `out`, which stays as it is.
   void Compute() {
     const at::TensorOptions options(out_.scalar_type());
     const at::Tensor input = at::empty({rows_, hidden_}, options);
-    ForRows(hidden_ * kElementCost, [&](int64_t row) { ReadInput(row, Row(input, row)); });
-    const at::Tensor width = at::empty({rows_, delta_.width()}, options);
-    delta_.down.Multiply(input, delta_.down_bias, width);
+    update_ = at::empty({rows_, hidden_}, at::TensorOptions(at::kFloat));
+    ForRows(hidden_, [&](int64_t row) { ReadInput(row, Row<T>(input, row)); });
+    const at::Tensor inner = at::empty({rows_, delta_.width()}, options);
+    delta_.down.Multiply(input, delta_.down_bias, inner);
     ForRows(delta_.width() * kActivationCost, [&](int64_t row) {
-      T* const x = Row(width, row);
+      T* const x = Row<T>(inner, row);
       for (int64_t i = 0; i < delta_.width(); ++i) {
         x[i] = static_cast<T>(Activate(delta_.activation, static_cast<float>(x[i])));
       }
     });
-    up_ = at::empty({rows_, hidden_}, options);
-    delta_.up.Multiply(width, delta_.up_bias, up_);
-    update_ = at::empty({rows_, hidden_}, at::TensorOptions(at::kFloat));
-    ForRows(hidden_ * kElementCost, [&](int64_t row) { Finish(row); });
+    delta_.up.Multiply(inner, delta_.up_bias, input);
+    ForRows(hidden_, [&](int64_t row) { Finish(row, Row<T>(input, row)); });
   }
 
   // out += weight * update.
   void Add() {
-    ForRows(hidden_ * kElementCost, [&](int64_t row) {
-      const float* const update = update_.const_data_ptr<float>() + row * hidden_;
-      T* const out = Row(out_, row);
+    ForRows(hidden_, [&](int64_t row) {
+      const float* const update = Row<float>(update_, row);
+      T* const out = Row<T>(out_, row);
       for (int64_t i = 0; i < hidden_; ++i) {
         out[i] = static_cast<T>(static_cast<float>(out[i]) + weight_ * update[i]);
       }
@@ -133,8 +148,9 @@ class TermUpdate {
   }
 
  private:
-  static T* Row(const at::Tensor& tensor, int64_t row) {
-    return static_cast<T*>(tensor.mutable_data_ptr()) + row * tensor.stride(0);
+  template <typename E>
+  static E* Row(const at::Tensor& tensor, int64_t row) {
+    return static_cast<E*>(tensor.mutable_data_ptr()) + row * tensor.stride(0);
   }
 
   template <typename Function>
@@ -142,45 +158,70 @@ class TermUpdate {
     ParallelFor(rows_, cost, function);
   }
 
+  // u, which is left in update_, and what down reads.
   void ReadInput(int64_t row, T* input) {
-    const T* const out = Row(out_, row);
-    const T* const residual = Row(residual_, row);
+    const T* const out = Row<T>(out_, row);
+    const T* const residual = Row<T>(residual_, row);
     const bool reads_out = delta_.input != BottleneckInput::kResidual;
     const bool reads_residual = delta_.input != BottleneckInput::kOutput;
-    std::vector<float> wide(static_cast<size_t>(hidden_));
+    float* const u = Row<float>(update_, row);
     for (int64_t i = 0; i < hidden_; ++i) {
-      wide[static_cast<size_t>(i)] = (reads_out ? static_cast<float>(out[i]) : 0.0f) +
-                                     (reads_residual ? static_cast<float>(residual[i]) : 0.0f);
+      u[i] = (reads_out ? static_cast<float>(out[i]) : 0.0f) +
+             (reads_residual ? static_cast<float>(residual[i]) : 0.0f);
     }
+    if (delta_.input_norm.defined()) {
+      RmsNormRow(delta_.input_norm, delta_.input_norm_eps, hidden_, u);
+    }
+    std::vector<float> normed(u, u + hidden_);
     if (delta_.norm_before.weight.defined()) {
-      NormRow(delta_.norm_before, wide.data(), hidden_, wide.data());
+      NormRow(delta_.norm_before, u, hidden_, normed.data());
     }
     for (int64_t i = 0; i < hidden_; ++i) {
-      input[i] = static_cast<T>(wide[static_cast<size_t>(i)]);
+      input[i] = static_cast<T>(normed[static_cast<size_t>(i)]);
     }
   }
 
-  void Finish(int64_t row) {
-    const T* const up = Row(up_, row);
-    const T* const out = Row(out_, row);
-    const T* const residual = Row(residual_, row);
-    const float* const scale = delta_.scale.const_data_ptr<float>();
-    float* const update = update_.mutable_data_ptr<float>() + row * hidden_;
-    const auto add = [&](float out_factor, float residual_factor) {
-      for (int64_t i = 0; i < hidden_; ++i) {
-        update[i] += out_factor * static_cast<float>(out[i]) +
-                     residual_factor * static_cast<float>(residual[i]);
-      }
-    };
+  // r - out, given u.
+  void ResidualLessOutput(int64_t row, float* u) {
+    const T* const out = Row<T>(out_, row);
+    const T* const residual = Row<T>(residual_, row);
     for (int64_t i = 0; i < hidden_; ++i) {
-      update[i] = scale[i] * static_cast<float>(up[i]);
+      switch (delta_.residual) {
+        case BottleneckResidual::kOutput:
+          u[i] = 0.0f;
+          break;
+        case BottleneckResidual::kInput:
+          u[i] -= static_cast<float>(out[i]);
+          break;
+        case BottleneckResidual::kOutputPlusResidual:
+          u[i] = static_cast<float>(residual[i]);
+          break;
+      }
     }
-    if (delta_.norm_after.weight.defined()) {
-      add(delta_.out_in_norm, delta_.residual_in_norm);
-      NormRow(delta_.norm_after, update, hidden_, update);
+  }
+
+  void Finish(int64_t row, const T* up) {
+    const T* const out = Row<T>(out_, row);
+    const T* const residual = Row<T>(residual_, row);
+    const float* const scale = delta_.scale.const_data_ptr<float>();
+    float* const update = Row<float>(update_, row);  // u, then r - out, then the update
+    ResidualLessOutput(row, update);
+    std::vector<float> v(static_cast<size_t>(hidden_));
+    for (int64_t i = 0; i < hidden_; ++i) {
+      v[static_cast<size_t>(i)] = scale[i] * static_cast<float>(up[i]);
     }
-    if (delta_.out_factor != 0.0f || delta_.residual_factor != 0.0f) {
-      add(delta_.out_factor, delta_.residual_factor);
+    const bool normed = delta_.norm_after.weight.defined();
+    const bool adds_first = normed && delta_.adds_residual_before_norm;
+    for (int64_t i = 0; adds_first && i < hidden_; ++i) {
+      v[static_cast<size_t>(i)] += update[i] + static_cast<float>(out[i]);
+      update[i] = -static_cast<float>(out[i]);
+    }
+    if (normed) {
+      NormRow(delta_.norm_after, v.data(), hidden_, v.data());
+    }
+    for (int64_t i = 0; i < hidden_; ++i) {
+      update[i] += v[static_cast<size_t>(i)];
+      update[i] -= delta_.drops_stream ? static_cast<float>(residual[i]) : 0.0f;
     }
   }
 
@@ -188,7 +229,6 @@ class TermUpdate {
   float weight_;
   int64_t rows_, hidden_;
   at::Tensor residual_, out_;
-  at::Tensor up_;      // [rows, hidden]
   at::Tensor update_;  // [rows, hidden] fp32
 };
 
@@ -210,7 +250,7 @@ void Apply(const at::Tensor& residual, std::span<const BottleneckTerm> terms,
 
 int64_t BottleneckDelta::nbytes() const {
   int64_t total = down.nbytes() + up.nbytes();
-  for (const at::Tensor* tensor : {&down_bias, &up_bias, &scale, &norm_before.weight,
+  for (const at::Tensor* tensor : {&down_bias, &up_bias, &scale, &input_norm, &norm_before.weight,
                                    &norm_before.bias, &norm_after.weight, &norm_after.bias}) {
     total += tensor->defined() ? static_cast<int64_t>(tensor->nbytes()) : 0;
   }

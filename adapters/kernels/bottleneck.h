@@ -1,4 +1,4 @@
-// Bottleneck modules: out += s * up(f(down(norm(input)))), for the segments of a batch.
+// Bottleneck modules: out += s * up(f(down(input))), for the segments of a batch.
 #ifndef TENON_ADAPTERS_KERNELS_BOTTLENECK_H_
 #define TENON_ADAPTERS_KERNELS_BOTTLENECK_H_
 
@@ -12,7 +12,15 @@
 namespace tenon {
 
 /// The function between down and up.
-enum class Activation : uint8_t { kIdentity, kRelu, kGelu, kGeluTanh, kSilu, kTanh };
+enum class BottleneckActivation : uint8_t {
+  kIdentity,
+  kRelu,
+  kLeakyRelu,  ///< slope 0.01 below 0
+  kGelu,
+  kGeluTanh,
+  kSilu,
+  kTanh,
+};
 
 /// What a bottleneck module reads.
 enum class BottleneckInput : uint8_t {
@@ -21,27 +29,38 @@ enum class BottleneckInput : uint8_t {
   kResidual,            ///< the residual stream that enters the sublayer, un-normed (parallel)
 };
 
+/// What a bottleneck module's own residual connection adds.
+enum class BottleneckResidual : uint8_t {
+  kOutput,              ///< what its sublayer gives out
+  kInput,               ///< the module's input, in front of norm_before
+  kOutputPlusResidual,  ///< the sum of the sublayer's output and the residual stream
+};
+
 /// An affine layer norm, epsilon 1e-5 (torch.nn.LayerNorm's default).
 struct LayerNormWeights {
   at::Tensor weight;  ///< [hidden] fp32, or undefined: no norm
   at::Tensor bias;    ///< [hidden] fp32
 };
 
-/// One bottleneck module of one adapter:
-///   u    = scale * (up(f(down(norm_before(input)))))        down and up with their biases
-///   u    = norm_after(u + out_in_norm * out + residual_in_norm * residual)   with norm_after only
-///   out += weight * (u + out_factor * out + residual_factor * residual)
+/// One bottleneck module of one adapter, residual being the stream that enters the sublayer:
+///   u    = input_norm(input)
+///   v    = scale * up(activation(down(norm_before(u))))           down and up with their biases
+///   v    = norm_after(v) + r, or norm_after(v + r) when adds_residual_before_norm
+///   out += weight * (v - out - (drops_stream ? residual : 0))
 struct BottleneckDelta {
-  PackedMatrix down;     ///< [width, hidden], the base model's dtype
-  PackedMatrix up;       ///< [hidden, width]
-  at::Tensor down_bias;  ///< [width] fp32
-  at::Tensor up_bias;    ///< [hidden] fp32
-  at::Tensor scale;      ///< [hidden] fp32
-  Activation activation = Activation::kRelu;
+  PackedMatrix down;      ///< [width, hidden], the base model's dtype
+  PackedMatrix up;        ///< [hidden, width]
+  at::Tensor down_bias;   ///< [width] fp32
+  at::Tensor up_bias;     ///< [hidden] fp32
+  at::Tensor scale;       ///< [hidden] fp32
+  at::Tensor input_norm;  ///< [hidden] fp32: the factors of an RMS norm, or undefined: none
+  float input_norm_eps = 1e-6f;
+  BottleneckActivation activation = BottleneckActivation::kRelu;
   BottleneckInput input = BottleneckInput::kOutput;
+  BottleneckResidual residual = BottleneckResidual::kOutput;  ///< r
+  bool adds_residual_before_norm = false;
+  bool drops_stream = false;  ///< the residual stream does not go around the sublayer
   LayerNormWeights norm_before, norm_after;
-  float out_in_norm = 0.0f, residual_in_norm = 0.0f;
-  float out_factor = 0.0f, residual_factor = 0.0f;
 
   int64_t width() const { return down.out_features(); }
   int64_t nbytes() const;

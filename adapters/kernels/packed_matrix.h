@@ -36,6 +36,9 @@ class PackedMatrix {
 
   /// W [out, in] as it was packed, a copy. REQUIRES: defined().
   at::Tensor Unpack() const;
+  /// Rows of W as they were packed: [R, in], W's dtype, for `index` [R] int64. Throws c10::Error
+  /// when an index is not in [0, out).
+  at::Tensor Rows(const at::Tensor& index) const;
 
   bool defined() const { return panels_.defined(); }
   int64_t in_features() const { return in_features_; }

@@ -53,6 +53,11 @@ struct BaseShape {
   int64_t num_kv_heads = 0;
   int64_t head_dim = 0;
   int64_t max_context_tokens = 0;
+  bool tied_embeddings = false;  ///< the head is the embedding
+  /// Names below a layer's path of the RMS norms (weight 1 + w) that the model applies to what a
+  /// sublayer gives out, in front of the residual addition: Gemma's. Empty when it has none.
+  std::string post_attention_norm, post_feed_forward_norm;
+  double norm_eps = 1e-6;
   /// Full module path, as in the checkpoint without ".weight" ("model.layers.0.self_attn.q_proj"),
   /// -> the site.
   absl::flat_hash_map<std::string, SiteShape> modules;

@@ -28,7 +28,8 @@ void CompiledAdapter::set_bottleneck(int64_t layer, Sublayer sublayer, Bottlenec
 }
 
 void CompiledAdapter::set_embedding(EmbeddingDelta delta) {
-  resident_bytes_ += Bytes(delta.table) + Bytes(delta.rows) + Bytes(delta.down) + delta.up.nbytes();
+  resident_bytes_ += Bytes(delta.table) + Bytes(delta.rows) + Bytes(delta.down) +
+                     delta.up.nbytes() + Bytes(delta.output_gain);
   has_overrides_ = has_overrides_ || delta.table.defined() || delta.rows.defined();
   embedding_ = std::make_unique<EmbeddingDelta>(std::move(delta));
 }

@@ -35,14 +35,16 @@ struct SiteDelta {
   int64_t nbytes() const;
 };
 
-/// What an adapter does to the token embedding: row = the override's, else the base's; row +=
-/// w * low_rank(token). Where several adapters of a request override a row, the last does.
+/// What an adapter does to the token embedding: row0 = the override's, else the base's;
+/// row = row0 * (1 + w * output_gain) + w * low_rank(token). Where several adapters of a request
+/// override a row, the last does.
 struct EmbeddingDelta {
   at::Tensor table;             ///< [vocab, hidden] in place of the base's, or undefined
   std::vector<int32_t> tokens;  ///< the tokens whose rows are replaced, ascending
   at::Tensor rows;              ///< [tokens, hidden], the base model's dtype; undefined when none
   at::Tensor down;              ///< [vocab, rank]: a row a token; undefined: no low-rank part
   LowRankDelta up;              ///< dense, [hidden, rank]
+  at::Tensor output_gain;       ///< [hidden] fp32 or undefined
 };
 
 /// What an adapter does to the logits; overrides as in EmbeddingDelta.

@@ -6,9 +6,7 @@
 
 #include <algorithm>
 
-#include "adapters/kernels/affine.h"
 #include "adapters/kernels/bottleneck.h"
-#include "adapters/kernels/low_rank.h"
 
 namespace tenon {
 namespace {
@@ -43,6 +41,14 @@ AdapterDeltas::AdapterDeltas(std::span<const AdapterSegment> segments, KernelKin
   }
 }
 
+auto AdapterDeltas::AffineKernel() const -> decltype(&ApplyAffine) {
+  return kernels_ == KernelKind::kReference ? &ApplyAffineReference : &ApplyAffine;
+}
+
+auto AdapterDeltas::LowRankKernel() const -> decltype(&ApplyLowRank) {
+  return kernels_ == KernelKind::kReference ? &ApplyLowRankReference : &ApplyLowRank;
+}
+
 std::vector<AdapterDeltas::SiteTerm> AdapterDeltas::TermsAt(int64_t layer, Site site) const {
   std::vector<SiteTerm> terms;
   for (const Term& term : terms_) {
@@ -54,7 +60,6 @@ std::vector<AdapterDeltas::SiteTerm> AdapterDeltas::TermsAt(int64_t layer, Site 
 }
 
 at::Tensor AdapterDeltas::ScaleInput(int64_t layer, Site site, const at::Tensor& x) const {
-  const auto apply = kernels_ == KernelKind::kReference ? &ApplyAffineReference : &ApplyAffine;
   const std::vector<SiteTerm> terms = TermsAt(layer, site);
   at::Tensor scaled = x;
   for (size_t first = 0, last; first < terms.size(); first = last) {
@@ -66,7 +71,7 @@ at::Tensor AdapterDeltas::ScaleInput(int64_t layer, Site site, const at::Tensor&
     }
     if (!parts.empty()) {
       scaled = scaled.is_same(x) ? x.clone() : scaled;
-      apply(terms[first].begin, terms[first].end, parts, scaled);
+      AffineKernel()(terms[first].begin, terms[first].end, parts, scaled);
     }
   }
   return scaled;
@@ -74,7 +79,6 @@ at::Tensor AdapterDeltas::ScaleInput(int64_t layer, Site site, const at::Tensor&
 
 void AdapterDeltas::ApplySite(std::span<const SiteTerm> terms, const at::Tensor& x,
                               const at::Tensor& y) const {
-  const bool reference = kernels_ == KernelKind::kReference;
   std::vector<LowRankTerm> low_rank;
   for (size_t first = 0, last; first < terms.size(); first = last) {
     std::vector<AffinePart> parts;
@@ -87,11 +91,10 @@ void AdapterDeltas::ApplySite(std::span<const SiteTerm> terms, const at::Tensor&
         low_rank.push_back({term.begin, term.end, &term.delta->low_rank, term.weight});
       }
     }
-    (reference ? &ApplyAffineReference : &ApplyAffine)(terms[first].begin, terms[first].end, parts,
-                                                       y);
+    AffineKernel()(terms[first].begin, terms[first].end, parts, y);
   }
   if (!low_rank.empty()) {
-    (reference ? &ApplyLowRankReference : &ApplyLowRank)(x, low_rank, y);
+    LowRankKernel()(x, low_rank, y);
   }
 }
 
@@ -121,24 +124,43 @@ void AdapterDeltas::AddBottleneck(int64_t layer, Sublayer sublayer, const at::Te
 
 void AdapterDeltas::ReplaceEmbeddings(const at::Tensor& tokens, float scale,
                                       const at::Tensor& hidden) const {
+  std::vector<Term> terms;
+  for (const Term& term : terms_) {
+    if (term.adapter->embedding() != nullptr) {
+      terms.push_back(term);
+    }
+  }
   const int64_t* const ids = tokens.const_data_ptr<int64_t>();
-  for (const Term& term : terms_) {
-    const EmbeddingDelta* const delta = term.adapter->embedding();
-    for (int64_t row = term.begin; delta != nullptr && row < term.end; ++row) {
-      OverrideEmbedding(*delta, ids[row], scale, hidden, row);
+  for (const Term& term : terms) {
+    for (int64_t row = term.begin; row < term.end; ++row) {
+      OverrideEmbedding(*term.adapter->embedding(), ids[row], scale, hidden, row);
     }
   }
-  for (const Term& term : terms_) {
-    const EmbeddingDelta* const delta = term.adapter->embedding();
-    if (delta != nullptr && delta->down.defined()) {
-      const int64_t rows = term.end - term.begin;
-      const at::Tensor shrunk =
-          at::index_select(delta->down, 0, tokens.narrow(0, term.begin, rows));
-      const LowRankTerm up = {0, rows, &delta->up, term.weight * scale};
-      (kernels_ == KernelKind::kReference ? &ApplyLowRankReference : &ApplyLowRank)(
-          shrunk, {&up, 1}, hidden.narrow(0, term.begin, rows));
+  for (size_t first = 0, last; first < terms.size(); first = last) {
+    std::vector<AffinePart> parts;
+    for (last = first; last < terms.size() && terms[last].begin == terms[first].begin; ++last) {
+      if (const EmbeddingDelta& delta = *terms[last].adapter->embedding();
+          delta.output_gain.defined()) {
+        parts.push_back({delta.output_gain, {}, terms[last].weight});
+      }
     }
+    AffineKernel()(terms[first].begin, terms[first].end, parts, hidden);
   }
+  for (const Term& term : terms) {
+    AddLowRankEmbedding(term, tokens, scale, hidden);
+  }
+}
+
+void AdapterDeltas::AddLowRankEmbedding(const Term& term, const at::Tensor& tokens, float scale,
+                                        const at::Tensor& hidden) const {
+  const EmbeddingDelta& delta = *term.adapter->embedding();
+  if (!delta.down.defined()) {
+    return;
+  }
+  const int64_t rows = term.end - term.begin;
+  const at::Tensor shrunk = at::index_select(delta.down, 0, tokens.narrow(0, term.begin, rows));
+  const LowRankTerm up = {0, rows, &delta.up, term.weight * scale};
+  LowRankKernel()(shrunk, {&up, 1}, hidden.narrow(0, term.begin, rows));
 }
 
 void AdapterDeltas::Multiply(const PackedMatrix& matrix, const at::Tensor& x,

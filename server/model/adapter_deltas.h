@@ -8,6 +8,8 @@
 #include <span>
 #include <vector>
 
+#include "adapters/kernels/affine.h"
+#include "adapters/kernels/low_rank.h"
 #include "adapters/methods/compiled_adapter.h"
 #include "server/kernels/linear.h"
 #include "server/model/model_runner.h"
@@ -63,8 +65,12 @@ class AdapterDeltas {
     float weight;
   };
 
+  auto AffineKernel() const -> decltype(&ApplyAffine);
+  auto LowRankKernel() const -> decltype(&ApplyLowRank);
   std::vector<SiteTerm> TermsAt(int64_t layer, Site site) const;
   void ApplySite(std::span<const SiteTerm> terms, const at::Tensor& x, const at::Tensor& y) const;
+  void AddLowRankEmbedding(const Term& term, const at::Tensor& tokens, float scale,
+                           const at::Tensor& hidden) const;
   void OverrideHead(const HeadDelta& head, const at::Tensor& hidden,
                     const at::Tensor& logits) const;
   void Multiply(const PackedMatrix& matrix, const at::Tensor& x, const at::Tensor& y) const;

@@ -111,7 +111,8 @@ at::Tensor Decoder::Forward(const DecoderInput& input, const KvCache& cache) con
   const float eps = static_cast<float>(config_.rms_norm_eps);
   Buffers buffers(config_, options_.dtype, input.tokens.size(0));
   const AdapterDeltas deltas(input.segments, options_.kernels);
-  buffers.residual = at::index_select(embeddings_, 0, input.tokens);
+  buffers.residual = embeddings_.defined() ? at::index_select(embeddings_, 0, input.tokens)
+                                           : lm_head_.Rows(input.tokens);
   deltas.ReplaceEmbeddings(input.tokens, /*scale=*/1.0f, buffers.residual);
   if (input.virtual_embeddings.defined()) {
     const int64_t count = input.virtual_embeddings.size(0);
@@ -141,8 +142,8 @@ at::Tensor Decoder::Logits(const at::Tensor& hidden, std::span<const int64_t> to
 }
 
 int64_t Decoder::nbytes() const {
-  int64_t total = static_cast<int64_t>(embeddings_.nbytes() + final_norm_.nbytes());
-  total += lm_head_.nbytes();
+  int64_t total = lm_head_.nbytes() + static_cast<int64_t>(final_norm_.nbytes());
+  total += embeddings_.defined() ? static_cast<int64_t>(embeddings_.nbytes()) : 0;
   for (const Layer& layer : layers_) {
     total += static_cast<int64_t>(layer.input_norm.nbytes() + layer.post_attention_norm.nbytes());
     total += layer.qkv.nbytes() + layer.o.nbytes() + layer.gate_up.nbytes() + layer.down.nbytes();

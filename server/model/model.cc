@@ -3,6 +3,7 @@
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 
+#include <functional>
 #include <future>
 #include <utility>
 
@@ -32,6 +33,18 @@ absl::StatusOr<GenerationConfig> LoadGenerationConfig(const std::string& folder,
   return ParseGenerationConfig(*text, vocab_size);
 }
 
+// BaseShape::read_parameter. The mapping stays for it, the pages that it touches do not.
+std::function<absl::StatusOr<at::Tensor>(absl::string_view)> ParameterReader(
+    std::shared_ptr<const Checkpoint> checkpoint, bool tied) {
+  return [checkpoint = std::move(checkpoint), tied](absl::string_view name) {
+    const bool is_embedding = tied && name == "lm_head.weight";
+    absl::StatusOr<at::Tensor> parameter =
+        checkpoint->Read(is_embedding ? "model.embed_tokens.weight" : name);
+    checkpoint->DropPages();
+    return parameter;
+  };
+}
+
 // May throw what LibTorch and the standard library throw.
 absl::StatusOr<Model> Load(const std::string& folder, const ModelOptions& options) {
   const c10::InferenceMode inference_mode;
@@ -47,7 +60,7 @@ absl::StatusOr<Model> Load(const std::string& folder, const ModelOptions& option
   }
   TENON_ASSIGN_OR_RETURN(const std::shared_ptr<Checkpoint> checkpoint, Checkpoint::Open(folder));
   // The future's destructor waits, so the thread ends inside this function on every path.
-  std::future<std::string> digest = std::async(
+  std::future<absl::StatusOr<std::string>> digest = std::async(
       std::launch::async,
       [checkpoint = checkpoint.get(), &config_json] { return checkpoint->Digest(config_json); });
   Decoder::Options decoder_options;
@@ -55,12 +68,9 @@ absl::StatusOr<Model> Load(const std::string& folder, const ModelOptions& option
   decoder_options.kernels = options.kernels;
   TENON_ASSIGN_OR_RETURN(model.decoder,
                          Decoder::Create(model.config, decoder_options, *checkpoint));
-  model.base = MakeBaseShape(model.config, digest.get());
-  // The mapping stays for adapters that are fitted to base weights, its pages do not.
-  checkpoint->ReleasePages();
-  model.base.read_parameter = [checkpoint](absl::string_view name) {
-    return checkpoint->Read(name);
-  };
+  TENON_ASSIGN_OR_RETURN(std::string model_digest, digest.get());
+  model.base = MakeBaseShape(model.config, std::move(model_digest));
+  model.base.read_parameter = ParameterReader(checkpoint, model.config.tie_word_embeddings);
   return model;
 }
 
@@ -104,6 +114,8 @@ BaseShape MakeBaseShape(const ModelConfig& config, std::string digest) {
   base.num_kv_heads = config.num_kv_heads;
   base.head_dim = config.head_dim;
   base.max_context_tokens = config.max_position_embeddings;
+  base.tied_embeddings = config.tie_word_embeddings;
+  base.norm_eps = config.rms_norm_eps;
   base.modules["model.embed_tokens"] = {0, Site::kEmbedding, config.vocab_size, hidden};
   base.modules["model.norm"] = {0, Site::kFinalNorm, hidden, hidden};
   base.modules["lm_head"] = {0, Site::kHead, hidden, config.vocab_size};

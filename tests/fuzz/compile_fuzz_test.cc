@@ -37,7 +37,7 @@ TEST(CompileFuzzTest, WhatParsesCompilesOrIsRefused) {
   const int64_t mutants = testing::FuzzMutants(3'000);
   std::cout << "seed " << seed << ", " << mutants << " mutants\n";
   const BaseShape base = FuzzBase();
-  testing::AdapterMutator mutator(seed);
+  testing::AdapterMutator mutator = testing::AdapterMutator::OfLora(seed);
   int64_t compiled = 0;
   for (int64_t i = 0; i < mutants; ++i) {
     const auto spec = ParseAdapter(mutator.Next(), AdapterLimits());

@@ -8,29 +8,36 @@
 namespace tenon {
 namespace {
 
-std::shared_ptr<const AdapterSelection> Select(const std::string& adapter,
-                                               const AdapterMap& adapters) {
-  if (adapter.empty()) {
-    return std::make_shared<const AdapterSelection>();
-  }
+WeightedAdapter Weighted(const std::string& adapter, float weight, const AdapterMap& compiled) {
   auto info = std::make_shared<AdapterInfo>();
   info->id = {std::string(kDefaultTenant), adapter, 1};
   info->digest = adapter;
-  if (const auto found = adapters.find(adapter); found != adapters.end()) {
+  if (const auto found = compiled.find(adapter); found != compiled.end()) {
     info->num_virtual_tokens = found->second->num_virtual_tokens();
   }
-  return std::make_shared<const AdapterSelection>(
-      std::vector<WeightedAdapter>{{AdapterHandle(std::move(info)), 1.0f}});
+  return {AdapterHandle(std::move(info)), weight};
 }
 
-void AddRequests(const std::vector<DriverRequest>& requests, const AdapterMap& adapters,
+std::shared_ptr<const AdapterSelection> Select(const DriverRequest& request,
+                                               const AdapterMap& compiled) {
+  std::vector<WeightedAdapter> adapters;
+  if (!request.adapter.empty()) {
+    adapters.push_back(Weighted(request.adapter, 1.0f, compiled));
+  }
+  for (const auto& [adapter, weight] : request.selection) {
+    adapters.push_back(Weighted(adapter, weight, compiled));
+  }
+  return std::make_shared<const AdapterSelection>(std::move(adapters));
+}
+
+void AddRequests(const std::vector<DriverRequest>& requests, const AdapterMap& compiled,
                  Scheduler& scheduler) {
   for (size_t i = 0; i < requests.size(); ++i) {
     Sequence::Options options;
     options.id = i;
     options.request_id = absl::StrCat("request-", i);
     options.tenant = std::string(kDefaultTenant);
-    options.selection = Select(requests[i].adapter, adapters);
+    options.selection = Select(requests[i], compiled);
     options.prompt = requests[i].prompt;
     options.sampling = requests[i].sampling;
     scheduler.Add(std::make_unique<Sequence>(std::move(options)));
