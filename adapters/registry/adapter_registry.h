@@ -26,8 +26,11 @@ struct AdapterInfo {
   std::string digest;  ///< sha256 of the upload, lower-case hex; equal digest = equal bytes
   std::string method;  ///< "LORA", "RSLORA", ...
   int64_t num_parameters = 0;
-  int64_t max_rank = 0;        ///< largest rank of any site; 0 for methods without one
-  int64_t num_sites = 0;       ///< adapted (layer, site) pairs
+  int64_t max_rank = 0;             ///< largest rank of any site; 0 for methods without one
+  int64_t num_sites = 0;            ///< adapted (layer, site) pairs
+  int64_t num_untouched_sites = 0;  ///< sites of the base that it leaves alone
+  double delta_norm_bound = 0;      ///< CompileReport::delta_norm_bound
+  bool has_weight = true;           ///< whether weights other than 0 and 1 make sense for it
   /// Tokens that the adapter puts in front of every sequence (prompt, prefix tuning).
   int64_t num_virtual_tokens = 0;
   int64_t stored_bytes = 0;    ///< bytes of the uploaded files

@@ -19,8 +19,12 @@ uint32_t WeightBits(float weight) {
 }  // namespace
 
 AdapterSelection::AdapterSelection(std::vector<WeightedAdapter> adapters)
-    : adapters_(std::move(adapters)) {
-  for (const WeightedAdapter& weighted : adapters_) {
+    : named_(std::move(adapters)) {
+  for (const WeightedAdapter& weighted : named_) {
+    if (weighted.weight == 0.0f) {
+      continue;
+    }
+    adapters_.push_back(weighted);
     absl::StrAppend(&key_, key_.empty() ? "" : "+", weighted.adapter->digest, "*",
                     absl::Hex(WeightBits(weighted.weight), absl::kZeroPad8));
     num_virtual_tokens_ += weighted.adapter->num_virtual_tokens;

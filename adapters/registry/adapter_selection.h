@@ -16,14 +16,18 @@ struct WeightedAdapter {
   float weight = 1.0f;
 };
 
-/// The adapters of one request; empty means the bare base. Immutable once a sequence holds it.
+/// The adapters of one request; none means the bare base. Immutable once a sequence holds it.
 class AdapterSelection {
  public:
   AdapterSelection() = default;
-  /// Every handle holds an adapter; at most one of them has virtual tokens.
+  /// Every handle holds an adapter; at most one of them has virtual tokens. Those with weight 0 do
+  /// nothing, so that they are named and not selected: with no others this is the base.
   explicit AdapterSelection(std::vector<WeightedAdapter> adapters);
 
+  /// Those with a weight that is not 0.
   const std::vector<WeightedAdapter>& adapters() const { return adapters_; }
+  /// All, in the order of the request.
+  const std::vector<WeightedAdapter>& named() const { return named_; }
   bool is_base() const { return adapters_.empty(); }
 
   /// Content key: equal for equal digests and weights in the same order (sums round by order),
@@ -35,6 +39,7 @@ class AdapterSelection {
   int64_t num_virtual_tokens() const { return num_virtual_tokens_; }
 
  private:
+  std::vector<WeightedAdapter> named_;
   std::vector<WeightedAdapter> adapters_;
   std::string key_;
   int64_t num_virtual_tokens_ = 0;

@@ -77,6 +77,10 @@ absl::StatusOr<AdapterPublisher::Candidate> AdapterPublisher::Validate(FileSet f
   candidate.facts.num_parameters = report.num_parameters;
   candidate.facts.max_rank = report.max_rank;
   candidate.facts.num_sites = report.num_sites;
+  candidate.facts.num_untouched_sites = report.num_untouched_sites;
+  candidate.facts.num_virtual_tokens = report.num_virtual_tokens;
+  candidate.facts.delta_norm_bound = report.delta_norm_bound;
+  candidate.facts.has_weight = candidate.compiled->has_weight();
   candidate.facts.resident_bytes = report.resident_bytes;
   candidate.facts.warnings = std::move(report.warnings);
   const int64_t budget = cache_ == nullptr ? report.resident_bytes : cache_->stats().budget_bytes;

@@ -1,6 +1,7 @@
 #include "adapters/store/catalogue.h"
 
 #include <optional>
+#include <type_traits>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -13,7 +14,7 @@
 namespace tenon {
 namespace {
 
-constexpr int64_t kSchemaVersion = 1;
+constexpr int64_t kSchemaVersion = 2;
 
 // The connection keeps the file locked (locking_mode): one process owns a store, and the WAL's
 // index then lives in memory rather than in a mapped file that a full disk can deny.
@@ -23,7 +24,7 @@ constexpr char kPragmas[] =
     "PRAGMA synchronous = FULL;"
     "PRAGMA foreign_keys = ON;";
 
-// `names` outlives the versions of a name, so that a version number is never used twice.
+// Schema 1. `names` outlives the versions of a name, so that a version number is never used twice.
 constexpr char kSchema[] = R"sql(
 CREATE TABLE schema_version (version INTEGER NOT NULL);
 INSERT INTO schema_version VALUES (1);
@@ -60,9 +61,15 @@ CREATE TABLE files (
 CREATE INDEX files_by_sha256 ON files (sha256);
 )sql";
 
+// From schema 1 to 2.
+constexpr char kUpgradeTo2[] = R"sql(
+ALTER TABLE versions ADD COLUMN report TEXT NOT NULL DEFAULT '{}';
+UPDATE schema_version SET version = 2;
+)sql";
+
 constexpr absl::string_view kSelectVersion =
     "SELECT id, tenant, name, version, digest, method, num_parameters, max_rank, num_sites, "
-    "stored_bytes, resident_bytes, created_ns, warnings FROM versions ";
+    "stored_bytes, resident_bytes, created_ns, warnings, report FROM versions ";
 
 std::string WarningsToJson(const std::vector<std::string>& warnings) {
   return nlohmann::json(warnings).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -80,6 +87,31 @@ std::vector<std::string> WarningsFromJson(const std::string& text) {
   return warnings;
 }
 
+// What compilation found and no query asks for.
+std::string ReportToJson(const AdapterInfo& info) {
+  return nlohmann::json{{"num_virtual_tokens", info.num_virtual_tokens},
+                        {"num_untouched_sites", info.num_untouched_sites},
+                        {"delta_norm_bound", info.delta_norm_bound},
+                        {"has_weight", info.has_weight}}
+      .dump();
+}
+
+// What is missing or of another type keeps its default, as for versions of schema 1.
+void ReadReport(const std::string& text, AdapterInfo& info) {
+  const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const auto read = [&json](const char* name, auto& out) {
+    using T = std::remove_reference_t<decltype(out)>;
+    if (const auto found = json.find(name);
+        found != json.end() && (found->is_number() || found->is_boolean())) {
+      out = found->get<T>();
+    }
+  };
+  read("num_virtual_tokens", info.num_virtual_tokens);
+  read("num_untouched_sites", info.num_untouched_sites);
+  read("delta_norm_bound", info.delta_norm_bound);
+  read("has_weight", info.has_weight);
+}
+
 // Reads a row of kSelectVersion.
 AdapterInfo ReadInfo(const SqliteStatement& row) {
   AdapterInfo info;
@@ -93,6 +125,7 @@ AdapterInfo ReadInfo(const SqliteStatement& row) {
   info.resident_bytes = row.Int(10);
   info.created = absl::FromUnixNanos(row.Int(11));
   info.warnings = WarningsFromJson(row.Text(12));
+  ReadReport(row.Text(13), info);
   return info;
 }
 
@@ -180,15 +213,19 @@ absl::Status Catalogue::Migrate() {
       TENON_RETURN_IF_ERROR(db_.Execute(kSchema));
     }
   }
+  int64_t version = 0;
   {
     TENON_ASSIGN_OR_RETURN(SqliteStatement row, db_.Prepare("SELECT version FROM schema_version"));
     TENON_ASSIGN_OR_RETURN(const bool found, row.Step());
-    const int64_t version = found ? row.Int(0) : 0;
-    if (version != kSchemaVersion) {
-      return absl::FailedPreconditionError(absl::StrCat("adapter catalogue has schema version ",
-                                                        version, "; this server reads ",
-                                                        kSchemaVersion));
-    }
+    version = found ? row.Int(0) : 0;
+  }
+  if (version == 1) {
+    TENON_RETURN_IF_ERROR(db_.Execute(kUpgradeTo2));
+    version = 2;
+  }
+  if (version != kSchemaVersion) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "adapter catalogue has schema version ", version, "; this server reads ", kSchemaVersion));
   }
   return transaction.Commit();
 }
@@ -223,7 +260,7 @@ absl::Status Catalogue::Insert(const StoredVersion& version) {
   const AdapterInfo& info = version.info;
   TENON_ASSIGN_OR_RETURN(SqliteStatement row,
                          db_.Prepare("INSERT INTO versions VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, "
-                                     "?, ?, ?, ?)"));
+                                     "?, ?, ?, ?, ?)"));
   row.Bind(1, info.id.tenant);
   row.Bind(2, info.id.name);
   row.Bind(3, info.id.version);
@@ -236,6 +273,7 @@ absl::Status Catalogue::Insert(const StoredVersion& version) {
   row.Bind(10, info.resident_bytes);
   row.Bind(11, absl::ToUnixNanos(info.created));
   row.Bind(12, WarningsToJson(info.warnings));
+  row.Bind(13, ReportToJson(info));
   TENON_RETURN_IF_ERROR(row.Run());
   const int64_t version_id = db_.last_insert_rowid();
   for (const StoredFile& file : version.files) {

@@ -148,7 +148,10 @@ std::string FormatAdapter(const v1::Adapter& adapter) {
       {"method", adapter.method()},
       {"parameters", absl::StrCat(adapter.num_parameters())},
       {"rank", absl::StrCat(adapter.max_rank(), " at most")},
-      {"sites", absl::StrCat(adapter.num_sites())},
+      {"sites",
+       absl::StrCat(adapter.num_sites(), ", ", adapter.num_untouched_sites(), " left alone")},
+      {"virtual", absl::StrCat(adapter.num_virtual_tokens(), " tokens")},
+      {"norm", absl::StrCat(adapter.delta_norm_bound(), " at most")},
       {"stored", FormatBytes(adapter.stored_bytes())},
       {"resident", adapter.resident() ? FormatBytes(adapter.resident_bytes()) : "no"},
       {"created", FormatTime(adapter.create_time())},
@@ -182,6 +185,9 @@ std::string FormatFinish(const v1::Finish& finish) {
   std::vector<std::string> adapters;
   for (const v1::ServedAdapter& adapter : finish.adapters()) {
     adapters.push_back(absl::StrCat(adapter.name(), "@", adapter.version()));
+    if (adapter.weight() != 1.0f) {
+      absl::StrAppend(&adapters.back(), "=", adapter.weight());
+    }
   }
   const v1::Usage& usage = finish.usage();
   const v1::Timings& timings = finish.timings();

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -46,6 +47,27 @@ class Setter {
   const Arguments& arguments_;
   absl::Status status_;
 };
+
+// One adapter without a weight goes into `adapter`, which every server knows.
+void SetAdapters(const Arguments& arguments, Setter& setter, v1::GenerateRequest& request) {
+  const std::vector<std::string> adapters = arguments.GetTexts("adapter");
+  if (adapters.size() == 1 && !absl::StrContains(adapters[0], '=')) {
+    request.set_adapter(adapters[0]);
+    return;
+  }
+  for (const std::string& adapter : adapters) {
+    const std::vector<std::string> parts = absl::StrSplit(adapter, absl::MaxSplits('=', 1));
+    v1::AdapterWeight& wanted = *request.add_adapters();
+    wanted.set_adapter(parts[0]);
+    float weight = 0;
+    if (parts.size() == 2 && !absl::SimpleAtof(parts[1], &weight)) {
+      setter.Fail(absl::InvalidArgumentError(
+          absl::StrCat("--adapter: '", parts[1], "' in '", adapter, "' is not a weight")));
+    } else if (parts.size() == 2) {
+      wanted.set_weight(weight);
+    }
+  }
+}
 
 void SetSampling(const Arguments& arguments, Setter& setter, v1::SamplingOptions& sampling) {
   setter.Float("temperature", [&](float v) { sampling.set_temperature(v); });
@@ -93,7 +115,8 @@ void SetStopping(const Arguments& arguments, Setter& setter, v1::StoppingOptions
 
 std::span<const FlagSpec> RequestFlags() {
   static const auto& flags = *new std::vector<FlagSpec>{
-      {"adapter", "NAME[@VERSION]", "adapter to use; without it the base model answers"},
+      {"adapter", "NAME[@VERSION][=WEIGHT]",
+       "adapter to use, may be repeated; without it the base model answers"},
       {"max-tokens", "N", "tokens of the answer at most"},
       {"min-tokens", "N", "stop strings and stop tokens count only after this many"},
       {"temperature", "X", "0 is greedy"},
@@ -126,9 +149,9 @@ std::span<const FlagSpec> OutputFlags() {
 
 absl::StatusOr<v1::GenerateRequest> RequestFromFlags(const Arguments& arguments) {
   v1::GenerateRequest request;
-  request.set_adapter(arguments.GetText("adapter", ""));
   request.set_request_id(arguments.GetText("request-id", ""));
   Setter setter(arguments);
+  SetAdapters(arguments, setter, request);
   SetSampling(arguments, setter, *request.mutable_sampling());
   SetStopping(arguments, setter, *request.mutable_stopping());
   v1::OutputOptions& output = *request.mutable_output();

@@ -157,12 +157,31 @@ absl::StatusOr<std::unique_ptr<TextGeneration>> TextGenerator::Start(
 
 absl::StatusOr<std::shared_ptr<const AdapterSelection>> TextGenerator::Select(
     const TextRequest& request) const {
-  if (request.adapter.name.empty()) {
-    return std::make_shared<const AdapterSelection>();
+  std::vector<WeightedAdapter> adapters;
+  int64_t num_contexts = 0;
+  for (const RequestedAdapter& wanted : request.adapters) {
+    TENON_ASSIGN_OR_RETURN(AdapterHandle handle, registry_->Acquire(request.tenant, wanted.ref));
+    for (const WeightedAdapter& other : adapters) {
+      if (other.adapter.id() == handle.id()) {
+        return InvalidFieldError(wanted.field,
+                                 absl::StrCat(wanted.ref.ToString(), " is named twice"));
+      }
+    }
+    if (!handle->has_weight && wanted.weight != 0.0f && wanted.weight != 1.0f) {
+      return InvalidFieldError(
+          absl::StrCat(wanted.field, ".weight"),
+          absl::StrCat(wanted.weight, " for ", wanted.ref.ToString(), ", whose effect (",
+                       handle->method, ") is not proportional: only 0 and 1 can be served"));
+    }
+    if (handle->num_virtual_tokens > 0 && wanted.weight != 0.0f && ++num_contexts > 1) {
+      return InvalidFieldError(wanted.field,
+                               absl::StrCat(wanted.ref.ToString(),
+                                            " has virtual tokens, and so has another adapter of "
+                                            "the request; at most one may"));
+    }
+    adapters.push_back({std::move(handle), wanted.weight});
   }
-  TENON_ASSIGN_OR_RETURN(AdapterHandle handle, registry_->Acquire(request.tenant, request.adapter));
-  return std::make_shared<const AdapterSelection>(
-      std::vector<WeightedAdapter>{{std::move(handle), 1.0f}});
+  return std::make_shared<const AdapterSelection>(std::move(adapters));
 }
 
 absl::StatusOr<std::vector<int32_t>> TextGenerator::MakePrompt(const TextRequest& request) const {

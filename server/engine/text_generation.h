@@ -117,9 +117,9 @@ class TextGenerator {
   /// `on_readable` runs on the engine thread whenever there is something to read, possibly before
   /// this returns, so it only passes the news on.
   ///
-  /// NOT_FOUND: no such adapter. FAILED_PRECONDITION: the prompt does not fit the context, or a
-  /// conversation for a model without a chat template. Else the errors of Tokenizer and of
-  /// Engine::Submit.
+  /// NOT_FOUND: no such adapter. INVALID_ARGUMENT: the adapters do not go together, or not with
+  /// their weights. FAILED_PRECONDITION: the prompt does not fit the context, or a conversation for
+  /// a model without a chat template. Else the errors of Tokenizer and of Engine::Submit.
   absl::StatusOr<std::unique_ptr<TextGeneration>> Start(TextRequest request,
                                                         absl::AnyInvocable<void()> on_readable);
 

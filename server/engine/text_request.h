@@ -20,6 +20,13 @@ struct ChatPrompt {
   bool add_generation_prompt = true;
 };
 
+/// An adapter that a request names.
+struct RequestedAdapter {
+  AdapterRef ref;
+  float weight = 1.0f;
+  std::string field;  ///< where the request says so, "adapters[2]", for errors
+};
+
 /// What a request says, with every bound checked and every default filled in. What depends on the
 /// tokenized prompt (its length against the context, the default of max_tokens) is settled when it
 /// starts.
@@ -28,7 +35,7 @@ struct TextRequest {
   std::string tenant;
   /// Plain text, a conversation, or token ids taken as they are.
   std::variant<std::string, ChatPrompt, std::vector<int32_t>> input;
-  AdapterRef adapter;  ///< empty name: the base model
+  std::vector<RequestedAdapter> adapters;  ///< none: the base model
   /// max_tokens of 0 stands for the default: 256, or what the context leaves when that is less.
   SamplingParams sampling;
   int32_t num_samples = 1;

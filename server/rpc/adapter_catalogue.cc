@@ -105,6 +105,10 @@ v1::Adapter AdapterCatalogue::ToProto(const AdapterStatus& status) const {
   proto.set_num_parameters(info.num_parameters);
   proto.set_max_rank(info.max_rank);
   proto.set_num_sites(info.num_sites);
+  proto.set_num_untouched_sites(info.num_untouched_sites);
+  proto.set_num_virtual_tokens(info.num_virtual_tokens);
+  proto.set_delta_norm_bound(info.delta_norm_bound);
+  proto.set_has_weight(info.has_weight);
   proto.set_stored_bytes(info.stored_bytes);
   proto.set_resident_bytes(info.resident_bytes);
   proto.set_resident(cache_->state(info.digest) == Residency::kResident);

@@ -1,12 +1,24 @@
 #include "server/rpc/generation_call.h"
 
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "adapters/base/status_macros.h"
 
 namespace tenon {
+namespace {
+
+void AppendAdapter(std::string* out, const RequestedAdapter& adapter) {
+  absl::StrAppend(out, adapter.ref.ToString());
+  if (adapter.weight != 1.0f) {
+    absl::StrAppend(out, "*", adapter.weight);
+  }
+}
+
+}  // namespace
 
 void GenerationCall::Begin(const grpc::CallbackServerContext& context,
                            const v1::GenerateRequest& request) {
@@ -26,8 +38,8 @@ absl::Status GenerationCall::Submit(const grpc::CallbackServerContext& context,
   text->request_id = record_.request_id();
   text->tenant = record_.tenant();
   text->deadline = absl::FromChrono(context.deadline());
-  if (!request.adapter().empty()) {
-    record_.Note("adapter", text->adapter.ToString());
+  if (!text->adapters.empty()) {
+    record_.Note("adapter", absl::StrJoin(text->adapters, "+", AppendAdapter));
   }
   // The engine's stream holds this for as long as it lives, hence no claim but a weak one.
   auto on_readable = [weak = weak_from_this()] {

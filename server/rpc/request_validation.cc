@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -69,6 +70,29 @@ absl::Status ReadInput(const v1::GenerateRequest& request, const RequestLimits& 
       break;
   }
   return InvalidFieldError("input", "one of prompt, chat and tokens must be set");
+}
+
+absl::Status ReadAdapters(const v1::GenerateRequest& request, TextRequest& out) {
+  if (!request.adapter().empty()) {
+    if (request.adapters_size() > 0) {
+      return InvalidFieldError("adapters", "must be empty when adapter is set");
+    }
+    TENON_ASSIGN_OR_RETURN(AdapterRef ref, ParseAdapterRef("adapter", request.adapter()));
+    out.adapters.push_back({.ref = std::move(ref), .weight = 1.0f, .field = "adapter"});
+    return absl::OkStatus();
+  }
+  TENON_RETURN_IF_ERROR(CheckCount("adapters", request.adapters_size(), kMaxAdapters, "adapters"));
+  for (int i = 0; i < request.adapters_size(); ++i) {
+    const v1::AdapterWeight& wanted = request.adapters(i);
+    const std::string field = absl::StrCat("adapters[", i, "]");
+    TENON_ASSIGN_OR_RETURN(AdapterRef ref,
+                           ParseAdapterRef(absl::StrCat(field, ".adapter"), wanted.adapter()));
+    const float weight = wanted.has_weight() ? wanted.weight() : 1.0f;
+    TENON_RETURN_IF_ERROR(
+        CheckRange(absl::StrCat(field, ".weight"), weight, -kMaxAdapterWeight, kMaxAdapterWeight));
+    out.adapters.push_back({.ref = std::move(ref), .weight = weight, .field = field});
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ReadLogitBias(const v1::SamplingOptions& options, const RequestLimits& limits,
@@ -233,9 +257,7 @@ absl::StatusOr<TextRequest> ToTextRequest(const v1::GenerateRequest& request,
   TENON_RETURN_IF_ERROR(ValidateRequestId(request.request_id()));
   out.request_id = request.request_id();
   TENON_RETURN_IF_ERROR(ReadInput(request, limits, out));
-  if (!request.adapter().empty()) {
-    TENON_ASSIGN_OR_RETURN(out.adapter, ParseAdapterRef("adapter", request.adapter()));
-  }
+  TENON_RETURN_IF_ERROR(ReadAdapters(request, out));
   TENON_RETURN_IF_ERROR(ReadSampling(request.sampling(), limits, drawn_seed, out));
   TENON_RETURN_IF_ERROR(ReadStopping(request.stopping(), limits, out));
   TENON_RETURN_IF_ERROR(ReadOutput(request.output(), out.sampling));

@@ -38,6 +38,8 @@ struct RequestLimits {
 
 inline constexpr int kMaxRequestIdBytes = 128;
 inline constexpr int kMaxSamples = 16;
+inline constexpr int kMaxAdapters = 8;
+inline constexpr float kMaxAdapterWeight = 8.0f;
 inline constexpr int kMaxStopStrings = 16;
 inline constexpr int kMaxStopStringBytes = 256;
 inline constexpr int kMaxStopTokens = 64;

@@ -46,11 +46,12 @@ void ResponseWriter::FillFinish(const TextFinish& finish, v1::Finish* out) const
   timings->set_adapter_wait_ms(absl::ToDoubleMilliseconds(finish.timings.adapter_wait));
   timings->set_prefill_ms(absl::ToDoubleMilliseconds(finish.timings.prefill));
   timings->set_decode_ms(absl::ToDoubleMilliseconds(finish.timings.decode));
-  for (const WeightedAdapter& weighted : generation_->selection().adapters()) {
+  for (const WeightedAdapter& weighted : generation_->selection().named()) {
     v1::ServedAdapter* served = out->add_adapters();
     served->set_name(weighted.adapter.id().name);
     served->set_version(weighted.adapter.id().version);
     served->set_digest(weighted.adapter->digest);
+    served->set_weight(weighted.weight);
   }
   out->set_request_id(generation_->request().request_id);
 }

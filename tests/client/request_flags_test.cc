@@ -69,6 +69,18 @@ TEST(RequestFromFlagsTest, EveryFlagSetsItsField) {
   EXPECT_EQ(request.ShortDebugString(), expected.ShortDebugString());
 }
 
+TEST(RequestFromFlagsTest, AdaptersMayBeSeveralAndHaveWeights) {
+  EXPECT_EQ(Request({"--adapter=fr=0.5"})->ShortDebugString(),
+            "sampling { } stopping { } output { } adapters { adapter: \"fr\" weight: 0.5 }");
+  const v1::GenerateRequest two = Request({"--adapter=fr@2", "--adapter=polite=-1"}).value();
+  EXPECT_TRUE(two.adapter().empty());
+  ASSERT_EQ(two.adapters_size(), 2);
+  EXPECT_EQ(two.adapters(0).adapter(), "fr@2");
+  EXPECT_FALSE(two.adapters(0).has_weight());
+  EXPECT_EQ(two.adapters(1).weight(), -1.0f);
+  EXPECT_EQ(Request({"--adapter=fr=much"}).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(RequestFromFlagsTest, WithoutFlagsTheServersDefaultsHold) {
   const v1::GenerateRequest request = Request({}).value();
   EXPECT_EQ(request.sampling().ByteSizeLong(), 0u);

@@ -32,8 +32,8 @@ TEST(AdapterSelectionTest, KeyIsOfContentNotOfNames) {
 
 TEST(AdapterSelectionTest, KeyHoldsDigestAndWeightBits) {
   EXPECT_EQ(Key({{Handle("fr", "aa"), 1.0f}}), "aa*3f800000");
-  EXPECT_EQ(Key({{Handle("fr", "aa"), 0.0f}, {Handle("de", "bb"), -2.0f}}),
-            "aa*00000000+bb*c0000000");
+  EXPECT_EQ(Key({{Handle("fr", "aa"), 0.5f}, {Handle("de", "bb"), -2.0f}}),
+            "aa*3f000000+bb*c0000000");
 }
 
 TEST(AdapterSelectionTest, DifferentSelectionsHaveDifferentKeys) {
@@ -43,6 +43,20 @@ TEST(AdapterSelectionTest, DifferentSelectionsHaveDifferentKeys) {
       Key({}),       Key({{a, 1}}),         Key({{a, next}}),      Key({{a, -1}}),
       Key({{b, 1}}), Key({{a, 1}, {b, 1}}), Key({{b, 1}, {a, 1}}), Key({{a, 1}, {a, 1}})};
   EXPECT_EQ(keys.size(), 8u);
+}
+
+TEST(AdapterSelectionTest, WeightZeroIsNamedAndNotSelected) {
+  AdapterInfo info;
+  info.num_virtual_tokens = 7;
+  const AdapterHandle prefix(std::make_shared<const AdapterInfo>(info));
+  const AdapterSelection none({{Handle("fr", "aa"), 0.0f}, {prefix, -0.0f}});
+  EXPECT_TRUE(none.is_base());
+  EXPECT_EQ(none.key(), "");
+  EXPECT_EQ(none.num_virtual_tokens(), 0);
+  EXPECT_EQ(none.named().size(), 2u);
+  const AdapterSelection one({{Handle("fr", "aa"), 0.0f}, {prefix, 1.0f}});
+  EXPECT_EQ(one.num_virtual_tokens(), 7);
+  EXPECT_EQ(one.adapters().size(), 1u);
 }
 
 TEST(AdapterSelectionTest, KeepsAdaptersAlive) {

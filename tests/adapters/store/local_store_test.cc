@@ -41,6 +41,10 @@ TEST_F(LocalStoreTest, EveryFieldSurvivesRestart) {
   facts.num_parameters = 1'000'000'000'000;
   facts.max_rank = 64;
   facts.num_sites = 210;
+  facts.num_untouched_sites = 30;
+  facts.num_virtual_tokens = 20;
+  facts.delta_norm_bound = 0.1;
+  facts.has_weight = false;
   facts.resident_bytes = 5'000'000'000;
   facts.warnings = {"unused tensor \"x\"", "na\xc3\xafve"};
   bool created = false;
@@ -59,6 +63,10 @@ TEST_F(LocalStoreTest, EveryFieldSurvivesRestart) {
   EXPECT_EQ(info.num_parameters, facts.num_parameters);
   EXPECT_EQ(info.max_rank, facts.max_rank);
   EXPECT_EQ(info.num_sites, facts.num_sites);
+  EXPECT_EQ(info.num_untouched_sites, facts.num_untouched_sites);
+  EXPECT_EQ(info.num_virtual_tokens, facts.num_virtual_tokens);
+  EXPECT_EQ(info.delta_norm_bound, facts.delta_norm_bound);
+  EXPECT_FALSE(info.has_weight);
   EXPECT_EQ(info.stored_bytes, put->stored_bytes);
   EXPECT_EQ(info.resident_bytes, facts.resident_bytes);
   EXPECT_EQ(info.created, now_);

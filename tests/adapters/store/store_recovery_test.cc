@@ -167,6 +167,27 @@ TEST_F(StoreRecoveryTest, DamagedCatalogueIsDataLoss) {
   EXPECT_TRUE(absl::IsDataLoss(status)) << status;
 }
 
+TEST_F(StoreRecoveryTest, CatalogueOfSchemaOneIsUpgraded) {
+  ASSERT_TRUE(Put("acme", "fr", AdapterFiles("w")).ok());
+  store_.reset();
+  {
+    absl::StatusOr<SqliteConnection> db =
+        SqliteConnection::Open((root_ / "catalogue.db").string(), "test");
+    ASSERT_TRUE(db.ok()) << db.status();
+    ASSERT_TRUE(db->Execute("ALTER TABLE versions DROP COLUMN report").ok());
+    ASSERT_TRUE(db->Execute("UPDATE schema_version SET version = 1").ok());
+  }
+  for (int i = 0; i < 2; ++i) {
+    Reopen();
+    const absl::StatusOr<std::vector<AdapterInfo>> list = store_->List();
+    ASSERT_TRUE(list.ok()) << list.status();
+    ASSERT_EQ(list->size(), 1u);
+    EXPECT_EQ(list->front().num_virtual_tokens, 0);
+    EXPECT_TRUE(list->front().has_weight);
+  }
+  ASSERT_TRUE(Put("acme", "fr", AdapterFiles("v")).ok());
+}
+
 TEST_F(StoreRecoveryTest, NewerCatalogueIsRefused) {
   store_.reset();
   {

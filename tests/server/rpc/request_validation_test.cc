@@ -85,6 +85,14 @@ std::vector<BadCase> BadInputs() {
       {"prompt: 'a' adapter: '../etc'", "adapter"},
       {"prompt: 'a' adapter: 'fr@0'", "adapter"},
       {"prompt: 'a' adapter: 'fr@x'", "adapter"},
+      {"prompt: 'a' adapter: 'fr' adapters { adapter: 'de' }", "adapters"},
+      {"prompt: 'a'" + Repeat(9, " adapters { adapter: 'fr' }"), "adapters"},
+      {"prompt: 'a' adapters { weight: 1 }", "adapters[0].adapter"},
+      {"prompt: 'a' adapters { adapter: 'fr' } adapters { adapter: '../x' }",
+       "adapters[1].adapter"},
+      {"prompt: 'a' adapters { adapter: 'fr' weight: 8.1 }", "adapters[0].weight"},
+      {"prompt: 'a' adapters { adapter: 'fr' weight: -inf }", "adapters[0].weight"},
+      {"prompt: 'a' adapters { adapter: 'fr' weight: nan }", "adapters[0].weight"},
   };
 }
 
@@ -175,7 +183,7 @@ TEST(RequestValidationTest, DefaultsAreTheApis) {
   const absl::StatusOr<TextRequest> request = Convert("prompt: 'hello'");
   ASSERT_TRUE(request.ok()) << request.status();
   EXPECT_EQ(std::get<std::string>(request->input), "hello");
-  EXPECT_TRUE(request->adapter.name.empty());
+  EXPECT_TRUE(request->adapters.empty());
   EXPECT_EQ(request->sampling.temperature, 1.0f);
   EXPECT_EQ(request->sampling.top_k, 0);
   EXPECT_EQ(request->sampling.top_p, 1.0f);
@@ -247,8 +255,23 @@ TEST(RequestValidationTest, ChatMayContinueTheLastTurn) {
 TEST(RequestValidationTest, AdapterMayNameItsVersion) {
   const auto request = Convert("prompt: 'a' adapter: 'fr@3'");
   ASSERT_TRUE(request.ok()) << request.status();
-  EXPECT_EQ(request->adapter.name, "fr");
-  EXPECT_EQ(request->adapter.version, 3);
+  ASSERT_EQ(request->adapters.size(), 1u);
+  EXPECT_EQ(request->adapters[0].ref.name, "fr");
+  EXPECT_EQ(request->adapters[0].ref.version, 3);
+  EXPECT_EQ(request->adapters[0].weight, 1.0f);
+}
+
+TEST(RequestValidationTest, AdaptersHaveWeightsOrOne) {
+  const auto request = Convert(
+      "prompt: 'a' adapters { adapter: 'fr@3' weight: 0 } adapters { adapter: 'polite' } "
+      "adapters { adapter: 'loud' weight: -8 }");
+  ASSERT_TRUE(request.ok()) << request.status();
+  ASSERT_EQ(request->adapters.size(), 3u);
+  EXPECT_EQ(request->adapters[0].ref.ToString(), "fr@3");
+  EXPECT_EQ(request->adapters[0].weight, 0.0f);
+  EXPECT_EQ(request->adapters[1].weight, 1.0f);
+  EXPECT_EQ(request->adapters[1].field, "adapters[1]");
+  EXPECT_EQ(request->adapters[2].weight, -8.0f);
 }
 
 TEST(RequestValidationTest, MessageNamesValueAndLimit) {
