@@ -93,6 +93,7 @@ void Attend(const WorkItem& item, const at::Tensor& q, const at::Tensor& k_cache
   task.rows = item.query_end - item.query_begin;
   task.head_dim = q.size(2);
   task.scale = scale;
+  task.first_key = item.row->first_key;
   task.blocks = item.row->blocks.data();
   task.block_size = v_cache.size(2);
   task.keys = Data<T>(k_cache) + item.kv_head * k_cache.stride(1);
@@ -116,6 +117,8 @@ void CheckRow(const AttentionRow& row, int64_t num_tokens, int64_t num_blocks, i
   TORCH_CHECK(row.token_begin >= 0 && row.num_tokens >= 0 && row.first_position >= 0 &&
                   row.token_begin + row.num_tokens <= num_tokens,
               "attention: tokens ", row.token_begin, " + ", row.num_tokens, " of ", num_tokens);
+  TORCH_CHECK(row.first_key >= 0 && row.first_key <= row.first_position, "attention: first key ",
+              row.first_key, " for tokens from position ", row.first_position);
   if (row.num_tokens == 0) {
     return;
   }

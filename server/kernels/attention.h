@@ -37,6 +37,9 @@ struct AttentionRow {
   /// The sequence's blocks in order: position p is in blocks[p / block_size]. Covers the last
   /// token.
   std::span<const int32_t> blocks;
+  /// Positions before this one hold nothing and are not looked at, as where the virtual tokens of a
+  /// shared context do not fill its first block. At most first_position.
+  int64_t first_key = 0;
 };
 
 /// Stores the keys and values of a step.
@@ -50,6 +53,7 @@ void WriteKv(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots,
 /// Causal attention of each token over its own sequence (PagedAttention, arXiv:2309.06180; online
 /// softmax, arXiv:2112.05682; grouped query heads, arXiv:2305.13245):
 ///   out[t, h] = sum_{j <= p(t)} softmax_j(scale * q[t, h] . k[j, h / group]) v[j, h / group]
+/// where j begins at the row's first_key.
 /// q        [T, heads, head_dim] fp32/bf16; any row stride, contiguous within a row; heads a
 ///          multiple of kv_heads.
 /// k_cache, v_cache  the same dtype, shaped by KvCacheShape; the keys of this step are in already.

@@ -120,8 +120,10 @@ void ValueBlock(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t
   for (int64_t g = 0; g < num_groups; ++g) {
     const int64_t seen = last_position - groups[g].first_position + 1;
     const int64_t size = seen < groups[g].size ? seen : groups[g].size;
-    const T* value = groups[g].values + column;
-    for (int64_t key = 0; key < size; ++key, value += task.value_stride) {
+    const int64_t unseen = task.first_key - groups[g].first_position;
+    int64_t key = unseen > 0 ? unseen : 0;
+    const T* value = groups[g].values + column + key * task.value_stride;
+    for (; key < size; ++key, value += task.value_stride) {
       for (int64_t line = 0; line < part; line += 64 / static_cast<int64_t>(sizeof(T))) {
         __builtin_prefetch(next[g].keys + key * part + line);
       }
@@ -190,8 +192,12 @@ void WeighRow(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t n
     const int64_t seen = task.positions[row] - group.first_position + 1;
     const int64_t visible = seen < group.size ? seen : group.size;
     const Vec lane = Iota(static_cast<float>(vec % kGroupVecs * Vec::kLanes));
-    const Vec score = Vec::SelectLess(lane, Vec::Set(static_cast<float>(visible)),
-                                      Vec::Load(weights + vec * Vec::kLanes), Vec::Set(-kInfinity));
+    Vec score = Vec::SelectLess(lane, Vec::Set(static_cast<float>(visible)),
+                                Vec::Load(weights + vec * Vec::kLanes), Vec::Set(-kInfinity));
+    if (const int64_t unseen = task.first_key - group.first_position; unseen > 0) {
+      score =
+          Vec::SelectLess(lane, Vec::Set(static_cast<float>(unseen)), Vec::Set(-kInfinity), score);
+    }
     score.Store(weights + vec * Vec::kLanes);
     highest = Max(highest, score);
   }
@@ -284,6 +290,15 @@ int64_t LocateTile(const AttentionTask<T>& task, int64_t index, int64_t last_pos
   return num_groups;
 }
 
+// The first group of the tile that holds a position. Tiles count from position 0.
+template <typename T>
+int64_t TileOf(const AttentionTask<T>& task, int64_t position) {
+  const int64_t groups_per_block = task.key_stride / kGroupKeys;
+  const int64_t group =
+      position / task.block_size * groups_per_block + position % task.block_size / kGroupKeys;
+  return group / kTileGroups * kTileGroups;
+}
+
 template <typename T>
 void Attend(const AttentionTask<T>& task) {
   AttendState state;
@@ -292,8 +307,9 @@ void Attend(const AttentionTask<T>& task) {
   KeyGroup<T> window[1 + 2 * kTileGroups];  // the group before, this tile, the next one
   KeyGroup<T>* const tile = window + 1;
   window[0] = {task.keys, task.values, 0, 0};
-  int64_t num_groups = LocateTile(task, 0, last_position, tile);
-  for (int64_t index = kTileGroups; num_groups > 0; index += kTileGroups) {
+  const int64_t first_tile = TileOf(task, task.first_key);
+  int64_t num_groups = LocateTile(task, first_tile, last_position, tile);
+  for (int64_t index = first_tile + kTileGroups; num_groups > 0; index += kTileGroups) {
     const int64_t next_groups = LocateTile(task, index, last_position, tile + kTileGroups);
     for (int64_t row = 0; row < task.rows; row += kAttendRows) {
       const int64_t rows = task.rows - row < kAttendRows ? task.rows - row : kAttendRows;

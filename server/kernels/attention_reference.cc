@@ -61,12 +61,15 @@ void PagedAttentionReference(const at::Tensor& q, const at::Tensor& k_cache,
                                    .to(at::kFloat);
     const at::Tensor positions =
         at::arange(context, at::TensorOptions().dtype(at::kLong).device(q.device()));
-    const at::Tensor future = positions.unsqueeze(0) >
-                              positions.narrow(0, row.first_position, row.num_tokens).unsqueeze(1);
+    const at::Tensor own = positions.narrow(0, row.first_position, row.num_tokens).unsqueeze(1);
+    const at::Tensor hidden =
+        (positions.unsqueeze(0) > own) | (positions.unsqueeze(0) < row.first_key);
     const at::Tensor scores = at::matmul(queries, keys)
                                   .mul(scale)
-                                  .masked_fill(future, -std::numeric_limits<float>::infinity());
-    const at::Tensor result = at::matmul(at::softmax(scores, -1), values);
+                                  .masked_fill(hidden, -std::numeric_limits<float>::infinity());
+    // What no token may see may be NaN, and 0 * NaN is not 0.
+    const at::Tensor unused = (positions < row.first_key).unsqueeze(1);
+    const at::Tensor result = at::matmul(at::softmax(scores, -1), values.masked_fill(unused, 0.0));
     out.narrow(0, row.token_begin, row.num_tokens)
         .copy_(result.permute({2, 0, 1, 3}).reshape({row.num_tokens, q.size(1), head_dim}));
   }

@@ -24,6 +24,7 @@ struct AttentionTask {
   const T* queries[kQueryRows];   ///< [head_dim] each
   T* outputs[kQueryRows];         ///< [head_dim] each
   int64_t positions[kQueryRows];  ///< the last key each row sees; never decreasing
+  int64_t first_key = 0;          ///< the first key that the rows see
   int64_t rows = 0;               ///< 1 ... kQueryRows
   int64_t head_dim = 0;           ///< 1 ... kMaxHeadDim
   float scale = 1.0f;

@@ -114,6 +114,10 @@ at::Tensor Decoder::Forward(const DecoderInput& input, const KvCache& cache) con
   buffers.residual = embeddings_.defined() ? at::index_select(embeddings_, 0, input.tokens)
                                            : lm_head_.Rows(input.tokens);
   deltas.ReplaceEmbeddings(input.tokens, /*scale=*/1.0f, buffers.residual);
+  if (input.virtual_embeddings.defined()) {
+    const int64_t count = input.virtual_embeddings.size(0);
+    buffers.residual.narrow(0, input.tokens.size(0) - count, count).copy_(input.virtual_embeddings);
+  }
   kernels_->rms_norm(buffers.residual, layers_.front().input_norm, eps, buffers.normed);
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     Attention(layer, input, deltas, cache, buffers);

@@ -23,7 +23,10 @@ namespace tenon {
 /// What the forward pass of one step needs, T tokens in all.
 struct DecoderInput {
   at::Tensor tokens;  ///< [T] int64, each in [0, vocab_size)
-  at::Tensor slots;   ///< [T] int64: where each token's keys and values go
+  /// [V, hidden]: what the last V tokens enter with, whatever `tokens` says of them; undefined when
+  /// V is 0. As they are: an embedding scale does not apply.
+  at::Tensor virtual_embeddings;
+  at::Tensor slots;  ///< [T] int64: where each token's keys and values go
   RopeRows rope;
   std::span<const AttentionRow> rows;  ///< cover all tokens
   std::span<const AdapterSegment> segments;
