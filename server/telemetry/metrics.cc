@@ -50,6 +50,10 @@ void ServerMetrics::AddEngineMetrics() {
                 .Name("tenon_requests_total")
                 .Help("Finished calls by method and status code.")
                 .Register(registry_);
+  refusals_ = &prometheus::BuildCounter()
+                   .Name("tenon_refused_callers_total")
+                   .Help("Callers that were not let in, by reason.")
+                   .Register(registry_);
   AddLevel("tenon_sequences_running", "Sequences in the batch.", &ServerReading::num_running);
   AddLevel("tenon_sequences_waiting", "Sequences in the queue.", &ServerReading::num_waiting);
   AddLevel("tenon_kv_blocks_used", "KV blocks that sequences hold.",
@@ -141,6 +145,10 @@ void ServerMetrics::AddTotal(const std::string& name, const std::string& help,
 
 void ServerMetrics::RecordCall(absl::string_view method, absl::string_view outcome) {
   calls_->Add({{"method", std::string(method)}, {"outcome", std::string(outcome)}}).Increment();
+}
+
+void ServerMetrics::RecordRefusal(absl::string_view reason) {
+  refusals_->Add({{"reason", std::string(reason)}}).Increment();
 }
 
 void ServerMetrics::RecordGeneration(const GenerationTimes& times) {

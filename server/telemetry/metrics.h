@@ -65,6 +65,9 @@ class ServerMetrics {
   /// case ("ok", "cancelled").
   void RecordCall(absl::string_view method, absl::string_view outcome);
 
+  /// Counts a caller who was not let in, by the error's reason ("CREDENTIALS_EXPIRED").
+  void RecordRefusal(absl::string_view reason);
+
   /// The end-to-end time of one generation call, whatever its outcome.
   void RecordLatency(absl::Duration end_to_end) { end_to_end_->Observe(ToSeconds(end_to_end)); }
 
@@ -106,6 +109,7 @@ class ServerMetrics {
   std::vector<Level> levels_;
   std::vector<Total> totals_;
   prometheus::Family<prometheus::Counter>* calls_;
+  prometheus::Family<prometheus::Counter>* refusals_;
   prometheus::Family<prometheus::Counter>* uploads_;
   prometheus::Counter* upload_bytes_;
   prometheus::Histogram* end_to_end_;
