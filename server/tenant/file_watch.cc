@@ -78,11 +78,12 @@ void FileWatch::Run() {
 
 void FileWatch::Check() {
   absl::StatusOr<std::string> content = ReadWholeFile(path_);
-  if (content.ok() && *content == known_) {
+  const bool same = content.ok() ? known_ == *content : !known_.has_value();
+  if (same) {
     return;
   }
   on_change_(content);
-  known_ = content.ok() ? *std::move(content) : std::string();
+  known_ = content.ok() ? std::make_optional(*std::move(content)) : std::nullopt;
 }
 
 }  // namespace tenon

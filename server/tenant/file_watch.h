@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -38,9 +39,9 @@ class FileWatch {
 
   const std::string path_;
   const OnChange on_change_;
-  const int events_;   // inotify
-  const int stop_;     // eventfd
-  std::string known_;  // the thread's
+  const int events_;                  // inotify
+  const int stop_;                    // eventfd
+  std::optional<std::string> known_;  // the thread's; nothing: it could not be read
   std::thread thread_;
 };
 

@@ -74,6 +74,7 @@ ServerProcess::ServerProcess(const std::string& folder, std::vector<std::string>
   ready_line_ = ReadLine(out[0]);
   close(out[0]);
   EXPECT_NE(ready_line_.find("ready"), std::string::npos) << ready_line_;
+  socket_ = ReadyField("grpc");  // flags may have named another address
 }
 
 ServerProcess::~ServerProcess() {
