@@ -367,6 +367,7 @@ ServerReading App::Parts::Read() const {
   reading.total_adapter_loads = cache_stats.loads;
   reading.total_failed_adapter_loads = cache_stats.failed_loads;
   reading.total_adapter_evictions = cache_stats.evictions;
+  reading.token_keys_current = access->keys_are_current() ? 1 : 0;
   reading.running_adapters = ClientNames(engine_stats.running_adapters);
   reading.waiting_adapters = ClientNames(engine_stats.waiting_adapters);
   return reading;

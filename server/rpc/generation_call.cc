@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
 
 namespace tenon {
@@ -31,11 +32,7 @@ absl::Status GenerationCall::Submit(const grpc::CallbackServerContext& context,
       ToTextRequest(request, backend_->limits, record_.environment().draw());
   record_.set_request_id(text.ok() ? absl::string_view(text->request_id) : "");
   TENON_RETURN_IF_ERROR(text.status());
-  TENON_ASSIGN_OR_RETURN(text->sampling.max_tokens, record_.environment().quotas->CapTokens(
-                                                        record_.tenant(), text->sampling.max_tokens,
-                                                        text->num_samples, kDefaultMaxTokens));
-  TENON_ASSIGN_OR_RETURN(RequestTicket ticket,
-                         record_.environment().quotas->AdmitRequest(record_.tenant()));
+  TENON_ASSIGN_OR_RETURN(RequestTicket ticket, TakeTicket(*text));
   text->request_id = record_.request_id();
   text->tenant = record_.tenant();
   text->deadline = absl::FromChrono(context.deadline());
@@ -57,6 +54,26 @@ absl::Status GenerationCall::Submit(const grpc::CallbackServerContext& context,
     Install(std::move(moved), with_token_ids);
   });
   return absl::OkStatus();
+}
+
+absl::StatusOr<RequestTicket> GenerationCall::TakeTicket(TextRequest& request) {
+  QuotaBook& quotas = *record_.environment().quotas;
+  const absl::StatusOr<int32_t> max_tokens =
+      quotas.CapTokens(record_.tenant(), static_cast<int32_t>(request.sampling.max_tokens),
+                       request.num_samples, kDefaultMaxTokens);
+  absl::StatusOr<RequestTicket> ticket = RequestTicket();
+  if (max_tokens.ok()) {
+    request.sampling.max_tokens = *max_tokens;
+    ticket = quotas.AdmitRequest(record_.tenant());
+  } else {
+    ticket = max_tokens.status();
+  }
+  if (!ticket.ok()) {
+    const std::optional<ErrorDetail> detail = GetErrorDetail(ticket.status());
+    record_.environment().metrics->RecordQuotaRefusal(record_.tenant(),
+                                                      detail.has_value() ? detail->reason : "");
+  }
+  return ticket;
 }
 
 void GenerationCall::Post(absl::AnyInvocable<void()> task) {
@@ -123,6 +140,8 @@ void GenerationCall::RecordUsage() {
   event.totals = usage_;
   event.elapsed = record_.elapsed();
   record_.environment().usage->Add(event);
+  record_.environment().metrics->RecordTenant(record_.tenant(), usage_.prompt_tokens,
+                                              usage_.generated_tokens);
 }
 
 grpc::Status GenerationCall::End() {

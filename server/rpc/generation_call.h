@@ -55,6 +55,8 @@ class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
   grpc::Status End();
 
  private:
+  // Asks the tenant's quotas, and caps request.sampling.max_tokens by them.
+  absl::StatusOr<RequestTicket> TakeTicket(TextRequest& request);
   void RecordUsage();
   absl::Status Submit(const grpc::CallbackServerContext& context,
                       const v1::GenerateRequest& request);

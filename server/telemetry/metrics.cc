@@ -25,6 +25,7 @@ ServerMetrics::ServerMetrics(const ServerFacts& facts, std::function<absl::Time(
   AddEngineMetrics();
   AddAdapterMetrics();
   AddLatencies();
+  AddTenants();
 }
 
 void ServerMetrics::AddInfo(const ServerFacts& facts) {
@@ -111,6 +112,50 @@ void ServerMetrics::AddAdapterMetrics() {
                         .Name("vllm:lora_requests_info")
                         .Help("Which adapters run and wait; the value is the time of the reading.")
                         .Register(registry_);
+}
+
+void ServerMetrics::AddTenants() {
+  tenant_requests_ = &prometheus::BuildCounter()
+                          .Name("tenon_tenant_requests_total")
+                          .Help("Generation requests that ended, by tenant.")
+                          .Register(registry_);
+  tenant_tokens_ = &prometheus::BuildCounter()
+                        .Name("tenon_tenant_tokens_total")
+                        .Help("Tokens by tenant and kind: prompt or generated.")
+                        .Register(registry_);
+  quota_refusals_ = &prometheus::BuildCounter()
+                         .Name("tenon_quota_refusals_total")
+                         .Help("Requests that a quota refused, by tenant and limit.")
+                         .Register(registry_);
+  AddLevel("tenon_token_keys_current", "0 when the JWKS file is bad and the last good one holds.",
+           &ServerReading::token_keys_current);
+}
+
+std::string ServerMetrics::TenantLabel(absl::string_view tenant) {
+  absl::MutexLock lock(&tenants_mutex_);
+  if (tenants_.contains(tenant)) {
+    return std::string(tenant);
+  }
+  if (tenants_.size() == kMaxTenantLabels) {
+    return "other";
+  }
+  tenants_.emplace(tenant);
+  return std::string(tenant);
+}
+
+void ServerMetrics::RecordTenant(absl::string_view tenant, int64_t prompt_tokens,
+                                 int64_t generated_tokens) {
+  const std::string label = TenantLabel(tenant);
+  tenant_requests_->Add({{"tenant", label}}).Increment();
+  tenant_tokens_->Add({{"tenant", label}, {"kind", "prompt"}})
+      .Increment(static_cast<double>(prompt_tokens));
+  tenant_tokens_->Add({{"tenant", label}, {"kind", "generated"}})
+      .Increment(static_cast<double>(generated_tokens));
+}
+
+void ServerMetrics::RecordQuotaRefusal(absl::string_view tenant, absl::string_view reason) {
+  quota_refusals_->Add({{"tenant", TenantLabel(tenant)}, {"limit", std::string(reason)}})
+      .Increment();
 }
 
 void ServerMetrics::AddLatencies() {

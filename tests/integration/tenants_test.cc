@@ -1,14 +1,19 @@
 // Tenants as their operators, their administrators and their neighbours see them.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <openssl/evp.h>
 #include <signal.h>
 
 #include <atomic>
 #include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
@@ -314,6 +319,91 @@ TEST_F(TenantsTest, RefusalsAreCountedByReason) {
   EXPECT_EQ(MetricValue(metrics, R"(tenon_refused_callers_total{reason="CREDENTIALS_EXPIRED"})"),
             1);
   EXPECT_THAT(metrics, Not(HasSubstr("tnk_")));
+}
+
+// An issuer of tokens, with a key that is drawn for the test.
+class Issuer {
+ public:
+  std::string Jwks() const {
+    std::string raw(32, '\0');
+    size_t size = raw.size();
+    EVP_PKEY_get_raw_public_key(key_.get(), reinterpret_cast<unsigned char*>(raw.data()), &size);
+    return absl::StrCat(R"({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": ")",
+                        Encode(raw), R"("}]})");
+  }
+  std::string Sign(const nlohmann::json& claims) const {
+    const std::string text =
+        absl::StrCat(Encode(R"({"alg":"EdDSA","kid":"k"})"), ".", Encode(claims.dump()));
+    std::string signature(64, '\0');
+    size_t size = signature.size();
+    const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(),
+                                                                          EVP_MD_CTX_free);
+    EVP_DigestSignInit(context.get(), nullptr, nullptr, nullptr, key_.get());
+    EVP_DigestSign(context.get(), reinterpret_cast<unsigned char*>(signature.data()), &size,
+                   reinterpret_cast<const unsigned char*>(text.data()), text.size());
+    return absl::StrCat(text, ".", Encode(signature));
+  }
+
+ private:
+  static std::string Encode(const std::string& bytes) {
+    const std::string text = absl::WebSafeBase64Escape(bytes);
+    return text.substr(0, text.find('='));
+  }
+  std::shared_ptr<EVP_PKEY> key_{EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519"), EVP_PKEY_free};
+};
+
+class TokensTest : public TenantsTest {
+ protected:
+  void Publish(const std::string& jwks) {
+    std::ofstream(folder_.path() + "/jwks.new") << jwks;
+    std::filesystem::rename(folder_.path() + "/jwks.new", folder_.path() + "/jwks.json");
+  }
+  grpc::Status GenerateWith(const std::string& token) {
+    grpc::ClientContext context;
+    context.AddMetadata("authorization", absl::StrCat("Bearer ", token));
+    v1::GenerateOnceResponse response;
+    return generation_->GenerateOnce(&context, ParseProto<v1::GenerateRequest>(kShort), &response);
+  }
+  nlohmann::json Claims(const std::string& tenant) const {
+    return {{"exp", absl::ToUnixSeconds(absl::Now()) + 60},
+            {"aud", "tenon"},
+            {"team", tenant},
+            {"role", "inference"}};
+  }
+  void StartWithIssuer(const Issuer& issuer) {
+    Publish(issuer.Jwks());
+    StartWithTenants({absl::StrCat("--jwks-file=", folder_.path(), "/jwks.json"),
+                      "--jwt-audience=tenon", "--jwt-tenant-claim=team"});
+  }
+};
+
+TEST_F(TokensTest, TokenActsForTheTenantOfItsClaim) {
+  const Issuer issuer;
+  StartWithIssuer(issuer);
+  EXPECT_TRUE(GenerateWith(issuer.Sign(Claims("acme"))).ok());
+  EXPECT_EQ(ReasonOf(GenerateWith(issuer.Sign(Claims("nobody")))), "CREDENTIALS_INVALID");
+  EXPECT_EQ(ReasonOf(GenerateWith(Issuer().Sign(Claims("acme")))), "CREDENTIALS_INVALID");
+  ASSERT_TRUE(SetState("acme", v1::TENANT_STATE_SUSPENDED).ok());
+  EXPECT_EQ(ReasonOf(GenerateWith(issuer.Sign(Claims("acme")))), "TENANT_SUSPENDED");
+  EXPECT_TRUE(GenerateAs("globex", kShort).ok()) << "keys go on beside tokens";
+}
+
+TEST_F(TokensTest, KeysOfABadFileStayInForceAndAGoodOneReplacesThem) {
+  const Issuer first, second;
+  StartWithIssuer(first);
+  EXPECT_EQ(MetricValue(server_->HttpGet("/metrics"), "tenon_token_keys_current"), 1);
+  Publish("{ not json");
+  const absl::Time give_up = absl::Now() + absl::Seconds(30);
+  while (MetricValue(server_->HttpGet("/metrics"), "tenon_token_keys_current") != 0 &&
+         absl::Now() < give_up) {
+  }
+  EXPECT_EQ(MetricValue(server_->HttpGet("/metrics"), "tenon_token_keys_current"), 0);
+  EXPECT_TRUE(GenerateWith(first.Sign(Claims("acme"))).ok());
+  Publish(second.Jwks());
+  while (!GenerateWith(second.Sign(Claims("acme"))).ok() && absl::Now() < give_up) {
+  }
+  EXPECT_TRUE(GenerateWith(second.Sign(Claims("acme"))).ok());
+  EXPECT_EQ(ReasonOf(GenerateWith(first.Sign(Claims("acme")))), "CREDENTIALS_INVALID");
 }
 
 }  // namespace
