@@ -124,7 +124,8 @@ void Decoder::FeedForward(int64_t layer, const DecoderInput& input, Buffers& buf
 at::Tensor Decoder::Forward(const DecoderInput& input, const KvCache& cache) const {
   const float eps = static_cast<float>(config_.rms_norm_eps);
   Buffers buffers(config_, options_.dtype, input.tokens.size(0));
-  buffers.residual = at::index_select(embeddings_, 0, input.tokens);
+  buffers.residual = embeddings_.defined() ? at::index_select(embeddings_, 0, input.tokens)
+                                           : lm_head_.Rows(input.tokens);
   kernels_->rms_norm(buffers.residual, layers_.front().input_norm, eps, buffers.normed);
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
     Attention(layer, input, cache, buffers);
@@ -147,8 +148,8 @@ at::Tensor Decoder::Logits(const at::Tensor& hidden) const {
 }
 
 int64_t Decoder::nbytes() const {
-  int64_t total = static_cast<int64_t>(embeddings_.nbytes() + final_norm_.nbytes());
-  total += lm_head_.nbytes();
+  int64_t total = lm_head_.nbytes() + static_cast<int64_t>(final_norm_.nbytes());
+  total += embeddings_.defined() ? static_cast<int64_t>(embeddings_.nbytes()) : 0;
   for (const Layer& layer : layers_) {
     total += static_cast<int64_t>(layer.input_norm.nbytes() + layer.post_attention_norm.nbytes());
     total += layer.qkv.nbytes() + layer.o.nbytes() + layer.gate_up.nbytes() + layer.down.nbytes();

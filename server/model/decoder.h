@@ -89,7 +89,7 @@ class Decoder {
   ModelConfig config_;
   Options options_;
   const Kernels* kernels_;
-  at::Tensor embeddings_;  // [vocab, hidden]
+  at::Tensor embeddings_;  // [vocab, hidden]; undefined when lm_head_ is that matrix (tied)
   std::vector<Layer> layers_;
   at::Tensor final_norm_;  // [hidden]
   Linear lm_head_;

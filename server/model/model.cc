@@ -48,7 +48,7 @@ absl::StatusOr<Model> Load(const std::string& folder, const ModelOptions& option
   }
   TENON_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(folder));
   // The future's destructor waits, so the thread ends inside this function on every path.
-  std::future<std::string> digest = std::async(
+  std::future<absl::StatusOr<std::string>> digest = std::async(
       std::launch::async,
       [checkpoint = checkpoint.get(), &config_json] { return checkpoint->Digest(config_json); });
   Decoder::Options decoder_options;
@@ -56,7 +56,8 @@ absl::StatusOr<Model> Load(const std::string& folder, const ModelOptions& option
   decoder_options.kernels = options.kernels;
   TENON_ASSIGN_OR_RETURN(model.decoder,
                          Decoder::Create(model.config, decoder_options, *checkpoint));
-  model.base = MakeBaseShape(model.config, digest.get());
+  TENON_ASSIGN_OR_RETURN(std::string model_digest, digest.get());
+  model.base = MakeBaseShape(model.config, std::move(model_digest));
   return model;
 }
 

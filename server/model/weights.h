@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "adapters/formats/safetensors.h"
+#include "server/model/mapped_file.h"
 
 namespace tenon {
 
@@ -44,8 +45,12 @@ class Checkpoint {
   absl::Status CheckAllTaken() const;
 
   /// SHA-256, lower-case hex, over `config_json` and every byte of every file: equal digests are
-  /// equal models. Reads all files, about 1 GB/s.
-  std::string Digest(absl::string_view config_json) const;
+  /// equal models. Reads all files, about 1 GB/s, and touches no mapped page. INTERNAL when a file
+  /// cannot be read.
+  absl::StatusOr<std::string> Digest(absl::string_view config_json) const;
+
+  /// Gives back the memory of what was read so far; what is needed again is read again.
+  void DropPages() const;
 
   /// Bytes of all files.
   int64_t nbytes() const;
@@ -60,7 +65,7 @@ class Checkpoint {
   absl::Status AddFile(const std::string& folder, const std::string& name);
   absl::Status AddShards(const std::string& folder, absl::string_view index_json);
 
-  std::map<std::string, FileBytes> files_;
+  std::map<std::string, std::shared_ptr<const MappedFile>> files_;
   std::map<std::string, Entry, std::less<>> tensors_;
   absl::flat_hash_set<std::string> taken_;
 };

@@ -1,6 +1,6 @@
-// Sha256: the streaming digest that names blobs.
-#ifndef TENON_ADAPTERS_STORE_SHA256_H_
-#define TENON_ADAPTERS_STORE_SHA256_H_
+// Sha256: the streaming digest that names blobs, adapters and models.
+#ifndef TENON_ADAPTERS_BASE_SHA256_H_
+#define TENON_ADAPTERS_BASE_SHA256_H_
 
 #include <openssl/evp.h>
 
@@ -33,4 +33,4 @@ class Sha256 {
 
 }  // namespace tenon
 
-#endif  // TENON_ADAPTERS_STORE_SHA256_H_
+#endif  // TENON_ADAPTERS_BASE_SHA256_H_

@@ -1,4 +1,4 @@
-#include "adapters/store/sha256.h"
+#include "adapters/base/sha256.h"
 
 #include <array>
 #include <cstdlib>
