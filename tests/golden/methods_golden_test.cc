@@ -58,7 +58,7 @@ class MethodsGoldenTest : public testing::TestWithParam<std::pair<const char*, c
                                      driver_.max_context_tokens);
   }
 
-  /// Fills adapters_ and leaves in goldens_ the cases whose adapter compiles.
+  /// Fills adapters_; leaves in goldens_ the cases whose adapters compiled.
   void CompileAll() {
     for (const auto& [name, path] : goldens_.adapters) {
       const auto adapter = CompileAdapterFolder(path, model_.base, model_.dtype);

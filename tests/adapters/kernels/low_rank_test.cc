@@ -25,6 +25,10 @@ class LowRankTest : public testing::TestWithParam<CpuIsa> {
         .value();
   }
 
+  LowRankDelta MakeDense(int64_t in, int64_t out, at::ScalarType dtype) {
+    return LowRankDelta::CreateDense(random_.Normal({out, in}, dtype, 0.2f), -0.5f).value();
+  }
+
   ScopedCpuIsa isa_;
   RandomTensors random_{41};
 };
@@ -40,6 +44,7 @@ TEST_P(LowRankTest, MatchesReferenceOnRandomBatches) {
       for (int i = 0; i < 4; ++i) {
         deltas.push_back(MakeDelta(random_.Between(1, 40), in, out, dtype));
       }
+      deltas.back() = MakeDense(in, out, dtype);
       std::vector<LowRankTerm> terms;
       for (int i = 0; i < 6; ++i) {  // may overlap, may be empty
         const int64_t begin = random_.Between(0, rows), end = random_.Between(begin, rows);
@@ -93,6 +98,23 @@ TEST_P(LowRankTest, UncoveredRowsAndColumnsKeepTheirBits) {
   }
 }
 
+TEST_P(LowRankTest, RowOfDenseDeltaHasSameBitsInAnySegment) {
+  for (const at::ScalarType dtype : kTypes) {
+    const LowRankDelta delta = MakeDense(75, 110, dtype);
+    const at::Tensor x = random_.Normal({40, 75}, dtype);
+    const at::Tensor before = random_.Normal({40, 110}, dtype), whole = before.clone();
+    const LowRankTerm all{0, 40, &delta, 1.5f};
+    ApplyLowRank(x, {&all, 1}, whole);
+    for (const int64_t rows : {1, 3, 12, 31}) {
+      const at::Tensor part = before.clone();
+      const LowRankTerm term{5, 5 + rows, &delta, 1.5f};
+      ApplyLowRank(x, {&term, 1}, part);
+      EXPECT_TRUE(SameBits(part.narrow(0, 5, rows), whole.narrow(0, 5, rows))) << dtype;
+      EXPECT_TRUE(SameBits(part.narrow(0, 0, 5), before.narrow(0, 0, 5)));
+    }
+  }
+}
+
 TEST_P(LowRankTest, PackingChangesNoBit) {
   for (const at::ScalarType dtype : kTypes) {
     for (const int64_t rank : {1, 2, 16, 17}) {
@@ -124,6 +146,16 @@ TEST_P(LowRankTest, TermsOnOneRowAddUpInOrder) {
 INSTANTIATE_TEST_SUITE_P(Isas, LowRankTest, testing::ValuesIn(HostIsas()),
                          [](const auto& test) { return IsaName(test.param); });
 
+TEST(LowRankDeltaTest, UpMatrixGivesBackWhatWasPacked) {
+  RandomTensors random(3);
+  for (const at::ScalarType dtype : kTypes) {
+    for (const int64_t out : {1, 31, 32, 65}) {
+      const at::Tensor up = random.Normal({out, 7}, dtype), down = random.Normal({7, 3}, dtype);
+      EXPECT_TRUE(SameBits(LowRankDelta::Create(down, up, 1.0f)->UpMatrix(), up)) << out;
+    }
+  }
+}
+
 // The reference itself, against numbers worked out by hand.
 TEST(ApplyLowRankReferenceTest, AddsScaledProduct) {
   const LowRankDelta delta{at::tensor(std::vector<float>{1, 2}).view({1, 2}),
@@ -151,6 +183,19 @@ TEST(ApplyLowRankTest, ThrowsAndLeavesOutputOnMismatch) {
   EXPECT_THROW(ApplyLowRank(x, {&beyond, 1}, y), c10::Error);
   EXPECT_THROW(ApplyLowRank(x, {&backwards, 1}, y), c10::Error);
   EXPECT_TRUE(SameBits(y, at::zeros({3, 6})));
+}
+
+TEST(LowRankDeltaTest, DenseHasNoDown) {
+  const at::Tensor matrix = at::full({33, 5}, 2.0f);
+  const LowRankDelta delta = LowRankDelta::CreateDense(matrix, 0.25f).value();
+  EXPECT_TRUE(delta.dense());
+  EXPECT_EQ(delta.in_features(), 5);
+  EXPECT_EQ(delta.out_features(), 33);
+  EXPECT_EQ(delta.nbytes(), 4 * (64 * 5));
+  const at::Tensor x = at::full({1, 5}, 1.0f), y = at::zeros({1, 33});
+  const LowRankTerm term{0, 1, &delta, 2.0f};
+  ApplyLowRankReference(x, {&term, 1}, y);
+  EXPECT_TRUE(SameBits(y, at::full({1, 33}, 5.0f)));
 }
 
 TEST(LowRankDeltaTest, CreateKeepsUpPackedOnlyAndCountsAllBytes) {

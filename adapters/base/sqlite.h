@@ -1,6 +1,6 @@
 // A thin wrapper of SQLite: a connection, a statement and a transaction, with Status for errors.
-#ifndef TENON_ADAPTERS_STORE_SQLITE_H_
-#define TENON_ADAPTERS_STORE_SQLITE_H_
+#ifndef TENON_ADAPTERS_BASE_SQLITE_H_
+#define TENON_ADAPTERS_BASE_SQLITE_H_
 
 #include <sqlite3.h>
 
@@ -36,9 +36,11 @@ class SqliteStatement {
   struct Finalize {
     void operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
   };
-  explicit SqliteStatement(sqlite3_stmt* statement) : statement_(statement) {}
+  SqliteStatement(sqlite3_stmt* statement, std::string name)
+      : statement_(statement), name_(std::move(name)) {}
 
   std::unique_ptr<sqlite3_stmt, Finalize> statement_;
+  std::string name_;
 };
 
 /// One connection. Not thread-safe: its owner guards it with a mutex.
@@ -47,8 +49,8 @@ class SqliteStatement {
 /// database, UNAVAILABLE for I/O errors and locks, INTERNAL for the rest.
 class SqliteConnection {
  public:
-  /// Opens or creates the database `path`.
-  static absl::StatusOr<SqliteConnection> Open(const std::string& path, absl::string_view context);
+  /// Opens or creates the database `path`. Errors call it `name`, for example "adapter catalogue".
+  static absl::StatusOr<SqliteConnection> Open(const std::string& path, absl::string_view name);
 
   /// Runs statements without parameters or results.
   absl::Status Execute(const char* sql);
@@ -60,9 +62,11 @@ class SqliteConnection {
   struct Close {
     void operator()(sqlite3* connection) const { sqlite3_close_v2(connection); }
   };
-  explicit SqliteConnection(sqlite3* connection) : connection_(connection) {}
+  SqliteConnection(sqlite3* connection, absl::string_view name)
+      : connection_(connection), name_(name) {}
 
   std::unique_ptr<sqlite3, Close> connection_;
+  std::string name_;
 };
 
 /// A write transaction, rolled back when it goes without Commit.
@@ -70,7 +74,7 @@ class SqliteTransaction {
  public:
   static absl::StatusOr<SqliteTransaction> Begin(SqliteConnection* connection);
   SqliteTransaction(SqliteTransaction&& other) noexcept
-      : connection_(std::exchange(other.connection_, nullptr)) {}
+      : connection_(std::exchange(other.connection_, nullptr)), name_(std::move(other.name_)) {}
   SqliteTransaction& operator=(SqliteTransaction&&) = delete;
   ~SqliteTransaction();
 
@@ -79,11 +83,13 @@ class SqliteTransaction {
   absl::Status Commit();
 
  private:
-  explicit SqliteTransaction(sqlite3* connection) : connection_(connection) {}
+  SqliteTransaction(sqlite3* connection, std::string name)
+      : connection_(connection), name_(std::move(name)) {}
 
   sqlite3* connection_;  // Null once moved from.
+  std::string name_;
 };
 
 }  // namespace tenon
 
-#endif  // TENON_ADAPTERS_STORE_SQLITE_H_
+#endif  // TENON_ADAPTERS_BASE_SQLITE_H_

@@ -1,4 +1,4 @@
-#include "adapters/store/sqlite.h"
+#include "adapters/base/sqlite.h"
 
 #include <cerrno>
 
@@ -11,16 +11,16 @@ namespace {
 
 constexpr int kBusyTimeoutMs = 5000;
 
-absl::Status SqliteError(sqlite3* connection, absl::string_view context) {
-  const std::string message = absl::StrCat(context, ": ", sqlite3_errmsg(connection));
+absl::Status SqliteError(sqlite3* connection, absl::string_view name) {
+  const std::string message = absl::StrCat(name, ": ", sqlite3_errmsg(connection));
   const int os_error = sqlite3_system_errno(connection);
   switch (sqlite3_errcode(connection)) {
     case SQLITE_FULL:
-      return QuotaExceededError("STORE_FULL", "adapter store", message);
+      return QuotaExceededError("STORE_FULL", name, message);
     case SQLITE_IOERR:
     case SQLITE_CANTOPEN:
       if (os_error == ENOSPC || os_error == EDQUOT) {
-        return QuotaExceededError("STORE_FULL", "adapter store", message);
+        return QuotaExceededError("STORE_FULL", name, message);
       }
       return absl::UnavailableError(message);
     case SQLITE_BUSY:
@@ -36,9 +36,9 @@ absl::Status SqliteError(sqlite3* connection, absl::string_view context) {
   }
 }
 
-absl::Status Execute(sqlite3* connection, const char* sql) {
+absl::Status Execute(sqlite3* connection, absl::string_view name, const char* sql) {
   if (sqlite3_exec(connection, sql, nullptr, nullptr, nullptr) != SQLITE_OK) {
-    return SqliteError(connection, "adapter catalogue");
+    return SqliteError(connection, name);
   }
   return absl::OkStatus();
 }
@@ -61,7 +61,7 @@ absl::StatusOr<bool> SqliteStatement::Step() {
     case SQLITE_DONE:
       return false;
     default:
-      return SqliteError(sqlite3_db_handle(statement_.get()), "adapter catalogue");
+      return SqliteError(sqlite3_db_handle(statement_.get()), name_);
   }
 }
 
@@ -76,37 +76,38 @@ std::string SqliteStatement::Text(int column) const {
 }
 
 absl::StatusOr<SqliteConnection> SqliteConnection::Open(const std::string& path,
-                                                        absl::string_view context) {
+                                                        absl::string_view name) {
   sqlite3* raw = nullptr;
   const int result =
       sqlite3_open_v2(path.c_str(), &raw,
                       SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
-  SqliteConnection connection(raw);
+  SqliteConnection connection(raw, name);
   if (result != SQLITE_OK) {
-    return raw == nullptr ? absl::UnavailableError(absl::StrCat(context, ": out of memory"))
-                          : SqliteError(raw, context);
+    const std::string opening = absl::StrCat("open the ", name);
+    return raw == nullptr ? absl::UnavailableError(absl::StrCat(opening, ": out of memory"))
+                          : SqliteError(raw, opening);
   }
   sqlite3_busy_timeout(raw, kBusyTimeoutMs);
   return connection;
 }
 
 absl::Status SqliteConnection::Execute(const char* sql) {
-  return tenon::Execute(connection_.get(), sql);
+  return tenon::Execute(connection_.get(), name_, sql);
 }
 
 absl::StatusOr<SqliteStatement> SqliteConnection::Prepare(absl::string_view sql) {
   sqlite3_stmt* statement = nullptr;
   if (sqlite3_prepare_v2(connection_.get(), sql.data(), static_cast<int>(sql.size()), &statement,
                          nullptr) != SQLITE_OK) {
-    return SqliteError(connection_.get(), "adapter catalogue");
+    return SqliteError(connection_.get(), name_);
   }
-  return SqliteStatement(statement);
+  return SqliteStatement(statement, name_);
 }
 
 absl::StatusOr<SqliteTransaction> SqliteTransaction::Begin(SqliteConnection* connection) {
   sqlite3* const raw = connection->connection_.get();
-  TENON_RETURN_IF_ERROR(tenon::Execute(raw, "BEGIN IMMEDIATE"));
-  return SqliteTransaction(raw);
+  TENON_RETURN_IF_ERROR(tenon::Execute(raw, connection->name_, "BEGIN IMMEDIATE"));
+  return SqliteTransaction(raw, connection->name_);
 }
 
 SqliteTransaction::~SqliteTransaction() {
@@ -116,6 +117,6 @@ SqliteTransaction::~SqliteTransaction() {
   }
 }
 
-absl::Status SqliteTransaction::Commit() { return Execute(connection_, "COMMIT"); }
+absl::Status SqliteTransaction::Commit() { return Execute(connection_, name_, "COMMIT"); }
 
 }  // namespace tenon
