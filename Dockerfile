@@ -22,6 +22,8 @@ ENV PATH=/opt/tenon/bin:$PATH \
     TENON_MODEL=/models/base \
     TENON_STORE=/var/lib/tenon \
     TENON_LISTEN=0.0.0.0:50051 \
+    TENON_ALLOW_PLAINTEXT=true \
+    TENON_ADMIN_SERVER=unix:/var/lib/tenon/admin.sock \
     TENON_HTTP_LISTEN=0.0.0.0:8080
 USER 10001:10001
 VOLUME /var/lib/tenon

@@ -19,7 +19,7 @@ packages=(
   prometheus-cpp-dev libcpp-httplib-dev
   python3 python3-venv python3-pip
 )
-$tests && packages+=(libgtest-dev libgmock-dev strace curl)
+$tests && packages+=(libgtest-dev libgmock-dev strace curl openssl)
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 

@@ -18,6 +18,7 @@
 #include "adapters/residency/adapter_cache.h"
 #include "adapters/residency/adapter_publisher.h"
 #include "adapters/store/local_store.h"
+#include "server/access.h"
 #include "server/engine/engine.h"
 #include "server/engine/text_generation.h"
 #include "server/http/http_server.h"
@@ -28,6 +29,7 @@
 #include "server/rpc/adapter_service.h"
 #include "server/rpc/generation_service.h"
 #include "server/rpc/server.h"
+#include "server/rpc/tenant_service.h"
 #include "server/telemetry/logging.h"
 #include "server/telemetry/metrics.h"
 #include "server/tokenizer/tokenizer.h"
@@ -102,6 +104,15 @@ std::vector<std::string> ClientNames(const std::vector<std::string>& engine_name
   return names;
 }
 
+std::string AdminAddress(const ServerConfig& config) {
+  if (!config.admin_listen.empty()) {
+    return config.admin_listen;
+  }
+  std::error_code error;
+  return absl::StrCat("unix:", std::filesystem::absolute(config.store, error).string(),
+                      "/admin.sock");
+}
+
 uint64_t DrawRandomBits() {
   thread_local absl::BitGen generator;
   return absl::Uniform<uint64_t>(generator);
@@ -122,17 +133,22 @@ struct App::Parts {
   std::unique_ptr<AdapterCache> cache;
   std::unique_ptr<Engine> engine;
   std::unique_ptr<TextGenerator> generator;
+  std::unique_ptr<Access> access;
   std::unique_ptr<ServerMetrics> metrics;
   std::unique_ptr<GenerationService> generation_service;
   std::unique_ptr<AdapterService> adapter_service;
+  std::unique_ptr<TenantService> tenant_service;
   std::unique_ptr<RpcServer> rpc;
+  std::unique_ptr<RpcServer> admin_rpc;
   std::atomic<bool> ready = false;
   std::unique_ptr<HttpServer> http;
 
   absl::Status LoadBase();
   absl::Status OpenAdapters();
   absl::Status StartEngine();
+  void MakeServices();
   absl::Status StartListeners();
+  absl::Status DeleteAdaptersOf(absl::string_view tenant);
   absl::Status WarmUp();
 
   AdapterLimits MakeAdapterLimits() const;
@@ -163,6 +179,11 @@ AdapterLimits App::Parts::MakeAdapterLimits() const {
   AdapterLimits limits;
   limits.max_upload_bytes = config.max_upload_bytes;
   limits.max_rank = config.max_adapter_rank;
+  limits.max_tensors = config.max_adapter_tensors;
+  limits.max_header_bytes = config.max_adapter_header_bytes;
+  limits.max_virtual_tokens = config.max_virtual_tokens;
+  limits.max_bottleneck_width = config.max_bottleneck_width;
+  limits.max_override_bytes = config.max_override_bytes;
   limits.max_adapters_per_tenant = config.max_adapters;
   return limits;
 }
@@ -255,11 +276,23 @@ CallEnvironment App::Parts::MakeCallEnvironment() {
   environment.metrics = metrics.get();
   environment.clock = [] { return absl::Now(); };
   environment.draw = DrawRandomBits;
-  environment.tenant = std::string(kDefaultTenant);
+  environment.authenticator = access->authenticator();
+  environment.quotas = access->quotas();
+  environment.usage = access->usage();
   return environment;
 }
 
-absl::Status App::Parts::StartListeners() {
+absl::Status App::Parts::DeleteAdaptersOf(absl::string_view tenant) {
+  for (const AdapterStatus& status : registry.List(tenant)) {
+    if (status.state == AdapterState::kLive) {
+      const AdapterId& id = status.adapter.id();
+      TENON_RETURN_IF_ERROR(publisher->Delete(tenant, {id.name, id.version}));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void App::Parts::MakeServices() {
   ServerFacts facts;
   facts.version = kVersion;
   facts.model = ServedName(config);
@@ -282,11 +315,34 @@ absl::Status App::Parts::StartListeners() {
   adapters.cache = cache.get();
   adapters.max_concurrent_uploads = config.max_concurrent_uploads;
   adapter_service = std::make_unique<AdapterService>(adapters, MakeCallEnvironment());
+  TenantBackend tenants;
+  tenants.directory = access->directory();
+  tenants.count_adapters = [this](absl::string_view tenant) {
+    const std::vector<AdapterStatus> all = registry.List(tenant);
+    return std::count_if(all.begin(), all.end(), [](const AdapterStatus& status) {
+      return status.state == AdapterState::kLive;
+    });
+  };
+  tenants.delete_adapters = [this](absl::string_view tenant) { return DeleteAdaptersOf(tenant); };
+  tenants.usage = [this](absl::string_view tenant) { return access->usage()->Read(tenant); };
+  tenant_service = std::make_unique<TenantService>(std::move(tenants), MakeCallEnvironment());
+}
 
+absl::Status App::Parts::StartListeners() {
   RpcServerOptions rpc_options;
   rpc_options.address = config.listen;
+  rpc_options.tls = {config.tls_certificate_file, config.tls_key_file, config.tls_client_ca_file};
+  rpc_options.health_names = {v1::GenerationService::service_full_name(),
+                              v1::AdapterService::service_full_name()};
   TENON_ASSIGN_OR_RETURN(
       rpc, RpcServer::Start(rpc_options, {generation_service.get(), adapter_service.get()}));
+  RpcServerOptions admin_options = rpc_options;
+  admin_options.address = AdminAddress(config);
+  admin_options.health_names = {v1::TenantService::service_full_name()};
+  if (IsLocalAddress(admin_options.address)) {
+    admin_options.tls = {};  // nobody else sees it
+  }
+  TENON_ASSIGN_OR_RETURN(admin_rpc, RpcServer::Start(admin_options, {tenant_service.get()}));
   HttpServer::Sources sources;
   sources.metrics = [this] { return metrics->Render(Read()); };
   sources.ready = [this] { return ready.load(); };
@@ -316,6 +372,7 @@ ServerReading App::Parts::Read() const {
   reading.total_adapter_loads = cache_stats.loads;
   reading.total_failed_adapter_loads = cache_stats.failed_loads;
   reading.total_adapter_evictions = cache_stats.evictions;
+  reading.token_keys_current = access->keys_are_current() ? 1 : 0;
   reading.running_adapters = ClientNames(engine_stats.running_adapters);
   reading.waiting_adapters = ClientNames(engine_stats.waiting_adapters);
   return reading;
@@ -354,9 +411,12 @@ absl::StatusOr<std::unique_ptr<App>> App::Start(const ServerConfig& config) {
   TENON_RETURN_IF_ERROR(parts->LoadBase());
   TENON_RETURN_IF_ERROR(parts->OpenAdapters());
   TENON_RETURN_IF_ERROR(parts->StartEngine());
+  TENON_ASSIGN_OR_RETURN(parts->access, Access::Open(config, [] { return absl::Now(); }));
+  parts->MakeServices();
   TENON_RETURN_IF_ERROR(parts->StartListeners());
   TENON_RETURN_IF_ERROR(parts->WarmUp());
   parts->rpc->SetServing(true);
+  parts->admin_rpc->SetServing(true);
   parts->ready = true;
   return std::unique_ptr<App>(new App(std::move(parts)));
 }
@@ -368,12 +428,17 @@ App::~App() = default;
 void App::Drain(absl::Time deadline) {
   parts_->ready = false;
   parts_->rpc->SetServing(false);
+  parts_->admin_rpc->SetServing(false);
   parts_->engine->Drain(deadline);
   parts_->engine->Stop();
-  parts_->rpc->Shutdown(std::min(absl::Now() + kFlushTime, deadline + kFlushTime));
+  const absl::Time last = std::min(absl::Now() + kFlushTime, deadline + kFlushTime);
+  parts_->admin_rpc->Shutdown(last);
+  parts_->rpc->Shutdown(last);
 }
 
 const std::string& App::rpc_address() const { return parts_->rpc->address(); }
+
+const std::string& App::admin_address() const { return parts_->admin_rpc->address(); }
 
 std::string App::http_address() const {
   const std::string& address = parts_->config.http_listen;

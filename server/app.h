@@ -32,6 +32,7 @@ class App {
   void Drain(absl::Time deadline);
 
   const std::string& rpc_address() const;
+  const std::string& admin_address() const;
   std::string http_address() const;
 
  private:

@@ -75,9 +75,9 @@ int Run(const ServerConfig& config) {
     return EXIT_FAILURE;
   }
   signals.SetServing();
-  std::printf("tenon-server %s ready: grpc=%s http=%s after %.1f s\n", kVersion,
+  std::printf("tenon-server %s ready: grpc=%s http=%s admin=%s after %.1f s\n", kVersion,
               (*app)->rpc_address().c_str(), (*app)->http_address().c_str(),
-              absl::ToDoubleSeconds(absl::Now() - begin));
+              (*app)->admin_address().c_str(), absl::ToDoubleSeconds(absl::Now() - begin));
   std::fflush(stdout);
   signals.AwaitStop();
   (*app)->Drain(absl::Now() + config.drain_timeout);

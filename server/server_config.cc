@@ -23,6 +23,26 @@ ABSL_FLAG(std::string, device, "cpu", "cpu.");
 ABSL_FLAG(int32_t, threads, 0, "Threads of a step; 0: one per CPU.");
 ABSL_FLAG(std::string, listen, "127.0.0.1:50051", "gRPC: host:port or unix:/path.");
 ABSL_FLAG(std::string, http_listen, "127.0.0.1:8080", "HTTP: /metrics, /healthz, /readyz.");
+ABSL_FLAG(std::string, admin_listen, "",
+          "gRPC of TenantService; default: unix:<store>/admin.sock.");
+ABSL_FLAG(bool, allow_plaintext, false, "Serve without TLS where other machines reach it.");
+ABSL_FLAG(bool, allow_unauthenticated, false,
+          "Serve other machines with no credentials configured.");
+ABSL_FLAG(std::string, tls_certificate_file, "",
+          "PEM chain of the gRPC listeners; read again when changed.");
+ABSL_FLAG(std::string, tls_key_file, "", "PEM key of --tls_certificate_file.");
+ABSL_FLAG(std::string, tls_client_ca_file, "", "PEM authorities of client certificates.");
+ABSL_FLAG(std::string, operator_key_file, "",
+          "File with a key of role operator, 32 bytes or more.");
+ABSL_FLAG(std::string, jwks_file, "", "Keys that sign JWTs (JWKS); read again when changed.");
+ABSL_FLAG(std::string, jwt_issuer, "", "What iss of a JWT must be.");
+ABSL_FLAG(std::string, jwt_audience, "", "What aud of a JWT must hold.");
+ABSL_FLAG(std::string, jwt_tenant_claim, "tenant", "Claim with the tenant.");
+ABSL_FLAG(std::string, jwt_role_claim, "role", "Claim with the role, or a list.");
+ABSL_FLAG(std::string, certificate_rules_file, "", "Whose client certificates are (JSON).");
+ABSL_FLAG(std::string, usage_log, "", "File of usage records, a JSON line a request.");
+ABSL_FLAG(absl::Duration, usage_flush_interval, absl::Seconds(5),
+          "What a crash loses of usage at most.");
 ABSL_FLAG(std::string, store, "tenon-store", "Folder of uploaded adapters; made when missing.");
 ABSL_FLAG(int64_t, kv_cache_bytes, 0, "Memory of the KV cache; 0: part of what is free.");
 ABSL_FLAG(int64_t, kv_block_size, 16, "Tokens of a KV block.");
@@ -33,7 +53,13 @@ ABSL_FLAG(int64_t, max_context_tokens, 0, "Prompt and answer together; 0: the mo
 ABSL_FLAG(int64_t, adapter_host_bytes, int64_t{1} << 30, "Memory of resident adapters.");
 ABSL_FLAG(int64_t, max_upload_bytes, int64_t{1} << 30, "All files of one upload.");
 ABSL_FLAG(int64_t, max_adapter_rank, 256, "Largest rank of an uploaded adapter.");
-ABSL_FLAG(int64_t, max_adapters, 10'000, "Live adapter versions.");
+ABSL_FLAG(int64_t, max_adapter_tensors, 20'000, "Tensors of an uploaded adapter's file.");
+ABSL_FLAG(int64_t, max_adapter_header_bytes, int64_t{8} << 20, "Header of its safetensors file.");
+ABSL_FLAG(int64_t, max_virtual_tokens, 1024, "Virtual tokens of an uploaded adapter.");
+ABSL_FLAG(int64_t, max_bottleneck_width, 4096, "Widest bottleneck of an uploaded adapter.");
+ABSL_FLAG(int64_t, max_override_bytes, int64_t{64} << 20,
+          "Rows and matrices of the base that an uploaded adapter replaces.");
+ABSL_FLAG(int64_t, max_adapters, 10'000, "Live adapter versions of a tenant.");
 ABSL_FLAG(int64_t, max_concurrent_uploads, 8, "Uploads at the same time.");
 ABSL_FLAG(std::string, log_level, "info", "debug, info, warning or error.");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
@@ -51,6 +77,21 @@ constexpr absl::string_view kFlagNames[] = {"model",
                                             "threads",
                                             "listen",
                                             "http_listen",
+                                            "admin_listen",
+                                            "allow_plaintext",
+                                            "allow_unauthenticated",
+                                            "tls_certificate_file",
+                                            "tls_key_file",
+                                            "tls_client_ca_file",
+                                            "operator_key_file",
+                                            "jwks_file",
+                                            "jwt_issuer",
+                                            "jwt_audience",
+                                            "jwt_tenant_claim",
+                                            "jwt_role_claim",
+                                            "certificate_rules_file",
+                                            "usage_log",
+                                            "usage_flush_interval",
                                             "store",
                                             "kv_cache_bytes",
                                             "kv_block_size",
@@ -61,6 +102,11 @@ constexpr absl::string_view kFlagNames[] = {"model",
                                             "adapter_host_bytes",
                                             "max_upload_bytes",
                                             "max_adapter_rank",
+                                            "max_adapter_tensors",
+                                            "max_adapter_header_bytes",
+                                            "max_virtual_tokens",
+                                            "max_bottleneck_width",
+                                            "max_override_bytes",
                                             "max_adapters",
                                             "max_concurrent_uploads",
                                             "log_level",
@@ -130,6 +176,24 @@ void DescribeProgram() {
   absl::SetFlagsUsageConfig(usage);
 }
 
+void CollectAccess(ServerConfig& config) {
+  config.admin_listen = absl::GetFlag(FLAGS_admin_listen);
+  config.allow_plaintext = absl::GetFlag(FLAGS_allow_plaintext);
+  config.allow_unauthenticated = absl::GetFlag(FLAGS_allow_unauthenticated);
+  config.tls_certificate_file = absl::GetFlag(FLAGS_tls_certificate_file);
+  config.tls_key_file = absl::GetFlag(FLAGS_tls_key_file);
+  config.tls_client_ca_file = absl::GetFlag(FLAGS_tls_client_ca_file);
+  config.operator_key_file = absl::GetFlag(FLAGS_operator_key_file);
+  config.jwks_file = absl::GetFlag(FLAGS_jwks_file);
+  config.jwt_issuer = absl::GetFlag(FLAGS_jwt_issuer);
+  config.jwt_audience = absl::GetFlag(FLAGS_jwt_audience);
+  config.jwt_tenant_claim = absl::GetFlag(FLAGS_jwt_tenant_claim);
+  config.jwt_role_claim = absl::GetFlag(FLAGS_jwt_role_claim);
+  config.certificate_rules_file = absl::GetFlag(FLAGS_certificate_rules_file);
+  config.usage_log = absl::GetFlag(FLAGS_usage_log);
+  config.usage_flush_interval = absl::GetFlag(FLAGS_usage_flush_interval);
+}
+
 ServerConfig CollectFlags() {
   ServerConfig config;
   config.model = absl::GetFlag(FLAGS_model);
@@ -140,6 +204,7 @@ ServerConfig CollectFlags() {
   config.listen = absl::GetFlag(FLAGS_listen);
   config.http_listen = absl::GetFlag(FLAGS_http_listen);
   config.store = absl::GetFlag(FLAGS_store);
+  CollectAccess(config);
   config.kv_cache_bytes = absl::GetFlag(FLAGS_kv_cache_bytes);
   config.kv_block_size = absl::GetFlag(FLAGS_kv_block_size);
   config.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
@@ -149,6 +214,11 @@ ServerConfig CollectFlags() {
   config.adapter_host_bytes = absl::GetFlag(FLAGS_adapter_host_bytes);
   config.max_upload_bytes = absl::GetFlag(FLAGS_max_upload_bytes);
   config.max_adapter_rank = absl::GetFlag(FLAGS_max_adapter_rank);
+  config.max_adapter_tensors = absl::GetFlag(FLAGS_max_adapter_tensors);
+  config.max_adapter_header_bytes = absl::GetFlag(FLAGS_max_adapter_header_bytes);
+  config.max_virtual_tokens = absl::GetFlag(FLAGS_max_virtual_tokens);
+  config.max_bottleneck_width = absl::GetFlag(FLAGS_max_bottleneck_width);
+  config.max_override_bytes = absl::GetFlag(FLAGS_max_override_bytes);
   config.max_adapters = absl::GetFlag(FLAGS_max_adapters);
   config.max_concurrent_uploads = absl::GetFlag(FLAGS_max_concurrent_uploads);
   config.log_level = absl::GetFlag(FLAGS_log_level);
@@ -205,15 +275,74 @@ absl::Status CheckSizes(const ServerConfig& config) {
   return absl::OkStatus();
 }
 
+// Flags that only say something together.
+absl::Status CheckTogether(absl::string_view flag, const std::string& value,
+                           absl::string_view other, const std::string& other_value) {
+  if (value.empty() || !other_value.empty()) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("--", flag, " needs --", other));
+}
+
+absl::Status CheckPlaintext(absl::string_view flag, const std::string& address,
+                            const ServerConfig& config) {
+  if (config.allow_plaintext || !config.tls_certificate_file.empty() || IsLocalAddress(address)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--", flag, "=", address,
+      " is reached by other machines: give --tls_certificate_file, or --allow_plaintext when "
+      "something in front of it encrypts"));
+}
+
+absl::Status CheckAccess(const ServerConfig& config) {
+  if (!config.admin_listen.empty()) {
+    TENON_RETURN_IF_ERROR(CheckAddress("admin_listen", config.admin_listen, true));
+  }
+  TENON_RETURN_IF_ERROR(CheckPlaintext("listen", config.listen, config));
+  TENON_RETURN_IF_ERROR(CheckPlaintext("admin_listen", config.admin_listen, config));
+  TENON_RETURN_IF_ERROR(CheckTogether("tls_certificate_file", config.tls_certificate_file,
+                                      "tls_key_file", config.tls_key_file));
+  TENON_RETURN_IF_ERROR(CheckTogether("tls_key_file", config.tls_key_file, "tls_certificate_file",
+                                      config.tls_certificate_file));
+  TENON_RETURN_IF_ERROR(CheckTogether("tls_client_ca_file", config.tls_client_ca_file,
+                                      "tls_certificate_file", config.tls_certificate_file));
+  TENON_RETURN_IF_ERROR(CheckTogether("certificate_rules_file", config.certificate_rules_file,
+                                      "tls_client_ca_file", config.tls_client_ca_file));
+  TENON_RETURN_IF_ERROR(
+      CheckTogether("jwt_issuer", config.jwt_issuer, "jwks_file", config.jwks_file));
+  if (config.usage_flush_interval < absl::Milliseconds(10) ||
+      config.usage_flush_interval > absl::Hours(1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--usage_flush_interval=", absl::FormatDuration(config.usage_flush_interval),
+                     " is not in [10ms, 1h]"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckAdapters(const ServerConfig& config) {
   TENON_RETURN_IF_ERROR(CheckRange("adapter_host_bytes", config.adapter_host_bytes, 1, kMaxBytes));
   TENON_RETURN_IF_ERROR(CheckRange("max_upload_bytes", config.max_upload_bytes, 1, kMaxBytes));
   TENON_RETURN_IF_ERROR(CheckRange("max_adapter_rank", config.max_adapter_rank, 1, 4096));
+  TENON_RETURN_IF_ERROR(
+      CheckRange("max_adapter_tensors", config.max_adapter_tensors, 1, 1'000'000));
+  TENON_RETURN_IF_ERROR(
+      CheckRange("max_adapter_header_bytes", config.max_adapter_header_bytes, 64, 100 << 20));
+  TENON_RETURN_IF_ERROR(CheckRange("max_virtual_tokens", config.max_virtual_tokens, 1, 1 << 20));
+  TENON_RETURN_IF_ERROR(
+      CheckRange("max_bottleneck_width", config.max_bottleneck_width, 1, 1 << 20));
+  TENON_RETURN_IF_ERROR(CheckRange("max_override_bytes", config.max_override_bytes, 0, kMaxBytes));
   TENON_RETURN_IF_ERROR(CheckRange("max_adapters", config.max_adapters, 1, 1'000'000));
   return CheckRange("max_concurrent_uploads", config.max_concurrent_uploads, 1, 1024);
 }
 
 }  // namespace
+
+bool IsLocalAddress(absl::string_view address) {
+  const absl::string_view host = address.substr(0, address.rfind(':'));
+  return address.empty() || absl::StartsWith(address, "unix:") || absl::StartsWith(host, "127.") ||
+         host == "localhost" || host == "[::1]";
+}
 
 absl::Status ValidateServerConfig(const ServerConfig& config) {
   if (config.model.empty()) {
@@ -229,6 +358,7 @@ absl::Status ValidateServerConfig(const ServerConfig& config) {
   TENON_RETURN_IF_ERROR(CheckRange("threads", config.threads, 0, 1024));
   TENON_RETURN_IF_ERROR(CheckAddress("listen", config.listen, /*unix_allowed=*/true));
   TENON_RETURN_IF_ERROR(CheckAddress("http_listen", config.http_listen, /*unix_allowed=*/false));
+  TENON_RETURN_IF_ERROR(CheckAccess(config));
   TENON_RETURN_IF_ERROR(CheckSizes(config));
   TENON_RETURN_IF_ERROR(CheckAdapters(config));
   if (config.drain_timeout < absl::ZeroDuration() || config.drain_timeout > absl::Hours(24)) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
 namespace tenon {
@@ -21,6 +22,16 @@ struct ServerConfig {
   int32_t threads = 0;     ///< of LibTorch; 0: one per CPU
   std::string listen;      ///< gRPC
   std::string http_listen;
+  std::string admin_listen;      ///< gRPC of TenantService; empty: admin.sock in the store's folder
+  bool allow_plaintext = false;  ///< on addresses that other machines reach
+  bool allow_unauthenticated = false;  ///< from other machines, without any credentials configured
+  std::string tls_certificate_file, tls_key_file, tls_client_ca_file;  ///< PEM; empty: none
+  std::string operator_key_file;  ///< holds an operator's key; empty: none
+  std::string jwks_file;          ///< empty: no JWTs
+  std::string jwt_issuer, jwt_audience, jwt_tenant_claim, jwt_role_claim;
+  std::string certificate_rules_file;  ///< empty: certificates prove nothing
+  std::string usage_log;               ///< empty: none
+  absl::Duration usage_flush_interval;
   std::string store;               ///< folder of uploaded adapters
   int64_t kv_cache_bytes = 0;      ///< 0: a part of the memory that is free at start
   int64_t kv_block_size = 16;      ///< tokens
@@ -31,7 +42,12 @@ struct ServerConfig {
   int64_t adapter_host_bytes = 0;  ///< of compiled adapters
   int64_t max_upload_bytes = 0;
   int64_t max_adapter_rank = 0;
-  int64_t max_adapters = 0;  ///< live versions of a tenant
+  int64_t max_adapter_tensors = 0;
+  int64_t max_adapter_header_bytes = 0;  ///< of a safetensors file
+  int64_t max_virtual_tokens = 0;
+  int64_t max_bottleneck_width = 0;
+  int64_t max_override_bytes = 0;  ///< rows and matrices of the base that an adapter replaces
+  int64_t max_adapters = 0;        ///< live versions of a tenant
   int64_t max_concurrent_uploads = 0;
   std::string log_level;
   absl::Duration drain_timeout;
@@ -49,6 +65,10 @@ using Environment = std::function<const char*(const char* name)>;
 /// threads exist.
 absl::StatusOr<ServerConfig> ReadServerConfig(int argc, char** argv,
                                               const Environment& environment);
+
+/// Whether "host:port" or "unix:/path" is reached from this machine only. A host name other than
+/// localhost is not, since it may resolve to anything.
+bool IsLocalAddress(absl::string_view address);
 
 /// What each flag must hold, as ReadServerConfig checks it.
 absl::Status ValidateServerConfig(const ServerConfig& config);

@@ -23,7 +23,7 @@ LAYERS = {
     "adapters/residency": [
         "adapters/base", "adapters/formats", "adapters/kernels", "adapters/methods", "adapters/registry", "adapters/store"],
     "server/telemetry": ["adapters/base"],
-    "server/tenant": ["adapters/base"],
+    "server/tenant": ["adapters/base", "adapters/registry", "server/telemetry"],
     "server/tokenizer": ["adapters/base"],
     "server/scheduler": ["adapters/base", "adapters/registry", "server/tenant"],
     "server/kernels": ["adapters/base", "adapters/kernels"],

@@ -67,6 +67,16 @@ absl::Status RetryLaterError(absl::string_view reason, absl::string_view message
                     retry_after);
 }
 
+absl::Status UnauthenticatedError(absl::string_view reason, absl::string_view message) {
+  return WithDetail(absl::StatusCode::kUnauthenticated, message, ErrorDetail::Kind::kIdentity,
+                    reason, "");
+}
+
+absl::Status PermissionDeniedError(absl::string_view reason, absl::string_view message) {
+  return WithDetail(absl::StatusCode::kPermissionDenied, message, ErrorDetail::Kind::kIdentity,
+                    reason, "");
+}
+
 std::optional<ErrorDetail> GetErrorDetail(const absl::Status& status) {
   const absl::optional<absl::Cord> payload = status.GetPayload(kDetailUrl);
   if (!payload.has_value()) {

@@ -21,6 +21,7 @@ struct ErrorDetail {
     kPrecondition,  ///< the request does not fit the server's state or base model:
                     ///< PreconditionFailure
     kRetry,         ///< try again later: google.rpc.RetryInfo
+    kIdentity,      ///< who calls is not known or not allowed: ErrorInfo alone says why
   };
   Kind kind = Kind::kField;
   std::string reason;   ///< google.rpc.ErrorInfo.reason, UPPER_SNAKE_CASE, e.g. "ADAPTER_NOT_FOUND"
@@ -58,6 +59,12 @@ absl::Status PreconditionError(absl::string_view reason, absl::string_view subje
 /// UNAVAILABLE: loading or draining; the client may retry after `retry_after`.
 absl::Status RetryLaterError(absl::string_view reason, absl::string_view message,
                              absl::Duration retry_after);
+
+/// UNAUTHENTICATED: who calls is not known, for example reason "CREDENTIALS_MISSING".
+absl::Status UnauthenticatedError(absl::string_view reason, absl::string_view message);
+
+/// PERMISSION_DENIED: who calls is known, and may not do this.
+absl::Status PermissionDeniedError(absl::string_view reason, absl::string_view message);
 
 /// The detail that one of the constructors above attached, if any.
 std::optional<ErrorDetail> GetErrorDetail(const absl::Status& status);

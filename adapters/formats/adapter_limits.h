@@ -12,7 +12,11 @@ struct AdapterLimits {
   int64_t max_config_bytes = int64_t{1} << 20;  ///< adapter_config.json
   int64_t max_tensors = 20'000;
   int64_t max_rank = 256;
-  int64_t max_adapters_per_tenant = 10'000;  ///< live versions
+  int64_t max_virtual_tokens = 1024;
+  int64_t max_bottleneck_width = 4096;
+  int64_t max_token_rows = 16'384;                 ///< replaced rows of one matrix
+  int64_t max_override_bytes = int64_t{64} << 20;  ///< saved modules and token rows together
+  int64_t max_adapters_per_tenant = 10'000;        ///< live versions
 };
 
 }  // namespace tenon

@@ -3,6 +3,7 @@
 #define TENON_ADAPTERS_FORMATS_ADAPTER_SPEC_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <variant>
@@ -73,6 +74,7 @@ struct Ia3Module {
   std::string module;
   TensorView scale;       ///< elements: out, or in when on_input
   bool on_input = false;  ///< whether the layer's input is scaled
+  double scaling = 1.0;   ///< factor on `scale` (AdapterHub's alpha; 1 in PEFT's files)
 };
 struct Ia3Spec {
   std::vector<Ia3Module> modules;
@@ -93,7 +95,7 @@ struct PrefixSpec {
   int64_t token_dim = 0;  ///< KV heads * head size
 };
 
-enum class Nonlinearity { kRelu, kGelu, kGeluTanh, kSilu, kTanh, kIdentity };
+enum class Nonlinearity { kRelu, kGelu, kGeluTanh, kSilu, kTanh, kIdentity, kLeakyRelu };
 
 /// Where a bottleneck module sits in a decoder layer.
 enum class Sublayer : uint8_t { kAttention, kFeedForward };
@@ -117,6 +119,7 @@ struct BottleneckSpec {
   bool original_ln_before = false;
   bool original_ln_after = false;
   bool residual_before_ln = true;
+  bool residual_post_add = false;  ///< residual_before_ln is "post_add"; the bool is then false
   bool adapter_residual_before_ln = false;
   double scaling = 1.0;
   std::vector<BottleneckModule> modules;
@@ -130,7 +133,9 @@ struct BiasOverride {
   std::string module;  ///< a linear layer or a norm
   TensorView bias;     ///< [out]
 };
-/// Rows of the embedding or of the head that the adapter replaces (`trainable_token_indices`).
+/// Rows of the embedding or of the head that the adapter replaces (`trainable_token_indices`). When
+/// the base ties its head to the embedding, the embedding's rows replace the head's too, unless the
+/// adapter has rows for the head itself.
 struct TokenRows {
   std::string module;  ///< "model.embed_tokens" or "lm_head"
   std::vector<int32_t> tokens;
@@ -146,19 +151,24 @@ struct SharedParts {
   std::vector<BiasOverride> biases;
   std::vector<TokenRows> token_rows;
   std::vector<SavedModule> saved_modules;
+  /// Copies of the base's embedding or head that PEFT saves beside an adapter of it. They are not
+  /// applied; one that differs from the base shows that the adapter was made for another.
+  std::vector<SavedModule> base_copies;
 };
 
 using MethodSpec = std::variant<LoraSpec, VeraSpec, LohaSpec, LokrSpec, Ia3Spec, PromptSpec,
                                 PrefixSpec, BottleneckSpec, TokenRowsSpec>;
 
 /// One adapter as its files describe it. The tensors are views into the FileSet that it was parsed
-/// from, which `files` keeps alive.
+/// from, which `files` keeps alive, or into `built`.
 struct AdapterSpec {
   std::string method;      ///< "LORA", "RSLORA", "DORA", "IA3", "PREFIX_TUNING", "BOTTLENECK", ...
   std::string base_model;  ///< base_model_name_or_path, informational, may be empty
   MethodSpec body;
   SharedParts shared;
   FileSet files;
+  /// Tensors that the parser laid out anew (the parts of a fused projection, made whole).
+  std::vector<std::shared_ptr<const std::string>> built;
   std::vector<std::string> warnings;
 };
 

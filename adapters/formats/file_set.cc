@@ -15,6 +15,8 @@ constexpr absl::string_view kAdapterFileNames[] = {
     "adapter_config.json",
     "adapter_model.safetensors",
     "adapter.safetensors",
+    "adapter_interface.json",
+    "model_head.safetensors",
     ".gitattributes",
     "LICENSE",
     "README.md",

@@ -5,18 +5,20 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/formats/adapter_hub.h"
 #include "adapters/formats/checked_json.h"
-#include "adapters/formats/peft_config.h"
-#include "adapters/formats/peft_lora.h"
+#include "adapters/formats/peft_methods.h"
 #include "adapters/formats/safetensors.h"
 
 namespace tenon {
 namespace {
 
 constexpr absl::string_view kConfigName = "adapter_config.json";
-constexpr absl::string_view kWeightsName = "adapter_model.safetensors";
+constexpr absl::string_view kPeftWeightsName = "adapter_model.safetensors";
+constexpr absl::string_view kAdapterHubWeightsName = "adapter.safetensors";
 
 absl::Status CheckFiles(const FileSet& files, const AdapterLimits& limits) {
   int64_t num_bytes = 0;
@@ -41,27 +43,60 @@ absl::StatusOr<std::span<const std::byte>> FindFile(const FileSet& files, absl::
   return position->second.bytes;
 }
 
-// OK for a PEFT LoRA; otherwise says which dialect or method this is.
-absl::Status CheckDialect(const nlohmann::ordered_json& config) {
-  if (const auto type = config.find("peft_type"); type != config.end()) {
-    if (*type == "LORA") {
-      return absl::OkStatus();
+struct PeftMethod {
+  absl::string_view peft_type;
+  PeftParser* parse;
+};
+constexpr PeftMethod kPeftMethods[] = {
+    {"LORA", ParsePeftLora},
+    {"IA3", ParsePeftIa3},
+    {"PROMPT_TUNING", ParsePeftPromptTuning},
+    {"P_TUNING", ParsePeftPromptTuning},
+    {"PREFIX_TUNING", ParsePeftPrefixTuning},
+    {"VERA", ParsePeftVera},
+    {"LOHA", ParsePeftLoha},
+    {"LOKR", ParsePeftLokr},
+    {"TRAINABLE_TOKENS", ParsePeftTrainableTokens},
+};
+
+absl::StatusOr<PeftParser*> FindPeftMethod(const nlohmann::ordered_json& type) {
+  for (const PeftMethod& method : kPeftMethods) {
+    if (type == nlohmann::ordered_json(std::string(method.peft_type))) {
+      return method.parse;
     }
-    return InvalidAdapterError("UNSUPPORTED_ADAPTER", "peft_type",
-                               absl::StrCat(kConfigName, ": peft_type ", QuotedJson(*type),
-                                            " is not served yet; served: \"LORA\""));
   }
-  const auto inner = config.find("config");
-  if (inner != config.end() && inner->is_object()) {
-    return InvalidAdapterError(
-        "UNSUPPORTED_ADAPTER", "config",
-        absl::StrCat(kConfigName,
-                     ": adapters of the AdapterHub `adapters` library are not served yet"));
-  }
+  const std::string served = absl::StrJoin(
+      kPeftMethods, ", ",
+      [](std::string* out, const PeftMethod& method) { absl::StrAppend(out, method.peft_type); });
   return InvalidAdapterError("UNSUPPORTED_ADAPTER", "peft_type",
-                             absl::StrCat(kConfigName,
-                                          ": has no peft_type, so it was not written "
-                                          "by PEFT"));
+                             absl::StrCat(kConfigName, ": peft_type ", QuotedJson(type),
+                                          " is not served; served are ", served));
+}
+
+absl::StatusOr<SafetensorsFile> ReadWeights(const FileSet& files, absl::string_view name,
+                                            const AdapterLimits& limits) {
+  TENON_ASSIGN_OR_RETURN(const auto bytes, FindFile(files, name));
+  return ParseSafetensors(name, bytes, {limits.max_header_bytes, limits.max_tensors});
+}
+
+absl::StatusOr<AdapterSpec> ParseDialect(const nlohmann::ordered_json& config, const FileSet& files,
+                                         const AdapterLimits& limits) {
+  if (const auto type = config.find("peft_type"); type != config.end()) {
+    TENON_ASSIGN_OR_RETURN(PeftParser* const parse, FindPeftMethod(*type));
+    TENON_ASSIGN_OR_RETURN(const SafetensorsFile weights,
+                           ReadWeights(files, kPeftWeightsName, limits));
+    return parse(config, weights, limits);
+  }
+  if (const auto inner = config.find("config"); inner != config.end() && inner->is_object()) {
+    TENON_ASSIGN_OR_RETURN(const SafetensorsFile weights,
+                           ReadWeights(files, kAdapterHubWeightsName, limits));
+    return ParseAdapterHub(config, weights, files, limits);
+  }
+  return InvalidAdapterError(
+      "UNSUPPORTED_ADAPTER", "peft_type",
+      absl::StrCat(kConfigName,
+                   ": has no peft_type and no config object, so it was written neither "
+                   "by PEFT nor by the AdapterHub `adapters` library"));
 }
 
 }  // namespace
@@ -73,18 +108,7 @@ absl::StatusOr<AdapterSpec> ParseAdapter(FileSet files, const AdapterLimits& lim
   json_limits.max_bytes = limits.max_config_bytes;
   TENON_ASSIGN_OR_RETURN(const nlohmann::ordered_json config,
                          ParseCheckedJson(kConfigName, config_bytes, json_limits));
-  TENON_RETURN_IF_ERROR(CheckDialect(config));
-  TENON_ASSIGN_OR_RETURN(PeftLoraConfig lora, ParsePeftLoraConfig(config, limits));
-
-  TENON_ASSIGN_OR_RETURN(const auto weight_bytes, FindFile(files, kWeightsName));
-  TENON_ASSIGN_OR_RETURN(
-      const SafetensorsFile weights,
-      ParseSafetensors(kWeightsName, weight_bytes, {limits.max_header_bytes, limits.max_tensors}));
-  AdapterSpec spec;
-  spec.method = lora.use_rslora ? "RSLORA" : "LORA";
-  spec.base_model = std::move(lora.base_model);
-  spec.warnings = std::move(lora.warnings);
-  TENON_ASSIGN_OR_RETURN(spec.body, BuildLoraSpec(lora, weights, limits, &spec.warnings));
+  TENON_ASSIGN_OR_RETURN(AdapterSpec spec, ParseDialect(config, files, limits));
   spec.files = std::move(files);
   return spec;
 }

@@ -1,17 +1,16 @@
 #include "adapters/formats/peft_config.h"
 
 #include <cmath>
-#include <optional>
 #include <utility>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
-#include "adapters/formats/checked_json.h"
+#include "adapters/formats/config_fields.h"
+#include "adapters/formats/tensor_checks.h"
 
 namespace tenon {
 namespace {
@@ -20,102 +19,14 @@ using Json = nlohmann::ordered_json;
 
 constexpr size_t kMaxBaseModelBytes = 1024;  // it is shown, never followed
 
-// Fields of PEFT 0.21's LoraConfig that this reader interprets.
-const absl::flat_hash_set<absl::string_view>& KnownFields() {
-  static const auto* const kFields = new absl::flat_hash_set<absl::string_view>{
-      "peft_type", "base_model_name_or_path", "r", "lora_alpha", "target_modules",
-      "exclude_modules", "rank_pattern", "alpha_pattern", "use_rslora", "bias",
-      "layers_to_transform", "layers_pattern", "fan_in_fan_out", "init_lora_weights", "use_dora",
-      "modules_to_save", "lora_bias",
-      // Without effect on what a trained adapter computes.
-      "revision", "task_type", "inference_mode", "peft_version", "auto_mapping", "lora_dropout",
-      "runtime_config", "megatron_core", "qalora_group_size", "loftq_config", "eva_config",
-      "corda_config", "lora_ga_config", "ensure_weight_tying"};
-  return *kFields;
-}
-
-absl::Status Invalid(absl::string_view field, const Json& value, absl::string_view wanted) {
-  return InvalidAdapterError("INVALID_CONFIG", field,
-                             absl::StrCat("adapter_config.json: ", field, " is ", QuotedJson(value),
-                                          ", which is not ", wanted));
-}
-
-absl::Status Unsupported(absl::string_view field, const Json& value, absl::string_view hint) {
-  return InvalidAdapterError(
-      "UNSUPPORTED_ADAPTER", field,
-      absl::StrCat("adapter_config.json: ", Quoted(field), " is ", QuotedJson(value),
-                   ", which is not supported", hint.empty() ? "" : "; ", hint));
-}
-
-// The field's value; null when it is absent.
-const Json& Field(const Json& config, const char* name) {
-  static const Json* const kNull = new Json;
-  const auto position = config.find(name);
-  return position == config.end() ? *kNull : *position;
-}
-
-bool IsUnset(const Json& value) {
-  return value.is_null() || value == Json(false) ||
-         ((value.is_string() || value.is_structured()) && value.empty()) ||
-         (value.is_string() && value.get_ref<const std::string&>().empty());
-}
-
-absl::StatusOr<bool> ReadBool(const Json& config, const char* name) {
-  const Json& value = Field(config, name);
-  if (value.is_null()) {
-    return false;
-  }
-  if (!value.is_boolean()) {
-    return Invalid(name, value, "true or false");
-  }
-  return value.get<bool>();
-}
-
-absl::StatusOr<int64_t> CheckRank(absl::string_view field, const Json& value, int64_t max_rank) {
-  if (!value.is_number_integer() || (!value.is_number_unsigned() && value.get<int64_t>() < 1) ||
-      value.get<uint64_t>() == 0) {
-    return Invalid(field, value, "a whole number from 1 on");
-  }
-  if (value.get<uint64_t>() > static_cast<uint64_t>(max_rank)) {
-    return InvalidAdapterError(
-        "RANK_LIMIT", field,
-        absl::StrCat("adapter_config.json: ", field, " ", value.get<uint64_t>(),
-                     " exceeds the limit of ", max_rank, " (max_rank)"));
-  }
-  return value.get<int64_t>();
-}
-
-absl::StatusOr<double> CheckAlpha(absl::string_view field, const Json& value) {
-  if (!value.is_number() || !std::isfinite(value.get<double>()) ||
-      std::abs(value.get<double>()) > 1e6) {
-    return Invalid(field, value, "a number within 1e6 of zero");
-  }
-  return value.get<double>();
-}
-
-absl::StatusOr<std::vector<std::string>> ReadStrings(const char* name, const Json& value) {
-  std::vector<std::string> strings;
-  for (const Json& item : value) {
-    if (!item.is_string()) {
-      return Invalid(name, item, "a string");
-    }
-    strings.push_back(item.get<std::string>());
-  }
-  return strings;
-}
-
-// target_modules or exclude_modules: a list of suffixes, a regular expression, or null.
-absl::StatusOr<ModuleNames> ReadModuleNames(const char* name, const Json& value) {
-  if (value.is_array()) {
-    TENON_ASSIGN_OR_RETURN(std::vector<std::string> suffixes, ReadStrings(name, value));
-    return ModuleNames(std::move(suffixes));
-  }
-  if (!value.is_string()) {
-    return Invalid(name, value, "a list of module names or a regular expression");
-  }
-  TENON_ASSIGN_OR_RETURN(PythonRegex regex, PythonRegex::Create(name, value.get<std::string>()));
-  return ModuleNames(std::move(regex));
-}
+// Read below, or without effect on what a trained adapter computes.
+constexpr absl::string_view kCommonFields[] = {"peft_type",      "base_model_name_or_path",
+                                               "revision",       "task_type",
+                                               "inference_mode", "peft_version",
+                                               "auto_mapping",   "runtime_config"};
+constexpr absl::string_view kTargetFields[] = {
+    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save",
+    "bias",           "fan_in_fan_out"};
 
 absl::Status ReadLayers(const Json& config, TargetModules* targets) {
   const Json& layers = Field(config, "layers_to_transform");
@@ -123,14 +34,14 @@ absl::Status ReadLayers(const Json& config, TargetModules* targets) {
   if (IsUnset(layers) && layers != Json(false)) {
     return IsUnset(patterns)
                ? absl::OkStatus()
-               : Invalid("layers_pattern", patterns, "allowed without layers_to_transform");
+               : InvalidConfig("layers_pattern", patterns, "allowed without layers_to_transform");
   }
   if (Field(config, "target_modules").is_string()) {
-    return Invalid("layers_to_transform", layers, "allowed when target_modules is a string");
+    return InvalidConfig("layers_to_transform", layers, "allowed when target_modules is a string");
   }
   for (const Json& layer : layers.is_array() ? layers : Json::array({layers})) {
     if (!layer.is_number_unsigned()) {
-      return Invalid("layers_to_transform", layer, "a layer number");
+      return InvalidConfig("layers_to_transform", layer, "a layer number");
     }
     targets->layers.push_back(layer.get<int64_t>());
   }
@@ -138,9 +49,9 @@ absl::Status ReadLayers(const Json& config, TargetModules* targets) {
   if (patterns.is_string()) {
     texts.push_back(patterns.get<std::string>());
   } else if (patterns.is_array()) {
-    TENON_ASSIGN_OR_RETURN(texts, ReadStrings("layers_pattern", patterns));
+    TENON_ASSIGN_OR_RETURN(texts, CheckStrings("layers_pattern", patterns));
   } else if (!patterns.is_null()) {
-    return Invalid("layers_pattern", patterns, "a string or a list of strings");
+    return InvalidConfig("layers_pattern", patterns, "a string or a list of strings");
   }
   if (IsUnset(patterns)) {  // the first number in the path
     TENON_ASSIGN_OR_RETURN(PythonRegex first_number,
@@ -161,7 +72,7 @@ absl::StatusOr<TargetModules> ReadTargets(const Json& config) {
   TargetModules targets;
   const Json& names = Field(config, "target_modules");
   if (names.is_null() || (names.is_array() && names.empty())) {
-    return Invalid("target_modules", names, "a list of module names or a regular expression");
+    return InvalidConfig("target_modules", names, "a list of module names or a regular expression");
   }
   if (names.is_string() && absl::EqualsIgnoreCase(names.get<std::string>(), "all-linear")) {
     targets.all_linear = true;
@@ -175,66 +86,54 @@ absl::StatusOr<TargetModules> ReadTargets(const Json& config) {
   return targets;
 }
 
-absl::Status ReadPatterns(const Json& config, int64_t max_rank, PeftLoraConfig* lora) {
-  for (const char* name : {"rank_pattern", "alpha_pattern"}) {
-    const Json& patterns = Field(config, name);
-    if (!patterns.is_null() && !patterns.is_object()) {
-      return Invalid(name, patterns, "an object");
-    }
-    const bool is_rank = absl::string_view(name) == "rank_pattern";
-    for (const auto& [pattern, value] : patterns.items()) {
-      const std::string field = absl::StrCat(name, "[", Quoted(pattern), "]");
-      if (is_rank) {
-        TENON_ASSIGN_OR_RETURN(const int64_t rank, CheckRank(field, value, max_rank));
-        TENON_RETURN_IF_ERROR(lora->ranks.Add(name, pattern, static_cast<double>(rank)));
-      } else {
-        TENON_ASSIGN_OR_RETURN(const double alpha, CheckAlpha(field, value));
-        TENON_RETURN_IF_ERROR(lora->alphas.Add(name, pattern, alpha));
-      }
+absl::Status ReadBias(const Json& config, absl::string_view bias_name, PeftConfig* peft) {
+  const Json& bias = Field(config, "bias");
+  if (IsUnset(bias) || bias == Json("none")) {
+    return absl::OkStatus();
+  }
+  if (!bias_name.empty() && bias == Json(std::string(bias_name))) {
+    peft->bias = PeftBias::kTargets;
+  } else if (!bias_name.empty() && bias == Json("all")) {
+    peft->bias = PeftBias::kAll;
+  } else {
+    return UnsupportedConfig("bias", bias);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadModulesToSave(const Json& config, PeftConfig* peft) {
+  const Json& modules = Field(config, "modules_to_save");
+  if (IsUnset(modules)) {
+    return absl::OkStatus();
+  }
+  TENON_ASSIGN_OR_RETURN(peft->modules_to_save, CheckStrings("modules_to_save", modules));
+  for (const std::string& module : peft->modules_to_save) {
+    if (!IsEmbeddingModule(module) && !IsHeadModule(module)) {
+      return UnsupportedConfig("modules_to_save", modules,
+                               "full copies are served of the token embedding (embed_tokens, wte) "
+                               "and the head (lm_head) only");
     }
   }
   return absl::OkStatus();
 }
 
-// Initialisations that leave the base weights alone pass; those that subtract the initial delta
-// from them do not: the adapter is right only on top of the changed base.
-absl::Status CheckInitialisation(const Json& value) {
-  if (value.is_null() || value.is_boolean()) {
-    return absl::OkStatus();
-  }
-  const std::string name =
-      value.is_string() ? absl::AsciiStrToLower(value.get<std::string>()) : std::string();
-  if (name == "gaussian" || name == "eva" || name == "orthogonal" || name == "true") {
-    return absl::OkStatus();
-  }
-  for (absl::string_view changes_base : {"pissa", "corda", "olora", "loftq", "lora_ga"}) {
-    if (absl::StartsWith(name, changes_base)) {
-      return Unsupported("init_lora_weights", value,
-                         "it changes the base weights; save the adapter with "
-                         "path_initial_model_for_weight_conversion to make it a plain LoRA");
+absl::Status ReadPatterns(const Json& config, int64_t max_rank, PeftRanks* result) {
+  for (const char* name : {"rank_pattern", "alpha_pattern"}) {
+    const Json& patterns = Field(config, name);
+    if (!patterns.is_null() && !patterns.is_object()) {
+      return InvalidConfig(name, patterns, "an object");
     }
-  }
-  return Unsupported("init_lora_weights", value, "");
-}
-
-absl::Status CheckUnsupportedFields(const Json& config) {
-  TENON_RETURN_IF_ERROR(CheckInitialisation(Field(config, "init_lora_weights")));
-  if (const Json& bias = Field(config, "bias"); !IsUnset(bias) && bias != Json("none")) {
-    return Unsupported("bias", bias, "only \"none\" is: the base model's biases are frozen");
-  }
-  if (const Json& dora = Field(config, "use_dora"); !IsUnset(dora)) {
-    return Unsupported("use_dora", dora, "DoRA is not served yet");
-  }
-  if (const Json& modules = Field(config, "modules_to_save"); !IsUnset(modules)) {
-    return Unsupported("modules_to_save", modules,
-                       "full copies of base weights are not served; train without them");
-  }
-  if (const Json& bias = Field(config, "lora_bias"); !IsUnset(bias)) {
-    return Unsupported("lora_bias", bias, "");
-  }
-  for (const auto& [name, value] : config.items()) {
-    if (!KnownFields().contains(name) && !IsUnset(value)) {
-      return Unsupported(name, value, "");
+    const bool is_rank = absl::string_view(name) == "rank_pattern";
+    for (const auto& [pattern, value] : patterns.items()) {
+      const std::string field = absl::StrCat(name, "[", Quoted(pattern), "]");
+      if (is_rank) {
+        TENON_ASSIGN_OR_RETURN(const int64_t rank,
+                               CheckCount(field, value, max_rank, "max_rank", "RANK_LIMIT"));
+        TENON_RETURN_IF_ERROR(result->ranks.Add(name, pattern, static_cast<double>(rank)));
+      } else {
+        TENON_ASSIGN_OR_RETURN(const double alpha, CheckFactor(field, value));
+        TENON_RETURN_IF_ERROR(result->alphas.Add(name, pattern, alpha));
+      }
     }
   }
   return absl::OkStatus();
@@ -242,36 +141,59 @@ absl::Status CheckUnsupportedFields(const Json& config) {
 
 }  // namespace
 
-int64_t PeftLoraConfig::RankOf(absl::string_view module) const {
+int64_t PeftRanks::RankOf(absl::string_view module) const {
   return static_cast<int64_t>(ranks.Find(module).value_or(static_cast<double>(rank)));
 }
 
-double PeftLoraConfig::ScalingOf(absl::string_view module) const {
+double PeftRanks::ScalingOf(absl::string_view module) const {
   const double r = static_cast<double>(RankOf(module));
   return alphas.Find(module).value_or(alpha) / (use_rslora ? std::sqrt(r) : r);
 }
 
-absl::StatusOr<PeftLoraConfig> ParsePeftLoraConfig(const Json& config,
-                                                   const AdapterLimits& limits) {
-  TENON_RETURN_IF_ERROR(CheckUnsupportedFields(config));
-  PeftLoraConfig lora;
+absl::StatusOr<ModuleNames> ReadModuleNames(absl::string_view name, const Json& value) {
+  if (value.is_array()) {
+    TENON_ASSIGN_OR_RETURN(std::vector<std::string> suffixes, CheckStrings(name, value));
+    return ModuleNames(std::move(suffixes));
+  }
+  if (!value.is_string()) {
+    return InvalidConfig(name, value, "a list of module names or a regular expression");
+  }
+  TENON_ASSIGN_OR_RETURN(PythonRegex regex, PythonRegex::Create(name, value.get<std::string>()));
+  return ModuleNames(std::move(regex));
+}
+
+absl::StatusOr<PeftConfig> ReadPeftConfig(const Json& config,
+                                          std::span<const absl::string_view> known_fields,
+                                          bool has_targets, absl::string_view bias_name) {
+  TENON_RETURN_IF_ERROR(
+      has_targets ? CheckNoOtherFields(config, {kCommonFields, kTargetFields, known_fields})
+                  : CheckNoOtherFields(config, {kCommonFields, known_fields}));
+  PeftConfig peft;
   if (const Json& base = Field(config, "base_model_name_or_path"); base.is_string()) {
-    lora.base_model = base.get<std::string>();
-    if (lora.base_model.size() > kMaxBaseModelBytes) {
-      return Invalid("base_model_name_or_path", base,
-                     absl::StrCat("at most ", kMaxBaseModelBytes, " bytes long"));
+    peft.base_model = base.get<std::string>();
+    if (peft.base_model.size() > kMaxBaseModelBytes) {
+      return InvalidConfig("base_model_name_or_path", base,
+                           absl::StrCat("at most ", kMaxBaseModelBytes, " bytes long"));
     }
   }
-  TENON_ASSIGN_OR_RETURN(lora.use_rslora, ReadBool(config, "use_rslora"));
-  TENON_ASSIGN_OR_RETURN(lora.rank, CheckRank("r", Field(config, "r"), limits.max_rank));
-  TENON_ASSIGN_OR_RETURN(lora.alpha, CheckAlpha("lora_alpha", Field(config, "lora_alpha")));
-  TENON_ASSIGN_OR_RETURN(lora.targets, ReadTargets(config));
-  TENON_RETURN_IF_ERROR(ReadPatterns(config, limits.max_rank, &lora));
-  TENON_ASSIGN_OR_RETURN(const bool fan_in_fan_out, ReadBool(config, "fan_in_fan_out"));
-  if (fan_in_fan_out) {
-    lora.warnings.push_back("fan_in_fan_out is true but has no effect on linear layers");
+  if (has_targets) {
+    TENON_RETURN_IF_ERROR(ReadBias(config, bias_name, &peft));
+    TENON_RETURN_IF_ERROR(ReadModulesToSave(config, &peft));
+    TENON_ASSIGN_OR_RETURN(peft.targets, ReadTargets(config));
+    // GPT-2's layers keep [in, out]; PEFT sets the field for them and stores the same tensors.
+    TENON_RETURN_IF_ERROR(ReadBool(config, "fan_in_fan_out").status());
   }
-  return lora;
+  return peft;
+}
+
+absl::StatusOr<PeftRanks> ReadPeftRanks(const Json& config, absl::string_view alpha_name,
+                                        const AdapterLimits& limits) {
+  PeftRanks result;
+  TENON_ASSIGN_OR_RETURN(
+      result.rank, CheckCount("r", Field(config, "r"), limits.max_rank, "max_rank", "RANK_LIMIT"));
+  TENON_ASSIGN_OR_RETURN(result.alpha, CheckFactor(alpha_name, Field(config, alpha_name)));
+  TENON_RETURN_IF_ERROR(ReadPatterns(config, limits.max_rank, &result));
+  return result;
 }
 
 }  // namespace tenon

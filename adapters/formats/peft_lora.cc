@@ -1,223 +1,169 @@
-#include "adapters/formats/peft_lora.h"
+// LoRA (arXiv:2106.09685), rsLoRA (arXiv:2312.03732) and DoRA (arXiv:2402.09353).
 
-#include <algorithm>
-#include <map>
 #include <utility>
 
-#include "absl/status/status.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/strip.h"
-#include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
-#include "adapters/formats/finite.h"
+#include "adapters/formats/config_fields.h"
+#include "adapters/formats/peft_methods.h"
+#include "adapters/formats/peft_tensors.h"
 
 namespace tenon {
 namespace {
 
-constexpr absl::string_view kPrefix = "base_model.model.";
-constexpr size_t kMaxModuleBytes = 256;
-constexpr size_t kMaxWarnings = 20;
-// Instructions of all patterns times bytes of all module names: about a second at the very worst.
-constexpr int64_t kMaxMatchingCost = 1'000'000'000;
+using Json = nlohmann::ordered_json;
 
-absl::Status Refuse(absl::string_view reason, absl::string_view tensor, absl::string_view message) {
-  return InvalidAdapterError(reason, tensor, absl::StrCat("tensor ", Quoted(tensor), " ", message));
-}
+constexpr absl::string_view kFields[] = {
+    "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias",
+    "init_lora_weights", "ensure_weight_tying", "trainable_token_indices",
+    // Without effect on what a trained adapter computes.
+    "lora_dropout", "megatron_core", "qalora_group_size", "loftq_config", "eva_config",
+    "corda_config", "lora_ga_config"};
+constexpr absl::string_view kLeaves[] = {"lora_A.weight",
+                                         "lora_B.weight",
+                                         "lora_B.bias",
+                                         "lora_magnitude_vector",
+                                         "lora_embedding_A",
+                                         "lora_embedding_B",
+                                         "lora_magnitude_vector.weight"};
 
-struct Pair {
-  std::string a_name, b_name;  // full tensor names
-  const TensorView* a = nullptr;
-  const TensorView* b = nullptr;
+struct LoraConfig {
+  PeftConfig peft;
+  PeftRanks ranks;
+  bool use_dora = false;
+  bool lora_bias = false;
 };
-using Pairs = std::map<std::string, Pair, std::less<>>;  // by module
 
-// Why a tensor that is no A or B of a linear layer is refused.
-absl::string_view WhyNotServed(absl::string_view name) {
-  if (absl::StrContains(name, "lora_magnitude_vector")) {
-    return "is a DoRA magnitude, and DoRA is not served yet";
-  }
-  if (absl::StrContains(name, "lora_embedding_")) {
-    return "is LoRA on an embedding, which is not served";
-  }
-  if (absl::EndsWith(name, "lora_B.bias") || absl::EndsWith(name, "lora_B.default.bias")) {
-    return "is a LoRA bias (lora_bias), which is not served";
-  }
-  if (absl::StrContains(name, ".base_layer.")) {
-    return "is a copy of a base weight; the base is frozen, so remove it";
-  }
-  if (absl::EndsWith(name, ".bias")) {
-    return "is a bias of the base model, which is frozen";
-  }
-  if (!absl::StartsWith(name, kPrefix)) {
-    return "does not begin with \"base_model.model.\" as PEFT's do";
-  }
-  return "is not a LoRA tensor (<module>.lora_A.weight or <module>.lora_B.weight)";
-}
-
-// The module of "<prefix><module>.lora_A.weight"; empty when the name has another form. PEFT's
-// adapter name "default" may stand before ".weight": PEFT itself loads such files.
-absl::string_view ModuleOf(absl::string_view name, absl::string_view matrix) {
-  if (!absl::ConsumePrefix(&name, kPrefix) || !absl::ConsumeSuffix(&name, ".weight")) {
-    return "";
-  }
-  absl::ConsumeSuffix(&name, ".default");
-  if (!absl::ConsumeSuffix(&name, matrix) || !absl::ConsumeSuffix(&name, ".")) {
-    return "";
-  }
-  return name;
-}
-
-bool IsModuleName(absl::string_view module) {
-  return !module.empty() && module.size() <= kMaxModuleBytes &&
-         std::all_of(module.begin(), module.end(), [](char c) {
-           return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-';
-         });
-}
-
-absl::StatusOr<Pairs> PairTensors(const SafetensorsFile& file) {
-  Pairs pairs;
-  for (const auto& [name, view] : file.tensors) {
-    absl::string_view module = ModuleOf(name, "lora_A");
-    const bool is_a = !module.empty();
-    if (!is_a) {
-      module = ModuleOf(name, "lora_B");
-    }
-    if (module.empty()) {
-      return Refuse("UNKNOWN_TENSOR", name, WhyNotServed(name));
-    }
-    if (!IsModuleName(module)) {
-      return Refuse("UNKNOWN_TENSOR", name,
-                    absl::StrCat("names a module that is not 1 to ", kMaxModuleBytes,
-                                 " letters, digits, '.', '_' and '-'"));
-    }
-    Pair& pair = pairs[std::string(module)];
-    if ((is_a ? pair.a : pair.b) != nullptr) {
-      return Refuse("DUPLICATE_TENSOR", name, "appears twice, with and without \".default\"");
-    }
-    (is_a ? pair.a : pair.b) = &view;
-    (is_a ? pair.a_name : pair.b_name) = name;
-  }
-  return pairs;
-}
-
-absl::Status CheckTensor(absl::string_view name, const TensorView& view) {
-  if (view.dtype != DType::kF32 && view.dtype != DType::kF16 && view.dtype != DType::kBF16) {
-    return Refuse(
-        "UNSUPPORTED_DTYPE", name,
-        absl::StrCat("has dtype ", DTypeName(view.dtype), "; F32, F16 and BF16 are supported"));
-  }
-  if (view.shape.size() != 2 || view.bytes.empty()) {
-    return Refuse("INVALID_SHAPE", name,
-                  absl::StrCat("has shape [", absl::StrJoin(view.shape, ", "),
-                               "] instead of two dimensions from 1 on"));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckRank(absl::string_view name, int64_t rank, int64_t config_rank,
-                       int64_t max_rank) {
-  if (rank > max_rank) {
-    return Refuse(
-        "RANK_LIMIT", name,
-        absl::StrCat("has rank ", rank, ", which exceeds the limit of ", max_rank, " (max_rank)"));
-  }
-  if (rank != config_rank) {
-    return Refuse("INVALID_SHAPE", name,
-                  absl::StrCat("has rank ", rank, ", but r and rank_pattern say ", config_rank));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckFinite(absl::string_view name, const TensorView& view) {
-  const std::optional<int64_t> index = FindNonFinite(view);
-  if (!index.has_value()) {
+// Initialisations that leave the base weights alone pass; those that subtract the initial delta
+// from them do not: the adapter is right only on top of the changed base.
+absl::Status CheckInitialisation(const Json& value) {
+  if (value.is_null() || value.is_boolean()) {
     return absl::OkStatus();
   }
-  return Refuse("NOT_FINITE", name, absl::StrCat("holds NaN or Inf at element ", *index));
+  const std::string name =
+      value.is_string() ? absl::AsciiStrToLower(value.get<std::string>()) : std::string();
+  if (name == "gaussian" || name == "eva" || name == "orthogonal" || name == "true") {
+    return absl::OkStatus();
+  }
+  for (absl::string_view changes_base : {"pissa", "corda", "olora", "loftq", "lora_ga"}) {
+    if (absl::StartsWith(name, changes_base)) {
+      return UnsupportedConfig("init_lora_weights", value,
+                               "it changes the base weights; save the adapter with "
+                               "path_initial_model_for_weight_conversion to make it a plain LoRA");
+    }
+  }
+  return UnsupportedConfig("init_lora_weights", value);
 }
 
-absl::StatusOr<LoraModule> BuildModule(const PeftLoraConfig& config, const std::string& module,
-                                       const Pair& pair, const AdapterLimits& limits) {
-  if (pair.a == nullptr || pair.b == nullptr) {
-    return Refuse("UNPAIRED_TENSOR", pair.a == nullptr ? pair.b_name : pair.a_name,
-                  absl::StrCat("has no matching ", pair.a == nullptr ? "lora_A" : "lora_B"));
+// A list means the token embedding; an object names modules.
+absl::Status ReadTokenIndices(const Json& config, const AdapterLimits& limits, PeftConfig* peft) {
+  constexpr absl::string_view kField = "trainable_token_indices";
+  const Json& value = Field(config, kField);
+  if (IsUnset(value)) {
+    return absl::OkStatus();
   }
-  if (!config.targets.Matches(module)) {
-    return Refuse("UNEXPECTED_TENSOR", pair.a_name,
-                  absl::StrCat("belongs to module ", Quoted(module),
-                               ", which target_modules, exclude_modules and layers_to_transform "
-                               "do not select"));
+  const size_t limit = static_cast<size_t>(limits.max_token_rows);
+  if (!value.is_object()) {
+    TENON_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, CheckIndices(kField, value, limit));
+    peft->token_indices.emplace_back("", std::move(tokens));
+    return absl::OkStatus();
   }
-  TENON_RETURN_IF_ERROR(CheckTensor(pair.a_name, *pair.a));
-  TENON_RETURN_IF_ERROR(CheckTensor(pair.b_name, *pair.b));
-  const int64_t rank = config.RankOf(module);
-  TENON_RETURN_IF_ERROR(CheckRank(pair.a_name, pair.a->shape[0], rank, limits.max_rank));
-  TENON_RETURN_IF_ERROR(CheckRank(pair.b_name, pair.b->shape[1], rank, limits.max_rank));
-  TENON_RETURN_IF_ERROR(CheckFinite(pair.a_name, *pair.a));
-  TENON_RETURN_IF_ERROR(CheckFinite(pair.b_name, *pair.b));
-  LoraModule lora;
-  lora.module = module;
-  lora.a = *pair.a;
-  lora.b = *pair.b;
-  lora.scaling = config.ScalingOf(module);
+  for (const auto& [module, indices] : value.items()) {
+    TENON_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, CheckIndices(kField, indices, limit));
+    peft->token_indices.emplace_back(module, std::move(tokens));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<LoraConfig> ReadLoraConfig(const Json& config, const AdapterLimits& limits) {
+  TENON_RETURN_IF_ERROR(CheckInitialisation(Field(config, "init_lora_weights")));
+  LoraConfig lora;
+  TENON_ASSIGN_OR_RETURN(lora.peft,
+                         ReadPeftConfig(config, kFields, /*has_targets=*/true, "lora_only"));
+  TENON_ASSIGN_OR_RETURN(lora.ranks, ReadPeftRanks(config, "lora_alpha", limits));
+  TENON_ASSIGN_OR_RETURN(lora.ranks.use_rslora, ReadBool(config, "use_rslora"));
+  TENON_ASSIGN_OR_RETURN(lora.use_dora, ReadBool(config, "use_dora"));
+  TENON_ASSIGN_OR_RETURN(lora.lora_bias, ReadBool(config, "lora_bias"));
+  TENON_ASSIGN_OR_RETURN(lora.peft.ensure_weight_tying, ReadBool(config, "ensure_weight_tying"));
+  TENON_RETURN_IF_ERROR(ReadTokenIndices(config, limits, &lora.peft));
   return lora;
 }
 
-absl::Status CheckMatchingCost(const PeftLoraConfig& config, const Pairs& pairs) {
-  int64_t name_bytes = 0;
-  for (const auto& [module, pair] : pairs) {
-    name_bytes += static_cast<int64_t>(module.size());
+// A tensor that is there exactly when the configuration announces it.
+absl::StatusOr<std::optional<TensorView>> ReadAnnounced(const TensorGroup& group,
+                                                        absl::string_view leaf, bool announced,
+                                                        absl::string_view field, int64_t size) {
+  const auto found = group.find(leaf);
+  if (found == group.end()) {
+    if (announced) {
+      return RefuseTensor("UNPAIRED_TENSOR", group.begin()->second.name,
+                          absl::StrCat("has no matching ", leaf, ", which ", field, " announces"));
+    }
+    return std::optional<TensorView>();
   }
-  const int64_t cost = config.targets.cost() + 2 * config.ranks.cost() + config.alphas.cost();
-  if (cost * name_bytes > kMaxMatchingCost) {
-    return InvalidAdapterError(
-        "UNSUPPORTED_PATTERN", "target_modules",
-        absl::StrCat("adapter_config.json: its patterns (", cost,
-                     " instructions) are too costly to match against ", pairs.size(), " modules"));
+  if (!announced) {
+    return RefuseTensor("UNEXPECTED_TENSOR", found->second.name,
+                        absl::StrCat("is there although ", field, " is not set"));
   }
-  return absl::OkStatus();
+  TENON_RETURN_IF_ERROR(CheckShape(found->second, {size}));
+  return std::optional<TensorView>(found->second.view);
 }
 
-void WarnOfUnusedTargets(const PeftLoraConfig& config, const LoraSpec& spec,
-                         std::vector<std::string>* warnings) {
-  absl::flat_hash_set<absl::string_view> endings;  // every module path, and what follows each dot
-  for (const LoraModule& lora : spec.modules) {
-    absl::string_view rest = lora.module;
-    endings.insert(rest);
-    for (size_t dot = rest.find('.'); dot != absl::string_view::npos; dot = rest.find('.')) {
-      rest.remove_prefix(dot + 1);
-      endings.insert(rest);
-    }
+absl::StatusOr<LoraModule> BuildModule(const LoraConfig& config, const std::string& module,
+                                       const TensorGroup& group, const AdapterLimits& limits) {
+  const bool is_embedding =
+      group.contains("lora_embedding_A") || group.contains("lora_embedding_B");
+  if (is_embedding && (group.contains("lora_A.weight") || group.contains("lora_B.weight"))) {
+    return RefuseTensor("DUPLICATE_TENSOR", group.begin()->second.name,
+                        "belongs to a module with LoRA both of a linear layer and an embedding");
   }
-  for (const std::string& target : config.targets.names.suffixes()) {
-    if (!endings.contains(target) && warnings->size() < kMaxWarnings) {
-      warnings->push_back(
-          absl::StrCat("target_modules entry ", Quoted(target), " has no tensors in the file"));
-    }
-  }
+  TENON_ASSIGN_OR_RETURN(const NamedTensor a,
+                         GetTensor(group, is_embedding ? "lora_embedding_A" : "lora_A.weight"));
+  TENON_ASSIGN_OR_RETURN(const NamedTensor b,
+                         GetTensor(group, is_embedding ? "lora_embedding_B" : "lora_B.weight"));
+  TENON_RETURN_IF_ERROR(CheckFloats(a, 2));
+  TENON_RETURN_IF_ERROR(CheckFloats(b, 2));
+  const int64_t rank = config.ranks.RankOf(module);
+  TENON_RETURN_IF_ERROR(CheckTensorRank(a, 0, rank, limits.max_rank));
+  TENON_RETURN_IF_ERROR(CheckTensorRank(b, 1, rank, limits.max_rank));
+  LoraModule lora;
+  lora.module = module;
+  lora.a = a.view;
+  lora.b = b.view;
+  lora.scaling = config.ranks.ScalingOf(module);
+  const int64_t out = b.view.shape[0];
+  TENON_ASSIGN_OR_RETURN(
+      lora.b_bias,
+      ReadAnnounced(group, "lora_B.bias", config.lora_bias && !is_embedding, "lora_bias", out));
+  const absl::string_view magnitude = group.contains("lora_magnitude_vector.weight")
+                                          ? "lora_magnitude_vector.weight"
+                                          : "lora_magnitude_vector";
+  TENON_ASSIGN_OR_RETURN(lora.magnitude,
+                         ReadAnnounced(group, magnitude, config.use_dora, "use_dora", out));
+  return lora;
 }
 
 }  // namespace
 
-absl::StatusOr<LoraSpec> BuildLoraSpec(const PeftLoraConfig& config, const SafetensorsFile& file,
-                                       const AdapterLimits& limits,
-                                       std::vector<std::string>* warnings) {
-  TENON_ASSIGN_OR_RETURN(const Pairs pairs, PairTensors(file));
-  if (pairs.empty()) {
-    return InvalidAdapterError("NO_TENSORS", "adapter_model.safetensors",
-                               "adapter_model.safetensors: holds no tensors");
+absl::StatusOr<AdapterSpec> ParsePeftLora(const Json& config, const SafetensorsFile& file,
+                                          const AdapterLimits& limits) {
+  TENON_ASSIGN_OR_RETURN(LoraConfig lora, ReadLoraConfig(config, limits));
+  TENON_ASSIGN_OR_RETURN(const PeftTensors tensors, GroupPeftTensors(file, kLeaves));
+  TENON_RETURN_IF_ERROR(CheckTargets(tensors, lora.ranks.cost(), &lora.peft));
+  AdapterSpec spec;
+  LoraSpec body;
+  body.modules.reserve(tensors.modules.size());
+  for (const auto& [module, group] : tensors.modules) {
+    TENON_ASSIGN_OR_RETURN(LoraModule built, BuildModule(lora, module, group, limits));
+    body.modules.push_back(std::move(built));
   }
-  TENON_RETURN_IF_ERROR(CheckMatchingCost(config, pairs));
-  LoraSpec spec;
-  spec.modules.reserve(pairs.size());
-  for (const auto& [module, pair] : pairs) {
-    TENON_ASSIGN_OR_RETURN(LoraModule lora, BuildModule(config, module, pair, limits));
-    spec.modules.push_back(std::move(lora));
-  }
-  WarnOfUnusedTargets(config, spec, warnings);
+  spec.body = std::move(body);
+  TENON_ASSIGN_OR_RETURN(spec.shared, ReadSharedParts(tensors, limits, &lora.peft));
+  spec.method = lora.use_dora ? "DORA" : lora.ranks.use_rslora ? "RSLORA" : "LORA";
+  spec.base_model = std::move(lora.peft.base_model);
+  spec.warnings = std::move(lora.peft.warnings);
   return spec;
 }
 

@@ -37,18 +37,24 @@ struct ShrinkTask {
   int64_t begin, end;  // rows of the segment
 };
 
+bool IsMatrix(const at::Tensor& tensor, int64_t rows, int64_t columns, at::ScalarType dtype) {
+  return tensor.dim() == 2 && tensor.size(0) == rows && tensor.size(1) == columns &&
+         tensor.is_contiguous() && tensor.scalar_type() == dtype;
+}
+
 void CheckTerm(const LowRankTerm& term, const at::Tensor& x, const at::Tensor& y) {
   TORCH_CHECK(term.delta != nullptr && term.delta->defined(), "low rank: a term has no delta");
-  const at::Tensor& down = term.delta->down;
-  const at::Tensor& up = term.delta->up;
+  const LowRankDelta& delta = *term.delta;
   TORCH_CHECK(0 <= term.begin && term.begin <= term.end && term.end <= x.size(0), "low rank: rows ",
               term.begin, " to ", term.end, " of ", x.size(0));
-  TORCH_CHECK(
-      down.dim() == 2 && up.dim() == 2 && down.size(1) == x.size(1) && up.size(0) == y.size(1) &&
-          up.size(1) == down.size(0) && down.is_contiguous() && up.is_contiguous() &&
-          down.scalar_type() == x.scalar_type() && up.scalar_type() == x.scalar_type(),
-      "low rank: down is ", down.scalar_type(), " ", down.sizes(), ", up is ", up.scalar_type(),
-      " ", up.sizes(), ", x is ", x.scalar_type(), " ", x.sizes(), ", y is ", y.sizes());
+  const bool fits =
+      delta.in_features() == x.size(1) && delta.out_features() == y.size(1) &&
+      delta.dtype() == x.scalar_type() &&
+      (delta.dense() || IsMatrix(delta.down, delta.rank(), x.size(1), x.scalar_type())) &&
+      (delta.packed_up.defined() || IsMatrix(delta.up, y.size(1), delta.rank(), x.scalar_type()));
+  TORCH_CHECK(fits, "low rank: the delta is ", delta.dtype(), " [", delta.out_features(), ", ",
+              delta.rank(), ", ", delta.in_features(), "], x is ", x.scalar_type(), " ", x.sizes(),
+              ", y is ", y.sizes());
 }
 
 void CheckOperands(const at::Tensor& x, std::span<const LowRankTerm> terms, const at::Tensor& y) {
@@ -86,7 +92,29 @@ void Store(const GemmKernels& kernels, const TileStore<uint16_t>& store) {
   kernels.store_bf16(store);
 }
 
-// shrunk = x @ down^T for all segments.
+void Widen(const GemmKernels&, const float* x, int64_t n, float* y) { std::copy_n(x, n, y); }
+void Widen(const GemmKernels& kernels, const uint16_t* x, int64_t n, float* y) {
+  kernels.widen(x, n, y);
+}
+
+// The rows of one task: x @ down^T, or x itself in fp32 when the delta is dense.
+template <typename T>
+void ShrinkRows(const GemmKernels& kernels, const at::Tensor& x, const ShrinkTask& task,
+                float* shrunk) {
+  const LowRankDelta& delta = *task.segment->term->delta;
+  const int64_t rank = delta.rank(), rows = task.end - task.begin;
+  const T* const input = Data<T>(x) + (task.segment->term->begin + task.begin) * x.stride(0);
+  float* const output = shrunk + task.segment->offset + task.begin * rank;
+  if (!delta.dense()) {
+    Dot(kernels, input, x.stride(0), rows, Data<T>(delta.down), rank, x.size(1), output);
+    return;
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    Widen(kernels, input + row * x.stride(0), rank, output + row * rank);
+  }
+}
+
+// What Expand multiplies with, for all segments.
 template <typename T>
 void Shrink(const GemmKernels& kernels, const at::Tensor& x, std::span<const Segment> segments,
             float* shrunk) {
@@ -99,14 +127,8 @@ void Shrink(const GemmKernels& kernels, const at::Tensor& x, std::span<const Seg
     cost += segment.rows * segment.term->delta->rank() * x.size(1) / 8;
   }
   const auto num_tasks = static_cast<int64_t>(tasks.size());
-  ParallelFor(num_tasks, cost / std::max<int64_t>(num_tasks, 1), [&](int64_t i) {
-    const ShrinkTask& task = tasks[static_cast<size_t>(i)];
-    const LowRankDelta& delta = *task.segment->term->delta;
-    const int64_t rank = delta.rank();
-    Dot(kernels, Data<T>(x) + (task.segment->term->begin + task.begin) * x.stride(0), x.stride(0),
-        task.end - task.begin, Data<T>(delta.down), rank, x.size(1),
-        shrunk + task.segment->offset + task.begin * rank);
-  });
+  ParallelFor(num_tasks, cost / std::max<int64_t>(num_tasks, 1),
+              [&](int64_t i) { ShrinkRows<T>(kernels, x, tasks[static_cast<size_t>(i)], shrunk); });
 }
 
 // The panels [panel, panel + num_panels) of delta.up: packed already, or now, into `scratch`.
@@ -200,19 +222,31 @@ void Apply(const at::Tensor& x, std::span<const LowRankTerm> terms, const at::Te
 
 }  // namespace
 
-absl::StatusOr<LowRankDelta> LowRankDelta::Create(at::Tensor down, at::Tensor up, float scaling) {
+absl::StatusOr<LowRankDelta> LowRankDelta::Create(at::Tensor down, const at::Tensor& up,
+                                                  float scaling) {
   if (!down.defined() || !up.defined() || down.dim() != 2 || up.dim() != 2 ||
       down.size(0) != up.size(1) || down.scalar_type() != up.scalar_type() ||
       !down.is_contiguous() || !up.is_contiguous()) {
     return absl::InvalidArgumentError(
         "a low-rank delta needs down [rank, in] and up [out, rank] of one dtype, contiguous");
   }
-  LowRankDelta delta;
-  TENON_ASSIGN_OR_RETURN(delta.packed_up, PackedMatrix::Pack({&up, 1}));
+  TENON_ASSIGN_OR_RETURN(LowRankDelta delta, CreateDense(up, scaling));
   delta.down = std::move(down);
-  delta.up = std::move(up);
+  return delta;
+}
+
+absl::StatusOr<LowRankDelta> LowRankDelta::CreateDense(const at::Tensor& matrix, float scaling) {
+  LowRankDelta delta;
+  TENON_ASSIGN_OR_RETURN(delta.packed_up, PackedMatrix::Pack({&matrix, 1}));
   delta.scaling = scaling;
   return delta;
+}
+
+int64_t LowRankDelta::nbytes() const {
+  const auto bytes = [](const at::Tensor& tensor) {
+    return tensor.defined() ? static_cast<int64_t>(tensor.nbytes()) : 0;
+  };
+  return bytes(down) + bytes(up) + packed_up.nbytes();
 }
 
 void ApplyLowRank(const at::Tensor& x, std::span<const LowRankTerm> terms, const at::Tensor& y) {

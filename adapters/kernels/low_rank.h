@@ -12,24 +12,38 @@
 
 namespace tenon {
 
-/// One site of one adapter: y += scaling * (x @ down^T) @ up^T (LoRA, arXiv:2106.09685).
+/// One site of one adapter: y += scaling * (x @ down^T) @ up^T (LoRA, arXiv:2106.09685), or, when
+/// dense, y += scaling * x @ up^T.
 struct LowRankDelta {
-  at::Tensor down;       ///< [rank, in], the base model's dtype, contiguous
-  at::Tensor up;         ///< [out, rank], the base model's dtype, contiguous
+  at::Tensor down;  ///< [rank, in], the base model's dtype, contiguous; undefined when dense
+  /// [out, rank], the base model's dtype, contiguous; [out, in] when dense. Undefined when
+  /// packed_up holds it.
+  at::Tensor up;
   float scaling = 1.0f;  ///< alpha / rank, or alpha / sqrt(rank) for rsLoRA
-  /// `up` once more, as the CPU kernels read it. They lay it out anew in every call when it is
-  /// undefined, with the same result: what Create spares.
+  /// `up` as the CPU kernels read it: what Create makes. They lay out `up` anew in every call when
+  /// it is undefined, with the same result.
   PackedMatrix packed_up = {};
 
-  /// A delta with packed_up. down and up are kept: [rank, in] and [out, rank] on the CPU, one
-  /// dtype, fp32 or bf16, contiguous. Errors: INVALID_ARGUMENT.
-  static absl::StatusOr<LowRankDelta> Create(at::Tensor down, at::Tensor up, float scaling);
+  /// A delta with packed_up and no `up`. down is kept: [rank, in] on the CPU; up is [out, rank];
+  /// one dtype, fp32 or bf16, contiguous. Errors: INVALID_ARGUMENT.
+  static absl::StatusOr<LowRankDelta> Create(at::Tensor down, const at::Tensor& up, float scaling);
+  /// A dense delta: matrix [out, in], likewise.
+  static absl::StatusOr<LowRankDelta> CreateDense(const at::Tensor& matrix, float scaling);
 
-  bool defined() const { return down.defined(); }
-  int64_t rank() const { return down.size(0); }
-  int64_t nbytes() const {
-    return static_cast<int64_t>(down.nbytes() + up.nbytes()) + packed_up.nbytes();
+  bool defined() const { return up.defined() || packed_up.defined(); }
+  bool dense() const { return !down.defined(); }
+  /// The inner size: that of x itself when dense.
+  int64_t rank() const { return packed_up.defined() ? packed_up.in_features() : up.size(1); }
+  int64_t in_features() const { return dense() ? rank() : down.size(1); }
+  int64_t out_features() const {
+    return packed_up.defined() ? packed_up.out_features() : up.size(0);
   }
+  at::ScalarType dtype() const {
+    return packed_up.defined() ? packed_up.dtype() : up.scalar_type();
+  }
+  /// `up`, unpacked when it is packed: [out, rank] (a copy then).
+  at::Tensor UpMatrix() const { return packed_up.defined() ? packed_up.Unpack() : up; }
+  int64_t nbytes() const;
 };
 
 /// A run of token rows that one delta applies to. Several terms may cover the same rows
@@ -41,7 +55,7 @@ struct LowRankTerm {
 };
 
 /// Adds each term's update in place (Punica SGMV, arXiv:2310.18547):
-///   y[begin:end] += weight * scaling * (x[begin:end] @ down^T) @ up^T
+///   y[begin:end] += weight * scaling * (x[begin:end] @ down^T) @ up^T      (no down when dense)
 /// x  [num_tokens, in] fp32/bf16, contiguous within a row.
 /// y  [num_tokens, out] same dtype, contiguous within a row, row stride >= out (a column slice of a
 ///    wider tensor is fine); must not alias x.

@@ -14,9 +14,11 @@ void ApplyLowRankReference(const at::Tensor& x, std::span<const LowRankTerm> ter
     }
     const at::Tensor input = x.narrow(0, term.begin, rows).to(at::kFloat);
     const at::Tensor output = y.narrow(0, term.begin, rows);
-    const at::Tensor shrunk = at::matmul(input, term.delta->down.to(at::kFloat).t());
-    const at::Tensor expanded = at::matmul(shrunk, term.delta->up.to(at::kFloat).t());
-    output.copy_(output.to(at::kFloat) + expanded * (term.weight * term.delta->scaling));
+    const LowRankDelta& delta = *term.delta;
+    const at::Tensor shrunk =
+        delta.dense() ? input : at::matmul(input, delta.down.to(at::kFloat).t());
+    const at::Tensor expanded = at::matmul(shrunk, delta.UpMatrix().to(at::kFloat).t());
+    output.copy_(output.to(at::kFloat) + expanded * (term.weight * delta.scaling));
   }
 }
 

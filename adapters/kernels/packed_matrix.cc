@@ -172,6 +172,23 @@ void PackAll(std::span<const at::Tensor> weights, int64_t k, const at::Tensor& p
   });
 }
 
+template <typename T>
+void UnpackRows(const at::Tensor& index, const at::Tensor& panels, int64_t out_features,
+                const at::Tensor& rows) {
+  const int64_t group = panels.size(3);
+  const int64_t* const wanted = index.const_data_ptr<int64_t>();
+  for (int64_t r = 0; r < index.size(0); ++r) {
+    TORCH_CHECK(wanted[r] >= 0 && wanted[r] < out_features, "packed matrix: row ", wanted[r],
+                " of ", out_features);
+    const T* const column = Data<T>(panels) + wanted[r] / kPanelColumns * panels.stride(0) +
+                            wanted[r] % kPanelColumns * group;
+    T* const row = Data<T>(rows) + r * rows.stride(0);
+    for (int64_t i = 0; i < rows.size(1); ++i) {
+      row[i] = column[i / group * kPanelColumns * group + i % group];
+    }
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<PackedMatrix> PackedMatrix::Pack(std::span<const at::Tensor> weights) {
@@ -192,6 +209,26 @@ absl::StatusOr<PackedMatrix> PackedMatrix::Pack(std::span<const at::Tensor> weig
     PackAll<uint16_t>(weights, matrix.in_features_, matrix.panels_);
   }
   return matrix;
+}
+
+at::Tensor PackedMatrix::Unpack() const {
+  const at::Tensor rows =
+      panels_.permute({0, 2, 1, 3})
+          .reshape({num_panels() * kPanelColumns, panels_.size(1) * panels_.size(3)});
+  return rows.narrow(0, 0, out_features_).narrow(1, 0, in_features_).contiguous();
+}
+
+at::Tensor PackedMatrix::Rows(const at::Tensor& index) const {
+  TORCH_CHECK(index.dim() == 1 && index.scalar_type() == at::kLong && index.is_contiguous(),
+              "packed matrix: index is ", index.scalar_type(), " ", index.sizes(),
+              ", want int64 [R]");
+  const at::Tensor rows = at::empty({index.size(0), in_features_}, panels_.options());
+  if (dtype() == at::kFloat) {
+    UnpackRows<float>(index, panels_, out_features_, rows);
+  } else {
+    UnpackRows<uint16_t>(index, panels_, out_features_, rows);
+  }
+  return rows;
 }
 
 void PackedMatrix::Multiply(const at::Tensor& x, const at::Tensor& bias,

@@ -34,6 +34,12 @@ class PackedMatrix {
   /// Accumulates in fp32, rounds once. Throws c10::Error on a shape or dtype that does not fit.
   void Multiply(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y) const;
 
+  /// W [out, in] as it was packed, a copy. REQUIRES: defined().
+  at::Tensor Unpack() const;
+  /// Rows of W as they were packed: [R, in], W's dtype, for `index` [R] int64. Throws c10::Error
+  /// when an index is not in [0, out).
+  at::Tensor Rows(const at::Tensor& index) const;
+
   bool defined() const { return panels_.defined(); }
   int64_t in_features() const { return in_features_; }
   int64_t out_features() const { return out_features_; }

@@ -1,5 +1,6 @@
 #include "adapters/methods/compiler.h"
 
+#include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 
 #include <exception>
@@ -11,25 +12,47 @@
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/methods/adapter_builder.h"
+#include "adapters/methods/bottleneck.h"
+#include "adapters/methods/context.h"
+#include "adapters/methods/factored.h"
+#include "adapters/methods/ia3.h"
 #include "adapters/methods/lora.h"
+#include "adapters/methods/shared_parts.h"
 
 namespace tenon {
 namespace {
 
-absl::Status CompileBody(const AdapterSpec& spec, const BaseShape& base, at::ScalarType dtype,
-                         CompiledAdapter* adapter, CompileReport* report) {
-  try {
-    if (const auto* lora = std::get_if<LoraSpec>(&spec.body)) {
-      return CompileLora(*lora, base, dtype, adapter, report);
-    }
-    return absl::UnimplementedError(absl::StrCat("method ", spec.method));
-  } catch (const c10::OutOfMemoryError&) {
-    return QuotaExceededError("OUT_OF_MEMORY", "host_memory", "no memory to compile the adapter");
-  } catch (const std::bad_alloc&) {
-    return QuotaExceededError("OUT_OF_MEMORY", "host_memory", "no memory to compile the adapter");
-  } catch (const std::exception& error) {
-    return absl::InternalError(absl::StrCat("compiling the adapter: ", error.what()));
+// One overload a method.
+struct BodyCompiler {
+  AdapterBuilder& builder;
+
+  absl::Status operator()(const LoraSpec& spec) const { return CompileLora(spec, builder); }
+  absl::Status operator()(const VeraSpec& spec) const { return CompileVera(spec, builder); }
+  absl::Status operator()(const LohaSpec& spec) const { return CompileLoha(spec, builder); }
+  absl::Status operator()(const LokrSpec& spec) const { return CompileLokr(spec, builder); }
+  absl::Status operator()(const Ia3Spec& spec) const { return CompileIa3(spec, builder); }
+  absl::Status operator()(const PromptSpec& spec) const { return CompilePrompt(spec, builder); }
+  absl::Status operator()(const PrefixSpec& spec) const { return CompilePrefix(spec, builder); }
+  absl::Status operator()(const BottleneckSpec& spec) const {
+    return CompileBottlenecks(spec, builder);
   }
+  absl::Status operator()(const TokenRowsSpec&) const { return absl::OkStatus(); }
+};
+
+absl::StatusOr<std::shared_ptr<const CompiledAdapter>> CompileParts(const AdapterSpec& spec,
+                                                                    const BaseShape& base,
+                                                                    at::ScalarType dtype,
+                                                                    CompileReport* report) {
+  const c10::InferenceMode inference_mode;
+  AdapterBuilder builder(base, dtype, report);
+  TENON_RETURN_IF_ERROR(std::visit(BodyCompiler{builder}, spec.body));
+  TENON_RETURN_IF_ERROR(CompileSharedParts(spec.shared, builder));
+  return builder.Finish();
+}
+
+absl::Status NoMemory() {
+  return QuotaExceededError("OUT_OF_MEMORY", "host_memory", "no memory to compile the adapter");
 }
 
 }  // namespace
@@ -38,22 +61,26 @@ absl::StatusOr<std::shared_ptr<const CompiledAdapter>> Compile(const AdapterSpec
                                                                const BaseShape& base,
                                                                at::ScalarType dtype,
                                                                CompileReport* report) {
-  auto adapter = std::make_shared<CompiledAdapter>(base.num_layers);
   CompileReport facts;
   facts.method = spec.method;
   facts.warnings = spec.warnings;
-  TENON_RETURN_IF_ERROR(CompileBody(spec, base, dtype, adapter.get(), &facts));
-  if (facts.num_sites == 0) {
-    return PreconditionError("NO_SITES", "adapter", "the adapter changes no module of the base");
+  for (const auto& [name, file] : spec.files) {
+    facts.stored_bytes += static_cast<int64_t>(file.bytes.size());
   }
-  if (facts.delta_norm_bound == 0) {
-    facts.warnings.push_back("all deltas are zero: the adapter changes nothing");
+  try {
+    TENON_ASSIGN_OR_RETURN(std::shared_ptr<const CompiledAdapter> adapter,
+                           CompileParts(spec, base, dtype, &facts));
+    if (report != nullptr) {
+      *report = std::move(facts);
+    }
+    return adapter;
+  } catch (const c10::OutOfMemoryError&) {
+    return NoMemory();
+  } catch (const std::bad_alloc&) {
+    return NoMemory();
+  } catch (const std::exception& error) {
+    return absl::InternalError(absl::StrCat("compiling the adapter: ", error.what()));
   }
-  facts.resident_bytes = adapter->resident_bytes();
-  if (report != nullptr) {
-    *report = std::move(facts);
-  }
-  return std::shared_ptr<const CompiledAdapter>(std::move(adapter));
 }
 
 }  // namespace tenon

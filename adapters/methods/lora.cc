@@ -1,103 +1,84 @@
 #include "adapters/methods/lora.h"
 
-#include <ATen/ops/norm.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/matmul.h>
 
-#include <algorithm>
-#include <cmath>
-#include <limits>
-#include <string>
-#include <utility>
-#include <vector>
-
-#include "absl/strings/str_cat.h"
-#include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
-#include "adapters/methods/tensor_view.h"
 
 namespace tenon {
 namespace {
 
-// Edits (insert, remove, replace a byte) between two names.
-int64_t EditDistance(absl::string_view a, absl::string_view b) {
-  std::vector<int64_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) {
-    row[j] = static_cast<int64_t>(j);
+// One module's tensors, fp32.
+struct Factors {
+  at::Tensor a;       // [rank, in]
+  at::Tensor b;       // [out, rank]
+  at::Tensor b_bias;  // [out] or undefined
+  double scaling = 1.0;
+};
+
+// What DoRA multiplies each output with: the magnitude over the norms of the rows of
+// W + scaling * (B A + b_bias); PEFT puts the bias in every column.
+absl::StatusOr<at::Tensor> DoraFactor(const Target& target, const Factors& factors,
+                                      const at::Tensor& magnitude, const AdapterBuilder& builder) {
+  TENON_ASSIGN_OR_RETURN(const at::Tensor weight, builder.BaseWeight(target));
+  at::Tensor delta = at::matmul(factors.b, factors.a);
+  if (factors.b_bias.defined()) {
+    delta = delta + factors.b_bias.unsqueeze(1);
   }
-  for (size_t i = 1; i <= a.size(); ++i) {
-    int64_t diagonal = std::exchange(row[0], static_cast<int64_t>(i));
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const int64_t replace = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replace});
-    }
-  }
-  return row.back();
+  return magnitude / at::linalg_vector_norm(weight + delta * factors.scaling, 2, {1});
 }
 
-std::string NearestModule(const BaseShape& base, absl::string_view module) {
-  std::pair<int64_t, absl::string_view> best = {std::numeric_limits<int64_t>::max(), ""};
-  for (const auto& [known, shape] : base.modules) {
-    best = std::min(best, std::make_pair(EditDistance(module, known), absl::string_view(known)));
+absl::Status ApplyDora(const Target& target, const at::Tensor& magnitude, Factors& factors,
+                       AdapterBuilder& builder) {
+  TENON_RETURN_IF_ERROR(AdapterBuilder::CheckSize(target.module, "the size of the magnitude",
+                                                  magnitude.numel(), target.shape.out_features));
+  TENON_ASSIGN_OR_RETURN(const at::Tensor factor,
+                         DoraFactor(target, factors, magnitude.flatten(), builder));
+  const at::Tensor gain = factor - 1.0;
+  TENON_RETURN_IF_ERROR(builder.AddOutputGain(target, gain));
+  TENON_ASSIGN_OR_RETURN(const at::Tensor bias, builder.BaseBias(target));
+  if (bias.defined()) {
+    TENON_RETURN_IF_ERROR(builder.AddOffset(target, -gain * bias));
   }
-  return std::string(best.second);
+  factors.b = factors.b * factor.unsqueeze(1);
+  if (factors.b_bias.defined()) {
+    factors.b_bias = factors.b_bias * factor;
+  }
+  return absl::OkStatus();
 }
 
-absl::Status UnknownModule(const BaseShape& base, absl::string_view module) {
-  return PreconditionError(
-      "UNKNOWN_MODULE", module,
-      absl::StrCat("module ", Quoted(module), " cannot be adapted in the base model (",
-                   base.model_type, ", ", base.num_layers, " layers); the nearest that can is ",
-                   Quoted(NearestModule(base, module))));
-}
-
-absl::Status CheckShapes(const LoraModule& lora, const SiteShape& site) {
-  if (lora.a.shape[1] == site.in_features && lora.b.shape[0] == site.out_features) {
-    return absl::OkStatus();
+absl::Status CompileModule(const LoraModule& lora, AdapterBuilder& builder) {
+  TENON_ASSIGN_OR_RETURN(const Target target, builder.FindLinearOrEmbedding(
+                                                  lora.module, lora.a.shape[1], lora.b.shape[0]));
+  Factors factors;
+  factors.a = builder.Read(lora.a);
+  factors.b = builder.Read(lora.b);
+  factors.scaling = lora.scaling;
+  if (lora.b_bias.has_value()) {
+    factors.b_bias = builder.Read(*lora.b_bias).flatten();
+    TENON_RETURN_IF_ERROR(AdapterBuilder::CheckSize(
+        target.module, "the size of the bias", factors.b_bias.numel(), target.shape.out_features));
   }
-  return PreconditionError(
-      "SHAPE_MISMATCH", lora.module,
-      absl::StrCat("module ", Quoted(lora.module), " maps ", lora.a.shape[1], " to ",
-                   lora.b.shape[0], " features in the adapter, but ", site.in_features, " to ",
-                   site.out_features, " in the base model"));
-}
-
-// The Frobenius norm, accumulated in fp32; not finite when an element overflowed in the cast.
-double Norm(const at::Tensor& tensor) { return at::norm(tensor, 2, at::kFloat).item<double>(); }
-
-absl::Status CheckFinite(absl::string_view module, double norm, at::ScalarType dtype) {
-  if (std::isfinite(norm)) {
-    return absl::OkStatus();
+  if (lora.magnitude.has_value()) {
+    TENON_RETURN_IF_ERROR(ApplyDora(target, builder.Read(*lora.magnitude), factors, builder));
   }
-  return InvalidAdapterError(
-      "NOT_FINITE", module,
-      absl::StrCat("module ", Quoted(module), " has values too large for ", c10::toString(dtype)));
+  if (factors.b_bias.defined()) {
+    TENON_RETURN_IF_ERROR(builder.AddOffset(target, factors.b_bias * factors.scaling));
+  }
+  return builder.AddLowRank(target, factors.a, factors.b, factors.scaling);
 }
 
 }  // namespace
 
-absl::Status CompileLora(const LoraSpec& spec, const BaseShape& base, at::ScalarType dtype,
-                         CompiledAdapter* adapter, CompileReport* report) {
+absl::Status CompileLora(const LoraSpec& spec, AdapterBuilder& builder) {
+  // What was made for another base is refused before any tensor is read.
   for (const LoraModule& lora : spec.modules) {
-    const auto site = base.modules.find(lora.module);
-    if (site == base.modules.end()) {
-      return UnknownModule(base, lora.module);
-    }
-    TENON_RETURN_IF_ERROR(CheckShapes(lora, site->second));
+    TENON_RETURN_IF_ERROR(
+        builder.FindLinearOrEmbedding(lora.module, lora.a.shape[1], lora.b.shape[0]).status());
   }
   for (const LoraModule& lora : spec.modules) {
-    const SiteShape& site = base.modules.at(lora.module);
-    TENON_ASSIGN_OR_RETURN(
-        LowRankDelta delta,
-        LowRankDelta::Create(CopyToTensor(lora.a, dtype), CopyToTensor(lora.b, dtype),
-                             static_cast<float>(lora.scaling)));
-    const double down_norm = Norm(delta.down), up_norm = Norm(delta.up);
-    TENON_RETURN_IF_ERROR(CheckFinite(lora.module, down_norm, dtype));
-    TENON_RETURN_IF_ERROR(CheckFinite(lora.module, up_norm, dtype));
-    report->num_sites += 1;
-    report->num_parameters += delta.down.numel() + delta.up.numel();
-    report->max_rank = std::max(report->max_rank, delta.rank());
-    report->delta_norm_bound += std::abs(lora.scaling) * down_norm * up_norm;
-    adapter->set_delta(site.layer, site.site, std::move(delta));
+    TENON_RETURN_IF_ERROR(CompileModule(lora, builder));
   }
   return absl::OkStatus();
 }

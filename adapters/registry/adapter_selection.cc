@@ -23,6 +23,7 @@ AdapterSelection::AdapterSelection(std::vector<WeightedAdapter> adapters)
   for (const WeightedAdapter& weighted : adapters_) {
     absl::StrAppend(&key_, key_.empty() ? "" : "+", weighted.adapter->digest, "*",
                     absl::Hex(WeightBits(weighted.weight), absl::kZeroPad8));
+    num_virtual_tokens_ += weighted.adapter->num_virtual_tokens;
   }
 }
 

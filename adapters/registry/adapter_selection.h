@@ -2,6 +2,7 @@
 #ifndef TENON_ADAPTERS_REGISTRY_ADAPTER_SELECTION_H_
 #define TENON_ADAPTERS_REGISTRY_ADAPTER_SELECTION_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,7 @@ struct WeightedAdapter {
 class AdapterSelection {
  public:
   AdapterSelection() = default;
-  /// Every handle holds an adapter.
+  /// Every handle holds an adapter; at most one of them has virtual tokens.
   explicit AdapterSelection(std::vector<WeightedAdapter> adapters);
 
   const std::vector<WeightedAdapter>& adapters() const { return adapters_; }
@@ -30,9 +31,13 @@ class AdapterSelection {
   /// share KV blocks within a tenant.
   const std::string& key() const { return key_; }
 
+  /// Tokens that the adapters put in front of every sequence; at most one of them has any.
+  int64_t num_virtual_tokens() const { return num_virtual_tokens_; }
+
  private:
   std::vector<WeightedAdapter> adapters_;
   std::string key_;
+  int64_t num_virtual_tokens_ = 0;
 };
 
 }  // namespace tenon

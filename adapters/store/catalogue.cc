@@ -159,8 +159,7 @@ absl::Status QuickCheck(SqliteConnection* db) {
 }  // namespace
 
 absl::StatusOr<Catalogue> Catalogue::Open(const std::string& path) {
-  TENON_ASSIGN_OR_RETURN(SqliteConnection db,
-                         SqliteConnection::Open(path, "open the adapter catalogue"));
+  TENON_ASSIGN_OR_RETURN(SqliteConnection db, SqliteConnection::Open(path, "adapter catalogue"));
   TENON_RETURN_IF_ERROR(db.Execute(kPragmas));
   Catalogue catalogue(std::move(db));
   TENON_RETURN_IF_ERROR(QuickCheck(&catalogue.db_));

@@ -11,8 +11,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "adapters/base/sqlite.h"
 #include "adapters/registry/adapter_registry.h"
-#include "adapters/store/sqlite.h"
 
 namespace tenon {
 

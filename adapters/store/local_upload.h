@@ -17,7 +17,7 @@
 #include "adapters/store/adapter_store.h"
 #include "adapters/store/catalogue.h"
 #include "adapters/store/posix_file.h"
-#include "adapters/store/sha256.h"
+#include "adapters/base/sha256.h"
 
 namespace tenon {
 

@@ -14,7 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
-#include "adapters/store/sha256.h"
+#include "adapters/base/sha256.h"
 
 namespace tenon {
 namespace {

@@ -5,53 +5,42 @@
 
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "client/cpp/adapter_folder.h"
-#include "client/cpp/client_status.h"
+#include "client/cpp/call.h"
 
 namespace tenon {
 namespace {
 
 constexpr int64_t kChunkBytes = int64_t{1} << 20;  // adapters.proto: at most 1 MiB a chunk
 
-void SetDeadline(const ClientOptions& options, grpc::ClientContext& context) {
-  if (options.timeout != absl::InfiniteDuration()) {
-    context.set_deadline(absl::ToChronoTime(absl::Now() + options.timeout));
+std::shared_ptr<grpc::ChannelCredentials> MakeCredentials(const ClientOptions& options) {
+  if (options.tls_authorities.empty()) {
+    return grpc::InsecureChannelCredentials();
   }
-}
-
-/// One unary call: `method` is a stub's member function.
-template <typename Response, typename Stub, typename Request>
-absl::StatusOr<Response> Call(const ClientOptions& options, Stub& stub,
-                              grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
-                                                           Response*),
-                              const Request& request) {
-  grpc::ClientContext context;
-  SetDeadline(options, context);
-  Response response;
-  const absl::Status status = FromGrpcStatus((stub.*method)(&context, request, &response));
-  if (!status.ok()) {
-    return status;
-  }
-  return response;
+  grpc::SslCredentialsOptions ssl;
+  ssl.pem_root_certs = options.tls_authorities;
+  ssl.pem_cert_chain = options.tls_certificate;
+  ssl.pem_private_key = options.tls_key;
+  return grpc::SslCredentials(ssl);
 }
 
 }  // namespace
 
 Client::Client(std::shared_ptr<grpc::Channel> channel, ClientOptions options)
     : options_(options),
+      tenants_(channel, options),
       generation_(v1::GenerationService::NewStub(channel)),
       adapters_(v1::AdapterService::NewStub(channel)) {}
 
 Client Client::Connect(const std::string& address, ClientOptions options) {
-  return Client(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()), options);
+  return Client(grpc::CreateChannel(address, MakeCredentials(options)), options);
 }
 
 absl::Status Client::Generate(
     const v1::GenerateRequest& request,
     const std::function<bool(const v1::GenerateResponse&)>& on_response) const {
   grpc::ClientContext context;
-  SetDeadline(options_, context);
+  Prepare(options_, context);
   const auto reader = generation_->Generate(&context, request);
   v1::GenerateResponse response;
   while (reader->Read(&response)) {
@@ -89,7 +78,7 @@ absl::StatusOr<v1::UploadAdapterResponse> Client::UploadAdapter(
     return files.status();
   }
   grpc::ClientContext context;
-  SetDeadline(options_, context);
+  Prepare(options_, context);
   v1::UploadAdapterResponse response;
   const auto writer = adapters_->UploadAdapter(&context, &response);
   v1::UploadAdapterRequest message;

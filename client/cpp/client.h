@@ -11,15 +11,12 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/time/time.h"
+#include "client/cpp/client_options.h"
+#include "client/cpp/tenant_client.h"
 #include "tenon/v1/adapters.grpc.pb.h"
 #include "tenon/v1/generation.grpc.pb.h"
 
 namespace tenon {
-
-struct ClientOptions {
-  absl::Duration timeout = absl::InfiniteDuration();  ///< deadline of each call, from its start
-};
 
 /// Calls a server and turns gRPC's errors into absl::Status: same code, the server's message, and
 /// behind it what its error details say (field, limit, when to retry).
@@ -63,10 +60,14 @@ class Client {
   /// The versions that were deleted.
   absl::StatusOr<std::vector<int64_t>> DeleteAdapter(absl::string_view adapter) const;
 
+  /// For a client that is connected to the admin listener.
+  const TenantClient& tenants() const { return tenants_; }
+
  private:
   Client(std::shared_ptr<grpc::Channel> channel, ClientOptions options);
 
   ClientOptions options_;
+  TenantClient tenants_;
   std::shared_ptr<v1::GenerationService::Stub> generation_;
   std::shared_ptr<v1::AdapterService::Stub> adapters_;
 };

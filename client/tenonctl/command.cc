@@ -1,21 +1,29 @@
 #include "client/tenonctl/command.h"
 
 #include <algorithm>
+#include <fstream>
+#include <sstream>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/tenonctl/request_flags.h"
+#include "client/tenonctl/tenant_commands.h"
 
 namespace tenon {
 namespace {
 
 constexpr char kDefaultServer[] = "127.0.0.1:50051";
+constexpr char kDefaultAdminServer[] = "unix:tenon-store/admin.sock";
 
 std::span<const FlagSpec> GlobalFlags() {
   static const auto& flags = *new std::vector<FlagSpec>{
       {"server", "ADDRESS",
-       absl::StrCat("host:port or unix:/path; else $TENON_SERVER, else ", kDefaultServer)},
+       absl::StrCat("host:port or unix:/path; else $TENON_SERVER, else ", kDefaultServer,
+                    "; for tenants and keys $TENON_ADMIN_SERVER, else ", kDefaultAdminServer)},
+      {"api-key-file", "FILE", "file with an API key or a JWT; else $TENON_API_KEY, else none"},
+      {"tls-ca-file", "FILE", "use TLS; the server's certificate must come from these authorities"},
       {"timeout", "DURATION", "give up after this long, for example 30s"},
       {"json", "", "print the server's answer as JSON"},
       {"help", "", "explain a command"},
@@ -29,7 +37,7 @@ std::vector<FlagSpec> Joined(std::span<const FlagSpec> a, std::span<const FlagSp
   return all;
 }
 
-std::vector<Command> MakeCommands() {
+std::vector<Command> MakeUserCommands() {
   std::vector<FlagSpec> generate = Joined(RequestFlags(), OutputFlags());
   generate.push_back({"chat", "", "take the prompt as a user's turn of a conversation"});
   generate.push_back({"verbose", "", "print tokens and times to standard error"});
@@ -72,6 +80,55 @@ std::vector<Command> MakeCommands() {
        RunDelete},
       {"model", "", "what the server serves, and its limits", "  tenonctl model\n", {}, RunModel},
   };
+}
+
+std::vector<Command> MakeCommands() {
+  std::vector<Command> commands = MakeUserCommands();
+  for (Command& command : MakeTenantCommands()) {
+    commands.push_back(std::move(command));
+  }
+  return commands;
+}
+
+// The content of a flag's file, without white space around it; "" when the flag is not given.
+absl::StatusOr<std::string> FileOf(const Arguments& arguments, absl::string_view flag) {
+  const std::string path = arguments.GetText(flag, "");
+  if (path.empty()) {
+    return std::string();
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream content;
+  content << file.rdbuf();
+  if (!file) {
+    return absl::InvalidArgumentError(absl::StrCat("--", flag, ": cannot read '", path, "'"));
+  }
+  return std::string(absl::StripAsciiWhitespace(content.str()));
+}
+
+absl::StatusOr<ClientOptions> OptionsOf(const Arguments& arguments,
+                                        const Environment& environment) {
+  ClientOptions options;
+  const absl::StatusOr<absl::Duration> timeout =
+      arguments.GetDuration("timeout", absl::InfiniteDuration());
+  const absl::StatusOr<std::string> key = FileOf(arguments, "api-key-file");
+  const absl::StatusOr<std::string> authorities = FileOf(arguments, "tls-ca-file");
+  for (const absl::Status& status : {timeout.status(), key.status(), authorities.status()}) {
+    if (!status.ok()) {
+      return status;
+    }
+  }
+  options.timeout = *timeout;
+  options.api_key = key->empty() ? environment("TENON_API_KEY") : *key;
+  options.tls_authorities = *authorities;
+  return options;
+}
+
+std::string ServerOf(const Command& command, const Arguments& arguments,
+                     const Environment& environment) {
+  const std::string configured =
+      environment(command.is_admin ? "TENON_ADMIN_SERVER" : "TENON_SERVER");
+  const char* otherwise = command.is_admin ? kDefaultAdminServer : kDefaultServer;
+  return arguments.GetText("server", configured.empty() ? otherwise : configured);
 }
 
 std::string Overview() {
@@ -141,22 +198,20 @@ int Report(const CommandResult& result, const Command& command, const std::strin
   console.err << "tenonctl: " << absl::StatusCodeToString(result.status.code()) << ": "
               << result.status.message() << "\n";
   if (absl::IsUnavailable(result.status)) {
-    console.err << "the server is " << server << " (--server, TENON_SERVER)\n";
+    console.err << "the server is " << server << " (--server, "
+                << (command.is_admin ? "TENON_ADMIN_SERVER" : "TENON_SERVER") << ")\n";
   }
   return 1;
 }
 
 int RunCommand(const Command& command, const Arguments& arguments, const Environment& environment,
                Console& console) {
-  const absl::StatusOr<absl::Duration> timeout =
-      arguments.GetDuration("timeout", absl::InfiniteDuration());
-  if (!timeout.ok()) {
-    return UsageError(timeout.status().message(), command.name, console);
+  const absl::StatusOr<ClientOptions> options = OptionsOf(arguments, environment);
+  if (!options.ok()) {
+    return UsageError(options.status().message(), command.name, console);
   }
-  const std::string configured = environment("TENON_SERVER");
-  const std::string server =
-      arguments.GetText("server", configured.empty() ? kDefaultServer : configured);
-  const Client client = Client::Connect(server, {.timeout = *timeout});
+  const std::string server = ServerOf(command, arguments, environment);
+  const Client client = Client::Connect(server, *options);
   return Report(command.run(client, arguments, console), command, server, console);
 }
 

@@ -44,6 +44,7 @@ struct Command {
   std::string examples;  ///< lines of commands
   std::vector<FlagSpec> flags;
   std::function<CommandResult(const Client&, const Arguments&, Console&)> run;
+  bool is_admin = false;  ///< goes to the admin listener
 };
 
 /// All commands, in the order of the help.

@@ -57,11 +57,13 @@ Engine::~Engine() { Stop(); }
 
 absl::Status Engine::Submit(GenerationRequest request) {
   const int64_t num_prompt_tokens = static_cast<int64_t>(request.prompt.size());
-  if (!loop_->Fits(num_prompt_tokens, request.sampling.max_tokens)) {
+  const int64_t num_virtual_tokens = request.selection->num_virtual_tokens();
+  if (!loop_->Fits(num_prompt_tokens, request.sampling.max_tokens, num_virtual_tokens)) {
     return QuotaExceededError(
         "KV_CAPACITY", "kv_blocks",
-        absl::StrCat("a prompt of ", num_prompt_tokens, " tokens with max_tokens ",
-                     request.sampling.max_tokens, " does not fit the server's KV memory"));
+        absl::StrCat("a prompt of ", num_prompt_tokens, " tokens behind ", num_virtual_tokens,
+                     " virtual ones, with max_tokens ", request.sampling.max_tokens,
+                     ", does not fit the server's KV memory"));
   }
   TENON_RETURN_IF_ERROR(inbox_->Reserve(request.num_samples));
   request.arrival = clock_();

@@ -43,7 +43,8 @@ struct StepStats {
   int64_t num_segments = 0;
   int64_t num_prefill_tokens = 0;  ///< in rows that compute more than the last token
   int64_t num_decode_tokens = 0;
-  absl::Duration run;  ///< inside ModelRunner::Run
+  int64_t num_context_tokens = 0;  ///< virtual tokens of adapters, computed or copied
+  absl::Duration run;              ///< inside ModelRunner::Run
 };
 
 struct EngineOptions {

@@ -139,11 +139,13 @@ bool EngineLoop::RunStep() {
   const absl::Time end = clock_();
   CountStep(batch, end - begin);
   if (!output.ok()) {
+    FailContexts(batch, std::vector<absl::Status>(batch.contexts.size(), output.status()), end);
     for (const BatchRow& row : batch.rows) {
       Fail(row.sequence->id(), output.status(), end);
     }
     return true;
   }
+  FailContexts(batch, output->context_status, end);
   FailRows(batch, output->row_status, end);
   scheduler_.Commit(batch, output->sampled, end);
   PushEvents(batch, *std::move(output));
@@ -152,10 +154,13 @@ bool EngineLoop::RunStep() {
 
 absl::StatusOr<StepOutput> EngineLoop::RunModel(const Batch& batch) {
   std::vector<std::vector<ResolvedAdapter>> adapters;
-  adapters.reserve(batch.segments.size());
+  adapters.reserve(batch.segments.size() + batch.contexts.size());
   for (const BatchSegment& segment : batch.segments) {
     const SequenceId id = batch.rows[segment.row_begin].sequence->id();
     adapters.push_back(active_.at(id).request->pins.resolved());
+  }
+  for (const ContextRow& row : batch.contexts) {
+    adapters.push_back(active_.at(row.user->id()).request->pins.resolved());
   }
   absl::StatusOr<StepOutput> output = runner_->Run(batch, adapters);
   if (!output.ok()) {
@@ -169,6 +174,17 @@ absl::StatusOr<StepOutput> EngineLoop::RunModel(const Batch& batch) {
                                             expected));
   }
   return output;
+}
+
+void EngineLoop::FailContexts(const Batch& batch, const std::vector<absl::Status>& context_status,
+                              absl::Time now) {
+  for (size_t i = 0; i < context_status.size(); ++i) {
+    if (!context_status[i].ok()) {
+      for (const SequenceId id : scheduler_.UsersOf(*batch.contexts[i].context)) {
+        Fail(id, context_status[i], now);
+      }
+    }
+  }
 }
 
 void EngineLoop::FailRows(const Batch& batch, const std::vector<absl::Status>& row_status,
@@ -240,6 +256,7 @@ void EngineLoop::CountStep(const Batch& batch, absl::Duration run) {
                  .num_segments = static_cast<int64_t>(batch.segments.size()),
                  .num_prefill_tokens = 0,
                  .num_decode_tokens = 0,
+                 .num_context_tokens = batch.num_context_tokens,
                  .run = run};
   for (const BatchRow& row : batch.rows) {
     const bool is_decode = row.samples && row.num_tokens == 1;

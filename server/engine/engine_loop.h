@@ -22,7 +22,8 @@ namespace tenon {
 ///
 /// Between any two steps: new requests, adapters that have become resident, cancellations,
 /// deadlines and credits. With nothing to run the thread sleeps in the inbox until mail or the
-/// nearest deadline. A step that fails ends the sequences that were in it, and nothing else.
+/// nearest deadline. A step that fails ends the sequences that were in it or waited for a context
+/// of it, and nothing else; a context that fails ends those that need it.
 ///
 /// Not thread-safe but for Fits: all else belongs to the thread that calls Run.
 class EngineLoop {
@@ -34,8 +35,8 @@ class EngineLoop {
   EngineLoop& operator=(const EngineLoop&) = delete;
 
   /// Scheduler::Fits. Thread-safe.
-  bool Fits(int64_t prompt_tokens, int64_t max_tokens) const {
-    return scheduler_.Fits(prompt_tokens, max_tokens);
+  bool Fits(int64_t prompt_tokens, int64_t max_tokens, int64_t virtual_tokens) const {
+    return scheduler_.Fits(prompt_tokens, max_tokens, virtual_tokens);
   }
 
   /// Returns after the inbox was stopped and everything has been ended.
@@ -66,6 +67,9 @@ class EngineLoop {
   /// False when there is nothing to run.
   bool RunStep();
   absl::StatusOr<StepOutput> RunModel(const Batch& batch);
+  /// Ends the users of contexts that were not computed; `context_status` as in StepOutput.
+  void FailContexts(const Batch& batch, const std::vector<absl::Status>& context_status,
+                    absl::Time now);
   /// Ends the sequences whose row has no token; `row_status` as in StepOutput.
   void FailRows(const Batch& batch, const std::vector<absl::Status>& row_status, absl::Time now);
   void PushEvents(const Batch& batch, StepOutput output);

@@ -135,7 +135,8 @@ absl::StatusOr<std::unique_ptr<TextGeneration>> TextGenerator::Start(
     TextRequest request, absl::AnyInvocable<void()> on_readable) {
   TENON_ASSIGN_OR_RETURN(std::shared_ptr<const AdapterSelection> selection, Select(request));
   TENON_ASSIGN_OR_RETURN(std::vector<int32_t> prompt, MakePrompt(request));
-  TENON_RETURN_IF_ERROR(SettleLength(static_cast<int64_t>(prompt.size()), request.sampling));
+  TENON_RETURN_IF_ERROR(SettleLength(static_cast<int64_t>(prompt.size()),
+                                     selection->num_virtual_tokens(), request.sampling));
 
   auto stream = std::make_shared<TokenStream>(options_.outbox_tokens);
   stream->set_on_readable(std::move(on_readable));
@@ -177,17 +178,20 @@ absl::StatusOr<std::vector<int32_t>> TextGenerator::MakePrompt(const TextRequest
   return tokenizer_->Encode(rendered, /*add_special_tokens=*/false);
 }
 
-absl::Status TextGenerator::SettleLength(int64_t num_prompt_tokens,
+absl::Status TextGenerator::SettleLength(int64_t num_prompt_tokens, int64_t num_virtual_tokens,
                                          SamplingParams& sampling) const {
   if (num_prompt_tokens == 0) {
     return PreconditionError("PROMPT_EMPTY", "prompt", "the prompt has no tokens");
   }
-  const int64_t room = options_.max_context_tokens - num_prompt_tokens;
+  const int64_t room = options_.max_context_tokens - num_virtual_tokens - num_prompt_tokens;
   if (room <= 0) {
     return PreconditionError(
         "PROMPT_TOO_LONG", "prompt",
         absl::StrCat("the prompt has ", num_prompt_tokens, " tokens; the context holds ",
-                     options_.max_context_tokens, ", one of them for the answer"));
+                     options_.max_context_tokens, ", one of them for the answer",
+                     num_virtual_tokens == 0 ? ""
+                                             : absl::StrCat(" and ", num_virtual_tokens,
+                                                            " for the adapter's virtual tokens")));
   }
   if (sampling.max_tokens == 0) {
     sampling.max_tokens = static_cast<int32_t>(

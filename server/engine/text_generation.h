@@ -128,7 +128,8 @@ class TextGenerator {
 
  private:
   absl::StatusOr<std::shared_ptr<const AdapterSelection>> Select(const TextRequest& request) const;
-  absl::Status SettleLength(int64_t num_prompt_tokens, SamplingParams& sampling) const;
+  absl::Status SettleLength(int64_t num_prompt_tokens, int64_t num_virtual_tokens,
+                            SamplingParams& sampling) const;
 
   const Options options_;
   const Tokenizer* const tokenizer_;

@@ -1,6 +1,7 @@
 #include "server/kernels/linear.h"
 
 #include <ATen/ops/cat.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/zeros.h>
 
@@ -83,6 +84,10 @@ void Linear::Forward(const at::Tensor& x, const at::Tensor& y) const {
   TORCH_CHECK(y.dim() == 2 && y.size(0) == x.size(0) && y.size(1) == out_features_,
               "linear: y has shape ", y.sizes(), ", want [", x.size(0), ", ", out_features_, "]");
   y.copy_(at::linear(x, weight_, bias_.defined() ? std::optional(bias_) : std::nullopt));
+}
+
+at::Tensor Linear::Rows(const at::Tensor& index) const {
+  return packed_ != nullptr ? packed_->Rows(index) : at::index_select(weight_, 0, index);
 }
 
 int64_t Linear::nbytes() const {

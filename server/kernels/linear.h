@@ -46,6 +46,10 @@ class Linear {
   /// T may be 0. Throws c10::Error when a shape or dtype does not fit.
   void Forward(const at::Tensor& x, const at::Tensor& y) const;
 
+  /// Rows of W: [R, in], the weights' dtype, for `index` [R] int64, each in [0, out). For a matrix
+  /// that is an embedding as well. Throws c10::Error when an index is out of range.
+  at::Tensor Rows(const at::Tensor& index) const;
+
   int64_t in_features() const { return in_features_; }
   int64_t out_features() const { return out_features_; }
   /// Bytes of weights and biases as they are kept.

@@ -22,14 +22,13 @@ struct Decoder::Kernels {
   decltype(&WriteKv) write_kv;
   decltype(&PagedAttention) paged_attention;
   decltype(&SiluMul) silu_mul;
-  decltype(&ApplyLowRank) apply_low_rank;
 
   static const Kernels* Of(KernelKind kind) {
-    static constexpr Kernels kReference = {
-        &RmsNormReference,        &AddRmsNormReference, &ApplyRopeReference,   &WriteKvReference,
-        &PagedAttentionReference, &SiluMulReference,    &ApplyLowRankReference};
-    static constexpr Kernels kCpu = {&RmsNorm,        &AddRmsNorm, &ApplyRope,   &WriteKv,
-                                     &PagedAttention, &SiluMul,    &ApplyLowRank};
+    static constexpr Kernels kReference = {&RmsNormReference,        &AddRmsNormReference,
+                                           &ApplyRopeReference,      &WriteKvReference,
+                                           &PagedAttentionReference, &SiluMulReference};
+    static constexpr Kernels kCpu = {&RmsNorm, &AddRmsNorm,     &ApplyRope,
+                                     &WriteKv, &PagedAttention, &SiluMul};
     return kind == KernelKind::kReference ? &kReference : &kCpu;
   }
 };
@@ -68,23 +67,8 @@ absl::StatusOr<std::unique_ptr<const Decoder>> Decoder::Create(const ModelConfig
   return decoder;
 }
 
-void Decoder::ApplyAdapters(int64_t layer, Site site, const DecoderInput& input,
-                            const at::Tensor& x, const at::Tensor& y) const {
-  std::vector<LowRankTerm> terms;
-  for (const AdapterSegment& segment : input.segments) {
-    for (const ResolvedAdapter& resolved : segment.adapters) {
-      if (const LowRankDelta* delta = resolved.adapter->delta(layer, site); delta != nullptr) {
-        terms.push_back({segment.token_begin, segment.token_end, delta, resolved.weight});
-      }
-    }
-  }
-  if (!terms.empty()) {
-    kernels_->apply_low_rank(x, terms, y);
-  }
-}
-
-void Decoder::Attention(int64_t layer, const DecoderInput& input, const KvCache& cache,
-                        Buffers& buffers) const {
+void Decoder::Attention(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
+                        const KvCache& cache, Buffers& buffers) const {
   const Layer& weights = layers_[layer];
   const int64_t tokens = buffers.qkv.size(0);
   weights.qkv.Forward(buffers.normed, buffers.qkv);
@@ -92,9 +76,9 @@ void Decoder::Attention(int64_t layer, const DecoderInput& input, const KvCache&
   const at::Tensor k = buffers.qkv.narrow(1, config_.q_size(), config_.kv_size());
   const at::Tensor v =
       buffers.qkv.narrow(1, config_.q_size() + config_.kv_size(), config_.kv_size());
-  ApplyAdapters(layer, Site::kQ, input, buffers.normed, q);
-  ApplyAdapters(layer, Site::kK, input, buffers.normed, k);
-  ApplyAdapters(layer, Site::kV, input, buffers.normed, v);
+  deltas.AddDelta(layer, Site::kQ, buffers.normed, q);
+  deltas.AddDelta(layer, Site::kK, buffers.normed, k);
+  deltas.AddDelta(layer, Site::kV, buffers.normed, v);
 
   const at::Tensor q_heads = q.view({tokens, config_.num_heads, config_.head_dim});
   const at::Tensor k_heads = k.view({tokens, config_.num_kv_heads, config_.head_dim});
@@ -105,32 +89,41 @@ void Decoder::Attention(int64_t layer, const DecoderInput& input, const KvCache&
   const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
   kernels_->paged_attention(q_heads, cache.keys(layer), cache.values(layer), input.rows, scale,
                             buffers.attention.view({tokens, config_.num_heads, config_.head_dim}));
-  weights.o.Forward(buffers.attention, buffers.out);
-  ApplyAdapters(layer, Site::kO, input, buffers.attention, buffers.out);
+  weights.o.Forward(deltas.ScaleInput(layer, Site::kO, buffers.attention), buffers.out);
+  deltas.AddDelta(layer, Site::kO, buffers.attention, buffers.out);
+  deltas.AddBottleneck(layer, Sublayer::kAttention, buffers.residual, buffers.out);
 }
 
-void Decoder::FeedForward(int64_t layer, const DecoderInput& input, Buffers& buffers) const {
+void Decoder::FeedForward(int64_t layer, const AdapterDeltas& deltas, Buffers& buffers) const {
   const Layer& weights = layers_[layer];
   weights.gate_up.Forward(buffers.normed, buffers.gate_up);
-  ApplyAdapters(layer, Site::kGate, input, buffers.normed,
-                buffers.gate_up.narrow(1, 0, config_.intermediate_size));
-  ApplyAdapters(layer, Site::kUp, input, buffers.normed,
-                buffers.gate_up.narrow(1, config_.intermediate_size, config_.intermediate_size));
+  deltas.AddDelta(layer, Site::kGate, buffers.normed,
+                  buffers.gate_up.narrow(1, 0, config_.intermediate_size));
+  deltas.AddDelta(layer, Site::kUp, buffers.normed,
+                  buffers.gate_up.narrow(1, config_.intermediate_size, config_.intermediate_size));
   kernels_->silu_mul(buffers.gate_up, buffers.activated);
-  weights.down.Forward(buffers.activated, buffers.out);
-  ApplyAdapters(layer, Site::kDown, input, buffers.activated, buffers.out);
+  weights.down.Forward(deltas.ScaleInput(layer, Site::kDown, buffers.activated), buffers.out);
+  deltas.AddDelta(layer, Site::kDown, buffers.activated, buffers.out);
+  deltas.AddBottleneck(layer, Sublayer::kFeedForward, buffers.residual, buffers.out);
 }
 
 at::Tensor Decoder::Forward(const DecoderInput& input, const KvCache& cache) const {
   const float eps = static_cast<float>(config_.rms_norm_eps);
   Buffers buffers(config_, options_.dtype, input.tokens.size(0));
-  buffers.residual = at::index_select(embeddings_, 0, input.tokens);
+  const AdapterDeltas deltas(input.segments, options_.kernels);
+  buffers.residual = embeddings_.defined() ? at::index_select(embeddings_, 0, input.tokens)
+                                           : lm_head_.Rows(input.tokens);
+  deltas.ReplaceEmbeddings(input.tokens, /*scale=*/1.0f, buffers.residual);
+  if (input.virtual_embeddings.defined()) {
+    const int64_t count = input.virtual_embeddings.size(0);
+    buffers.residual.narrow(0, input.tokens.size(0) - count, count).copy_(input.virtual_embeddings);
+  }
   kernels_->rms_norm(buffers.residual, layers_.front().input_norm, eps, buffers.normed);
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
-    Attention(layer, input, cache, buffers);
+    Attention(layer, input, deltas, cache, buffers);
     kernels_->add_rms_norm(buffers.out, buffers.residual, layers_[layer].post_attention_norm, eps,
                            buffers.normed);
-    FeedForward(layer, input, buffers);
+    FeedForward(layer, deltas, buffers);
     // The residual addition of this layer and the norm in front of the next are one operation.
     const at::Tensor& next_norm =
         layer + 1 < config_.num_layers ? layers_[layer + 1].input_norm : final_norm_;
@@ -139,16 +132,18 @@ at::Tensor Decoder::Forward(const DecoderInput& input, const KvCache& cache) con
   return buffers.normed;
 }
 
-at::Tensor Decoder::Logits(const at::Tensor& hidden) const {
+at::Tensor Decoder::Logits(const at::Tensor& hidden, std::span<const int64_t> token_of_row,
+                           std::span<const AdapterSegment> segments) const {
   const at::Tensor logits =
       at::empty({hidden.size(0), config_.vocab_size}, at::TensorOptions(options_.dtype));
   lm_head_.Forward(hidden, logits);
+  AdapterDeltas(segments, options_.kernels).AddHead(token_of_row, hidden, logits);
   return logits.to(at::kFloat);
 }
 
 int64_t Decoder::nbytes() const {
-  int64_t total = static_cast<int64_t>(embeddings_.nbytes() + final_norm_.nbytes());
-  total += lm_head_.nbytes();
+  int64_t total = lm_head_.nbytes() + static_cast<int64_t>(final_norm_.nbytes());
+  total += embeddings_.defined() ? static_cast<int64_t>(embeddings_.nbytes()) : 0;
   for (const Layer& layer : layers_) {
     total += static_cast<int64_t>(layer.input_norm.nbytes() + layer.post_attention_norm.nbytes());
     total += layer.qkv.nbytes() + layer.o.nbytes() + layer.gate_up.nbytes() + layer.down.nbytes();

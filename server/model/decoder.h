@@ -10,27 +10,23 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "adapters/kernels/low_rank.h"
 #include "server/kernels/attention.h"
 #include "server/kernels/linear.h"
+#include "server/model/adapter_deltas.h"
 #include "server/model/kv_cache.h"
 #include "server/model/model_config.h"
-#include "server/model/model_runner.h"
 #include "server/model/rope_table.h"
 #include "server/model/weights.h"
 
 namespace tenon {
 
-/// A run of tokens of a step and the adapters that apply to them.
-struct AdapterSegment {
-  int64_t token_begin = 0, token_end = 0;
-  std::span<const ResolvedAdapter> adapters;  ///< empty for the bare base
-};
-
 /// What the forward pass of one step needs, T tokens in all.
 struct DecoderInput {
   at::Tensor tokens;  ///< [T] int64, each in [0, vocab_size)
-  at::Tensor slots;   ///< [T] int64: where each token's keys and values go
+  /// [V, hidden]: what the last V tokens enter with, whatever `tokens` says of them; undefined when
+  /// V is 0. As they are: an embedding scale does not apply.
+  at::Tensor virtual_embeddings;
+  at::Tensor slots;  ///< [T] int64: where each token's keys and values go
   RopeRows rope;
   std::span<const AttentionRow> rows;  ///< cover all tokens
   std::span<const AdapterSegment> segments;
@@ -56,8 +52,10 @@ class Decoder {
   /// states [T, hidden]. Throws c10::Error when LibTorch does.
   at::Tensor Forward(const DecoderInput& input, const KvCache& cache) const;
 
-  /// The logits [R, vocab] fp32 of hidden states [R, hidden].
-  at::Tensor Logits(const at::Tensor& hidden) const;
+  /// The logits [R, vocab] fp32 of hidden states [R, hidden]; row r is token token_of_row[r] of the
+  /// step, which ascend.
+  at::Tensor Logits(const at::Tensor& hidden, std::span<const int64_t> token_of_row,
+                    std::span<const AdapterSegment> segments) const;
 
   const ModelConfig& config() const { return config_; }
   const Options& options() const { return options_; }
@@ -79,17 +77,14 @@ class Decoder {
 
   Decoder(const ModelConfig& config, const Options& options);
 
-  void Attention(int64_t layer, const DecoderInput& input, const KvCache& cache,
-                 Buffers& buffers) const;
-  void FeedForward(int64_t layer, const DecoderInput& input, Buffers& buffers) const;
-  /// Adds what the segments' adapters have for one site to y.
-  void ApplyAdapters(int64_t layer, Site site, const DecoderInput& input, const at::Tensor& x,
-                     const at::Tensor& y) const;
+  void Attention(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
+                 const KvCache& cache, Buffers& buffers) const;
+  void FeedForward(int64_t layer, const AdapterDeltas& deltas, Buffers& buffers) const;
 
   ModelConfig config_;
   Options options_;
   const Kernels* kernels_;
-  at::Tensor embeddings_;  // [vocab, hidden]
+  at::Tensor embeddings_;  // [vocab, hidden]; undefined when lm_head_ is that matrix (tied)
   std::vector<Layer> layers_;
   at::Tensor final_norm_;  // [hidden]
   Linear lm_head_;

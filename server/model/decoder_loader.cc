@@ -57,45 +57,45 @@ absl::Status Decoder::Loader::LoadLayer(int64_t index) {
   return absl::OkStatus();
 }
 
-// A file may repeat the tied matrix. One that differs was trained apart, and tying it would lose
-// it.
-absl::Status Decoder::Loader::CheckTiedHead() {
-  if (!checkpoint_->Has("lm_head.weight")) {
-    return absl::OkStatus();
+// One matrix is both. A file may repeat it; a copy that differs was trained apart, and tying it
+// would lose it.
+absl::Status Decoder::Loader::LoadTiedHead() {
+  const std::vector<int64_t> shape = {decoder_->config_.vocab_size, decoder_->config_.hidden_size};
+  TENON_ASSIGN_OR_RETURN(const at::Tensor embeddings, Take("model.embed_tokens.weight", shape));
+  if (checkpoint_->Has("lm_head.weight")) {
+    TENON_ASSIGN_OR_RETURN(const at::Tensor head, Take("lm_head.weight", shape));
+    if (!at::equal(head, embeddings)) {
+      return absl::InvalidArgumentError(
+          "tensor lm_head.weight differs from model.embed_tokens.weight although config.json ties "
+          "them (tie_word_embeddings)");
+    }
   }
-  TENON_ASSIGN_OR_RETURN(
-      const at::Tensor head,
-      Take("lm_head.weight", {decoder_->config_.vocab_size, decoder_->config_.hidden_size}));
-  if (!at::equal(head, decoder_->embeddings_)) {
-    return absl::InvalidArgumentError(
-        "tensor lm_head.weight differs from model.embed_tokens.weight although config.json ties "
-        "them (tie_word_embeddings)");
-  }
+  TENON_ASSIGN_OR_RETURN(decoder_->lm_head_,
+                         Linear::Create({embeddings}, {}, decoder_->options_.kernels));
   return absl::OkStatus();
 }
 
 absl::Status Decoder::Loader::LoadHead() {
   const ModelConfig& config = decoder_->config_;
-  if (!config.tie_word_embeddings) {
-    TENON_ASSIGN_OR_RETURN(decoder_->lm_head_, TakeLinear({{"lm_head", config.vocab_size}},
-                                                          config.hidden_size, /*bias=*/false));
-    return absl::OkStatus();
+  if (config.tie_word_embeddings) {
+    return LoadTiedHead();
   }
-  TENON_RETURN_IF_ERROR(CheckTiedHead());
-  TENON_ASSIGN_OR_RETURN(decoder_->lm_head_,
-                         Linear::Create({decoder_->embeddings_}, {}, decoder_->options_.kernels));
+  TENON_ASSIGN_OR_RETURN(decoder_->embeddings_, Take("model.embed_tokens.weight",
+                                                     {config.vocab_size, config.hidden_size}));
+  TENON_ASSIGN_OR_RETURN(decoder_->lm_head_, TakeLinear({{"lm_head", config.vocab_size}},
+                                                        config.hidden_size, /*bias=*/false));
   return absl::OkStatus();
 }
 
 absl::Status Decoder::Loader::Load() {
   const ModelConfig& config = decoder_->config_;
-  TENON_ASSIGN_OR_RETURN(decoder_->embeddings_, Take("model.embed_tokens.weight",
-                                                     {config.vocab_size, config.hidden_size}));
   for (int64_t index = 0; index < config.num_layers; ++index) {
     TENON_RETURN_IF_ERROR(LoadLayer(index));
+    checkpoint_->DropPages();  // the layer is packed: what was mapped is not needed beside it
   }
   TENON_ASSIGN_OR_RETURN(decoder_->final_norm_, Take("model.norm.weight", {config.hidden_size}));
   TENON_RETURN_IF_ERROR(LoadHead());
+  checkpoint_->DropPages();
   return checkpoint_->CheckAllTaken();
 }
 

@@ -31,7 +31,7 @@ class Decoder::Loader {
                                     bool bias);
   absl::Status LoadLayer(int64_t index);
   absl::Status LoadHead();
-  absl::Status CheckTiedHead();
+  absl::Status LoadTiedHead();
 
   Checkpoint* checkpoint_;
   Decoder* decoder_;

@@ -7,9 +7,11 @@
 
 #include <algorithm>
 #include <exception>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
 
 namespace tenon {
@@ -43,43 +45,6 @@ int64_t NumScored(const BatchRow& row) {
   return std::clamp<int64_t>(row.sequence->num_prompt_tokens() - 1 - row.first_token, 0,
                              row.num_tokens);
 }
-
-// The flattened batch: one entry per token.
-struct FlatBatch {
-  at::Tensor tokens;
-  at::Tensor slots;
-  std::vector<RopePosition> positions;
-  std::vector<AttentionRow> rows;
-
-  FlatBatch(const Batch& batch, int64_t block_size)
-      : tokens(IndexTensor(batch.num_tokens)), slots(IndexTensor(batch.num_tokens)) {
-    positions.reserve(batch.num_tokens);
-    rows.reserve(batch.rows.size());
-    for (const BatchRow& row : batch.rows) {
-      Append(row, block_size);
-    }
-  }
-
- private:
-  void Append(const BatchRow& row, int64_t block_size) {
-    const Sequence& sequence = *row.sequence;
-    const int64_t begin = static_cast<int64_t>(positions.size());
-    int64_t* const token_data = tokens.mutable_data_ptr<int64_t>() + begin;
-    int64_t* const slot_data = slots.mutable_data_ptr<int64_t>() + begin;
-    for (int64_t i = 0; i < row.num_tokens; ++i) {
-      const int64_t position = row.first_token + i;
-      token_data[i] = sequence.tokens()[position];
-      slot_data[i] = sequence.blocks()[position / block_size] * block_size + position % block_size;
-      positions.push_back({position, std::max(sequence.num_prompt_tokens(), position + 1)});
-    }
-    AttentionRow attention;
-    attention.token_begin = begin;
-    attention.num_tokens = row.num_tokens;
-    attention.first_position = row.first_token;
-    attention.blocks = sequence.blocks();
-    rows.push_back(attention);
-  }
-};
 
 }  // namespace
 
@@ -119,17 +84,20 @@ absl::Status DecoderRunner::CheckRow(const BatchRow& row) const {
     return internal(absl::StrCat("row of tokens ", row.first_token, " to ", end, " of ",
                                  sequence.tokens().size()));
   }
-  if (end > rope_.max_positions()) {
-    return internal(absl::StrCat("position ", end - 1, " is not below ", rope_.max_positions()));
+  const int64_t num_positions = sequence.num_virtual_tokens() + end;
+  if (num_positions > rope_.max_positions()) {
+    return internal(
+        absl::StrCat("position ", num_positions - 1, " is not below ", rope_.max_positions()));
   }
-  if (end > static_cast<int64_t>(sequence.blocks().size()) * cache_.block_size()) {
+  if (sequence.num_virtual_tokens() > 0 && sequence.context() == nullptr) {
+    return internal(
+        absl::StrCat("no context for ", sequence.num_virtual_tokens(), " virtual tokens"));
+  }
+  if (sequence.num_context_slots() + end >
+      static_cast<int64_t>(sequence.blocks().size()) * cache_.block_size()) {
     return internal(absl::StrCat(sequence.blocks().size(), " blocks do not hold ", end, " tokens"));
   }
-  for (const BlockId block : sequence.blocks()) {
-    if (block < 0 || block >= cache_.num_blocks()) {
-      return internal(absl::StrCat("block ", block, " of ", cache_.num_blocks()));
-    }
-  }
+  TENON_RETURN_IF_ERROR(CheckBlocks(sequence.blocks(), sequence));
   // Earlier tokens, which the sampler looks back at, were in a row of their own before.
   for (int64_t i = row.first_token; i < end; ++i) {
     const int32_t token = sequence.tokens()[i];
@@ -141,11 +109,56 @@ absl::Status DecoderRunner::CheckRow(const BatchRow& row) const {
   return absl::OkStatus();
 }
 
+absl::Status DecoderRunner::CheckBlocks(std::span<const BlockId> blocks,
+                                        const Sequence& sequence) const {
+  for (const BlockId block : blocks) {
+    if (block < 0 || block >= cache_.num_blocks()) {
+      return absl::InternalError(absl::StrCat("request ", sequence.request_id(), ": block ", block,
+                                              " of ", cache_.num_blocks()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DecoderRunner::CheckContextRow(const ContextRow& row) const {
+  const Context& context = *row.context;
+  const int64_t end = row.first_token + row.num_tokens;
+  if (row.first_token < 0 || row.num_tokens <= 0 || end > context.num_tokens() ||
+      end > rope_.max_positions() ||
+      context.num_slots() != static_cast<int64_t>(context.blocks().size()) * cache_.block_size()) {
+    return absl::InternalError(absl::StrCat("request ", row.user->request_id(), ": virtual tokens ",
+                                            row.first_token, " to ", end, " of ",
+                                            context.num_tokens(), " in ", context.blocks().size(),
+                                            " blocks, of ", rope_.max_positions(), " positions"));
+  }
+  return CheckBlocks(context.blocks(), *row.user);
+}
+
+absl::Status DecoderRunner::CheckContext(const ContextRow& row,
+                                         const AdapterContext* context) const {
+  if (context == nullptr || context->num_tokens != row.context->num_tokens()) {
+    return absl::InternalError(absl::StrCat("the catalogue promises ", row.context->num_tokens(),
+                                            " virtual tokens, the adapters have ",
+                                            context == nullptr ? 0 : context->num_tokens));
+  }
+  if (context->embeddings.defined() && rope_.depends_on_length()) {
+    return PreconditionError(
+        "VIRTUAL_TOKENS_NOT_SHAREABLE", "adapter",
+        "a soft prompt (prompt tuning, P-tuning) cannot be served on a model with dynamic rope "
+        "scaling, where its keys depend on the length of each prompt; prefix tuning can");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status DecoderRunner::CheckBatch(
     const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters) const {
-  if (adapters.size() != batch.segments.size()) {
-    return absl::InternalError(
-        absl::StrCat(adapters.size(), " adapter lists for ", batch.segments.size(), " segments"));
+  if (adapters.size() != batch.segments.size() + batch.contexts.size()) {
+    return absl::InternalError(absl::StrCat(adapters.size(), " adapter lists for ",
+                                            batch.segments.size(), " segments and ",
+                                            batch.contexts.size(), " contexts"));
+  }
+  for (const ContextRow& row : batch.contexts) {
+    TENON_RETURN_IF_ERROR(CheckContextRow(row));
   }
   int64_t num_tokens = 0;
   for (const BatchRow& row : batch.rows) {
@@ -159,25 +172,53 @@ absl::Status DecoderRunner::CheckBatch(
   return absl::OkStatus();
 }
 
-at::Tensor DecoderRunner::Forward(const Batch& batch,
-                                  std::span<const std::vector<ResolvedAdapter>> adapters) {
-  const FlatBatch flat(batch, cache_.block_size());
-  std::vector<AdapterSegment> segments;
-  for (size_t i = 0; i < batch.segments.size(); ++i) {
-    if (!adapters[i].empty()) {
-      segments.push_back({batch.segments[i].token_begin, batch.segments[i].token_end, adapters[i]});
+std::vector<size_t> DecoderRunner::StartContexts(
+    const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters,
+    StepOutput& output) {
+  std::vector<size_t> soft_prompts;
+  bool all_ok = true;
+  for (size_t i = 0; i < batch.contexts.size(); ++i) {
+    const ContextRow& row = batch.contexts[i];
+    const AdapterContext* const context = FindContext(adapters[batch.segments.size() + i]);
+    output.context_status.push_back(CheckContext(row, context));
+    if (!output.context_status.back().ok()) {
+      all_ok = false;
+    } else if (context->embeddings.defined()) {
+      soft_prompts.push_back(i);
+    } else {
+      CopyPrefix(row, *context);
     }
   }
+  if (all_ok) {
+    output.context_status.clear();
+  }
+  return soft_prompts;
+}
+
+void DecoderRunner::CopyPrefix(const ContextRow& row, const AdapterContext& context) {
+  const at::Tensor slots = ContextSlots(row, cache_.block_size());
+  const auto write =
+      decoder_->options().kernels == KernelKind::kReference ? &WriteKvReference : &WriteKv;
+  for (int64_t layer = 0; layer < decoder_->config().num_layers; ++layer) {
+    write(context.keys.select(0, layer).narrow(0, row.first_token, row.num_tokens),
+          context.values.select(0, layer).narrow(0, row.first_token, row.num_tokens), slots,
+          cache_.keys(layer), cache_.values(layer));
+  }
+}
+
+at::Tensor DecoderRunner::Forward(const FlatBatch& flat) {
   DecoderInput input;
   input.tokens = flat.tokens;
+  input.virtual_embeddings = flat.virtual_embeddings;
   input.slots = flat.slots;
   input.rope = rope_.Select(flat.positions);
   input.rows = flat.rows;
-  input.segments = segments;
+  input.segments = flat.segments;
   return decoder_->Forward(input, cache_);
 }
 
-void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden, StepOutput& output) {
+void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden,
+                               std::span<const AdapterSegment> segments, StepOutput& output) {
   std::vector<int64_t> last_tokens;
   std::vector<const Sequence*> sequences;
   int64_t token_end = 0;
@@ -193,7 +234,8 @@ void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden, Ste
   }
   const at::Tensor index = IndexTensor(static_cast<int64_t>(last_tokens.size()));
   std::copy(last_tokens.begin(), last_tokens.end(), index.mutable_data_ptr<int64_t>());
-  const at::Tensor logits = decoder_->Logits(at::index_select(hidden, 0, index));
+  const at::Tensor logits =
+      decoder_->Logits(at::index_select(hidden, 0, index), last_tokens, segments);
   bool all_ok = true;
   for (size_t i = 0; i < sequences.size(); ++i) {
     absl::StatusOr<SampledToken> sampled =
@@ -207,7 +249,8 @@ void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden, Ste
   }
 }
 
-void DecoderRunner::ScorePrompts(const Batch& batch, const at::Tensor& hidden, StepOutput& output) {
+void DecoderRunner::ScorePrompts(const Batch& batch, const at::Tensor& hidden,
+                                 std::span<const AdapterSegment> segments, StepOutput& output) {
   output.prompt_logprobs.resize(batch.rows.size());
   int64_t token_begin = 0;
   for (size_t r = 0; r < batch.rows.size(); ++r) {
@@ -215,7 +258,10 @@ void DecoderRunner::ScorePrompts(const Batch& batch, const at::Tensor& hidden, S
     const int64_t scored = NumScored(row);
     for (int64_t begin = 0; begin < scored; begin += kPromptLogitsRows) {
       const int64_t count = std::min(kPromptLogitsRows, scored - begin);
-      const at::Tensor logits = decoder_->Logits(hidden.narrow(0, token_begin + begin, count));
+      std::vector<int64_t> token_of_row(static_cast<size_t>(count));
+      std::iota(token_of_row.begin(), token_of_row.end(), token_begin + begin);
+      const at::Tensor logits =
+          decoder_->Logits(hidden.narrow(0, token_begin + begin, count), token_of_row, segments);
       for (int64_t i = 0; i < count; ++i) {
         const int32_t next = row.sequence->tokens()[row.first_token + begin + i + 1];
         output.prompt_logprobs[r].push_back(
@@ -235,9 +281,14 @@ absl::StatusOr<StepOutput> DecoderRunner::Run(
   }
   try {
     const c10::InferenceMode inference_mode;
-    const at::Tensor hidden = Forward(batch, adapters);
-    SampleRows(batch, hidden, output);
-    ScorePrompts(batch, hidden, output);
+    const std::vector<size_t> soft_prompts = StartContexts(batch, adapters, output);
+    const FlatBatch flat(batch, adapters, soft_prompts, cache_.block_size());
+    if (flat.positions.empty()) {
+      return output;  // nothing but prefixes, which are copied
+    }
+    const at::Tensor hidden = Forward(flat);
+    SampleRows(batch, hidden, flat.segments, output);
+    ScorePrompts(batch, hidden, flat.segments, output);
   } catch (const c10::Error& error) {
     return absl::InternalError(absl::StrCat("forward pass: ", error.what_without_backtrace()));
   } catch (const std::exception& error) {

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/model/decoder.h"
+#include "server/model/flat_batch.h"
 #include "server/model/kv_cache.h"
 #include "server/model/model_runner.h"
 #include "server/model/rope_table.h"
@@ -30,6 +31,9 @@ class DecoderRunner : public ModelRunner {
       std::shared_ptr<const Decoder> decoder, int64_t num_blocks, int64_t block_size,
       int64_t max_positions);
 
+  /// Virtual tokens of soft prompts run through the model under the deltas of their selection;
+  /// those of prefixes are copied. Soft prompts fail with FAILED_PRECONDITION where
+  /// prefix_sharing_is_exact() is false.
   /// Also fails, with INTERNAL and before anything is computed, on a batch that names a token,
   /// position or block which does not exist.
   absl::StatusOr<StepOutput> Run(const Batch& batch,
@@ -46,9 +50,21 @@ class DecoderRunner : public ModelRunner {
   absl::Status CheckRow(const BatchRow& row) const;
   absl::Status CheckBatch(const Batch& batch,
                           std::span<const std::vector<ResolvedAdapter>> adapters) const;
-  at::Tensor Forward(const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters);
-  void SampleRows(const Batch& batch, const at::Tensor& hidden, StepOutput& output);
-  void ScorePrompts(const Batch& batch, const at::Tensor& hidden, StepOutput& output);
+  absl::Status CheckBlocks(std::span<const BlockId> blocks, const Sequence& sequence) const;
+  absl::Status CheckContextRow(const ContextRow& row) const;
+  /// Whether the adapters' context is what the row promises and can be served here.
+  absl::Status CheckContext(const ContextRow& row, const AdapterContext* context) const;
+  /// Copies prefixes into the KV cache and notes who failed in the output's context_status. Returns
+  /// the indices of the context rows that the model has to run.
+  std::vector<size_t> StartContexts(const Batch& batch,
+                                    std::span<const std::vector<ResolvedAdapter>> adapters,
+                                    StepOutput& output);
+  void CopyPrefix(const ContextRow& row, const AdapterContext& context);
+  at::Tensor Forward(const FlatBatch& flat);
+  void SampleRows(const Batch& batch, const at::Tensor& hidden,
+                  std::span<const AdapterSegment> segments, StepOutput& output);
+  void ScorePrompts(const Batch& batch, const at::Tensor& hidden,
+                    std::span<const AdapterSegment> segments, StepOutput& output);
 
   std::shared_ptr<const Decoder> decoder_;
   KvCache cache_;

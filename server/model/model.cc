@@ -3,7 +3,7 @@
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 
-#include <array>
+#include <functional>
 #include <future>
 #include <utility>
 
@@ -33,6 +33,18 @@ absl::StatusOr<GenerationConfig> LoadGenerationConfig(const std::string& folder,
   return ParseGenerationConfig(*text, vocab_size);
 }
 
+// BaseShape::read_parameter. The mapping stays for it, the pages that it touches do not.
+std::function<absl::StatusOr<at::Tensor>(absl::string_view)> ParameterReader(
+    std::shared_ptr<const Checkpoint> checkpoint, bool tied) {
+  return [checkpoint = std::move(checkpoint), tied](absl::string_view name) {
+    const bool is_embedding = tied && name == "lm_head.weight";
+    absl::StatusOr<at::Tensor> parameter =
+        checkpoint->Read(is_embedding ? "model.embed_tokens.weight" : name);
+    checkpoint->DropPages();
+    return parameter;
+  };
+}
+
 // May throw what LibTorch and the standard library throw.
 absl::StatusOr<Model> Load(const std::string& folder, const ModelOptions& options) {
   const c10::InferenceMode inference_mode;
@@ -46,9 +58,9 @@ absl::StatusOr<Model> Load(const std::string& folder, const ModelOptions& option
     return absl::InvalidArgumentError(
         absl::StrCat("dtype ", at::toString(model.dtype), ": want float32 or bfloat16"));
   }
-  TENON_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(folder));
+  TENON_ASSIGN_OR_RETURN(const std::shared_ptr<Checkpoint> checkpoint, Checkpoint::Open(folder));
   // The future's destructor waits, so the thread ends inside this function on every path.
-  std::future<std::string> digest = std::async(
+  std::future<absl::StatusOr<std::string>> digest = std::async(
       std::launch::async,
       [checkpoint = checkpoint.get(), &config_json] { return checkpoint->Digest(config_json); });
   Decoder::Options decoder_options;
@@ -56,7 +68,9 @@ absl::StatusOr<Model> Load(const std::string& folder, const ModelOptions& option
   decoder_options.kernels = options.kernels;
   TENON_ASSIGN_OR_RETURN(model.decoder,
                          Decoder::Create(model.config, decoder_options, *checkpoint));
-  model.base = MakeBaseShape(model.config, digest.get());
+  TENON_ASSIGN_OR_RETURN(std::string model_digest, digest.get());
+  model.base = MakeBaseShape(model.config, std::move(model_digest));
+  model.base.read_parameter = ParameterReader(checkpoint, model.config.tie_word_embeddings);
   return model;
 }
 
@@ -73,32 +87,44 @@ absl::StatusOr<Model> LoadWithoutThrowing(const std::string& folder, const Model
 }  // namespace
 
 BaseShape MakeBaseShape(const ModelConfig& config, std::string digest) {
-  struct SiteOfLayer {
+  struct ModuleOfLayer {
     absl::string_view path;
     Site site;
     int64_t in_features;
     int64_t out_features;
   };
-  const int64_t hidden = config.hidden_size;
-  const std::array<SiteOfLayer, kNumSites> sites = {{
+  const int64_t hidden = config.hidden_size, intermediate = config.intermediate_size;
+  const ModuleOfLayer kLayerModules[] = {
       {"self_attn.q_proj", Site::kQ, hidden, config.q_size()},
       {"self_attn.k_proj", Site::kK, hidden, config.kv_size()},
       {"self_attn.v_proj", Site::kV, hidden, config.kv_size()},
       {"self_attn.o_proj", Site::kO, config.q_size(), hidden},
-      {"mlp.gate_proj", Site::kGate, hidden, config.intermediate_size},
-      {"mlp.up_proj", Site::kUp, hidden, config.intermediate_size},
-      {"mlp.down_proj", Site::kDown, config.intermediate_size, hidden},
-  }};
+      {"mlp.gate_proj", Site::kGate, hidden, intermediate},
+      {"mlp.up_proj", Site::kUp, hidden, intermediate},
+      {"mlp.down_proj", Site::kDown, intermediate, hidden},
+      {"input_layernorm", Site::kAttentionNorm, hidden, hidden},
+      {"post_attention_layernorm", Site::kFeedForwardNorm, hidden, hidden},
+  };
   BaseShape base;
   base.model_type = config.model_type;
   base.digest = std::move(digest);
   base.num_layers = config.num_layers;
   base.hidden_size = hidden;
   base.vocab_size = config.vocab_size;
+  base.num_kv_heads = config.num_kv_heads;
+  base.head_dim = config.head_dim;
+  base.max_context_tokens = config.max_position_embeddings;
+  base.tied_embeddings = config.tie_word_embeddings;
+  base.norm_eps = config.rms_norm_eps;
+  base.modules["model.embed_tokens"] = {0, Site::kEmbedding, config.vocab_size, hidden};
+  base.modules["model.norm"] = {0, Site::kFinalNorm, hidden, hidden};
+  base.modules["lm_head"] = {0, Site::kHead, hidden, config.vocab_size};
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    for (const SiteOfLayer& site : sites) {
-      base.modules.emplace(absl::StrCat("model.layers.", layer, ".", site.path),
-                           SiteShape{layer, site.site, site.in_features, site.out_features});
+    const std::string path = absl::StrCat("model.layers.", layer);
+    base.layers[path] = layer;
+    for (const ModuleOfLayer& module : kLayerModules) {
+      base.modules[absl::StrCat(path, ".", module.path)] = {layer, module.site, module.in_features,
+                                                            module.out_features};
     }
   }
   return base;

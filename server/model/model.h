@@ -50,7 +50,7 @@ struct Model {
 /// whose digest is taken on a second thread meanwhile. Errors name the file, field or tensor.
 absl::StatusOr<Model> LoadModel(const std::string& folder, const ModelOptions& options);
 
-/// The shape that adapters are compiled against.
+/// The shape that adapters are compiled against, without read_parameter.
 BaseShape MakeBaseShape(const ModelConfig& config, std::string digest);
 
 }  // namespace tenon

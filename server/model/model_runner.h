@@ -26,6 +26,10 @@ struct StepOutput {
   /// (INTERNAL: its logits are NaN or leave no token to choose) has no token: its entry of
   /// `sampled` is to be ignored and its sequence ended with this error. The other rows are good.
   std::vector<absl::Status> row_status;
+  /// Empty when every context row is computed; else one per context row of the batch. Users of a
+  /// context whose entry is not OK (FAILED_PRECONDITION: its virtual tokens cannot be served here;
+  /// INTERNAL) are to be ended with it: what their rows gave is to be ignored.
+  std::vector<absl::Status> context_status;
   /// For rows whose sequence asked for prompt_logprobs, in row order: entry i belongs to prompt
   /// token first_token + i + 1.
   std::vector<std::vector<SampledToken>>
@@ -38,9 +42,9 @@ class ModelRunner {
  public:
   virtual ~ModelRunner() = default;
 
-  /// Runs one step. `adapters` has one entry per segment of the batch, empty for base segments.
-  /// Errors are the step's: INTERNAL when LibTorch throws. KV of the batch's tokens is then
-  /// undefined.
+  /// Runs one step. `adapters` has one entry per segment of the batch, empty for base segments,
+  /// then one per context row. Errors are the step's: INTERNAL when LibTorch throws. KV of the
+  /// batch's tokens is then undefined.
   virtual absl::StatusOr<StepOutput> Run(
       const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters) = 0;
 };

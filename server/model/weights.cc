@@ -2,18 +2,17 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
-#include <openssl/evp.h>
 
-#include <array>
 #include <cstdint>
 #include <cstring>
 #include <set>
+#include <span>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "adapters/base/sha256.h"
 #include "adapters/base/status_macros.h"
 #include "server/model/json_fields.h"
 #include "server/model/mapped_file.h"
@@ -24,32 +23,15 @@ namespace {
 constexpr absl::string_view kSingleFile = "model.safetensors";
 constexpr absl::string_view kIndexFile = "model.safetensors.index.json";
 constexpr int64_t kMaxIndexBytes = int64_t{64} << 20;
-constexpr size_t kSha256Bytes = 32;
 
-// One SHA-256 over several pieces, each led by its length so that pieces cannot run together.
-class Sha256 {
- public:
-  Sha256() : context_(EVP_MD_CTX_new()) {
-    EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr);
-  }
-  void Add(const void* data, size_t size) {
-    const uint64_t length = size;
-    EVP_DigestUpdate(context_.get(), &length, sizeof(length));
-    EVP_DigestUpdate(context_.get(), data, size);
-  }
-  std::string Hex() {
-    std::array<unsigned char, kSha256Bytes> digest;
-    EVP_DigestFinal_ex(context_.get(), digest.data(), nullptr);
-    return absl::BytesToHexString(
-        absl::string_view(reinterpret_cast<const char*>(digest.data()), digest.size()));
-  }
-
- private:
-  struct Free {
-    void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
-  };
-  std::unique_ptr<EVP_MD_CTX, Free> context_;
-};
+// Adds a piece led by its length, so that pieces cannot run together.
+void AddLength(uint64_t length, Sha256& sha256) {
+  sha256.Update(std::as_bytes(std::span(&length, 1)));
+}
+void AddPiece(absl::string_view text, Sha256& sha256) {
+  AddLength(text.size(), sha256);
+  sha256.Update(text);
+}
 
 std::string ShapeText(const std::vector<int64_t>& shape) {
   return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
@@ -78,10 +60,11 @@ absl::StatusOr<at::ScalarType> WeightScalarType(absl::string_view tensor, DType 
 }
 
 absl::Status Checkpoint::AddFile(const std::string& folder, const std::string& name) {
-  TENON_ASSIGN_OR_RETURN(FileBytes file, MapFile(absl::StrCat(folder, "/", name)));
-  TENON_ASSIGN_OR_RETURN(SafetensorsFile parsed, ParseSafetensors(name, file.bytes, {}));
+  TENON_ASSIGN_OR_RETURN(std::shared_ptr<const MappedFile> file,
+                         MappedFile::Open(absl::StrCat(folder, "/", name)));
+  TENON_ASSIGN_OR_RETURN(SafetensorsFile parsed, ParseSafetensors(name, file->bytes(), {}));
   for (auto& [tensor, view] : parsed.tensors) {
-    const bool added = tensors_.emplace(tensor, Entry{std::move(view), file.owner}).second;
+    const bool added = tensors_.emplace(tensor, Entry{std::move(view), file}).second;
     if (!added) {
       return absl::InvalidArgumentError(
           absl::StrCat(name, ": tensor ", tensor, " is in another file, too"));
@@ -162,6 +145,18 @@ absl::StatusOr<at::Tensor> Checkpoint::Take(absl::string_view name,
       at::TensorOptions(dtype));
 }
 
+absl::StatusOr<at::Tensor> Checkpoint::Read(absl::string_view name) const {
+  const auto found = tensors_.find(name);
+  if (found == tensors_.end()) {
+    return absl::NotFoundError(absl::StrCat("the checkpoint has no tensor ", name));
+  }
+  const TensorView& view = found->second.view;
+  TENON_ASSIGN_OR_RETURN(const at::ScalarType dtype, WeightScalarType(name, view.dtype));
+  at::Tensor copy = at::empty(view.shape, at::TensorOptions(dtype));
+  std::memcpy(copy.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
+  return copy.to(at::kFloat);
+}
+
 absl::Status Checkpoint::CheckAllTaken() const {
   for (const auto& [name, entry] : tensors_) {
     if (!taken_.contains(name) && !absl::EndsWith(name, "rotary_emb.inv_freq")) {
@@ -172,20 +167,28 @@ absl::Status Checkpoint::CheckAllTaken() const {
   return absl::OkStatus();
 }
 
-std::string Checkpoint::Digest(absl::string_view config_json) const {
+absl::StatusOr<std::string> Checkpoint::Digest(absl::string_view config_json) const {
   Sha256 sha256;
-  sha256.Add(config_json.data(), config_json.size());
+  AddPiece(config_json, sha256);
   for (const auto& [name, file] : files_) {
-    sha256.Add(name.data(), name.size());
-    sha256.Add(file.bytes.data(), file.bytes.size());
+    AddPiece(name, sha256);
+    AddLength(file->bytes().size(), sha256);
+    TENON_RETURN_IF_ERROR(
+        file->Read([&sha256](std::span<const std::byte> bytes) { sha256.Update(bytes); }));
   }
-  return sha256.Hex();
+  return sha256.HexDigest();
+}
+
+void Checkpoint::DropPages() const {
+  for (const auto& [name, file] : files_) {
+    file->DropPages();
+  }
 }
 
 int64_t Checkpoint::nbytes() const {
   int64_t total = 0;
   for (const auto& [name, file] : files_) {
-    total += static_cast<int64_t>(file.bytes.size());
+    total += static_cast<int64_t>(file->bytes().size());
   }
   return total;
 }

@@ -15,13 +15,15 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "adapters/formats/safetensors.h"
+#include "server/model/mapped_file.h"
 
 namespace tenon {
 
 /// model.safetensors, or the files that model.safetensors.index.json names.
 ///
-/// Not thread-safe, but Digest() may run beside anything. Tensors share the mapping and keep it
-/// alive, so they may outlive the checkpoint; they are read-only memory: writing to one is fatal.
+/// Not thread-safe, but Digest() and Read() may run beside anything. Tensors share the mapping and
+/// keep it alive, so they may outlive the checkpoint; they are read-only memory: writing to one is
+/// fatal.
 ///
 ///   TENON_ASSIGN_OR_RETURN(auto checkpoint, Checkpoint::Open(folder));
 ///   TENON_ASSIGN_OR_RETURN(at::Tensor norm, checkpoint->Take("model.norm.weight", {hidden}));
@@ -37,6 +39,10 @@ class Checkpoint {
   /// dtype.
   absl::StatusOr<at::Tensor> Take(absl::string_view name, const std::vector<int64_t>& shape);
 
+  /// A copy of the tensor of that name in fp32, whether it was taken or not. Thread-safe. Errors as
+  /// Take's.
+  absl::StatusOr<at::Tensor> Read(absl::string_view name) const;
+
   bool Has(absl::string_view name) const { return tensors_.contains(name); }
 
   /// INVALID_ARGUMENT that names a tensor which nobody took: a part of the model that would be
@@ -44,8 +50,12 @@ class Checkpoint {
   absl::Status CheckAllTaken() const;
 
   /// SHA-256, lower-case hex, over `config_json` and every byte of every file: equal digests are
-  /// equal models. Reads all files, about 1 GB/s.
-  std::string Digest(absl::string_view config_json) const;
+  /// equal models. Reads all files, about 1 GB/s, and touches no mapped page. INTERNAL when a file
+  /// cannot be read.
+  absl::StatusOr<std::string> Digest(absl::string_view config_json) const;
+
+  /// Gives back the memory of what was read so far; what is needed again is read again.
+  void DropPages() const;
 
   /// Bytes of all files.
   int64_t nbytes() const;
@@ -60,7 +70,7 @@ class Checkpoint {
   absl::Status AddFile(const std::string& folder, const std::string& name);
   absl::Status AddShards(const std::string& folder, absl::string_view index_json);
 
-  std::map<std::string, FileBytes> files_;
+  std::map<std::string, std::shared_ptr<const MappedFile>> files_;
   std::map<std::string, Entry, std::less<>> tensors_;
   absl::flat_hash_set<std::string> taken_;
 };

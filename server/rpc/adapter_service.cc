@@ -29,10 +29,10 @@ AdapterService::AdapterService(AdapterBackend backend, CallEnvironment environme
 AdapterService::~AdapterService() = default;
 
 grpc::ServerReadReactor<v1::UploadAdapterRequest>* AdapterService::UploadAdapter(
-    grpc::CallbackServerContext*, v1::UploadAdapterResponse* response) {
+    grpc::CallbackServerContext* context, v1::UploadAdapterResponse* response) {
   num_uploads_.fetch_add(1);
-  auto call =
-      std::make_shared<UploadCall>(&backend_, &environment_, &worker_, &num_uploads_, response);
+  auto call = std::make_shared<UploadCall>(&backend_, &environment_, *context, &worker_,
+                                           &num_uploads_, response);
   UploadCall* const reactor = call.get();
   reactor->Begin();
   return reactor;
@@ -41,7 +41,7 @@ grpc::ServerReadReactor<v1::UploadAdapterRequest>* AdapterService::UploadAdapter
 grpc::ServerUnaryReactor* AdapterService::ListAdapters(grpc::CallbackServerContext* context,
                                                        const v1::ListAdaptersRequest* request,
                                                        v1::ListAdaptersResponse* response) {
-  CallRecord record(&environment_, "ListAdapters");
+  CallRecord record(&environment_, *context, "ListAdapters");
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(record.End(AdapterCatalogue(backend_.registry, backend_.cache)
                                  .List(record.tenant(), *request, *response)));
@@ -51,7 +51,7 @@ grpc::ServerUnaryReactor* AdapterService::ListAdapters(grpc::CallbackServerConte
 grpc::ServerUnaryReactor* AdapterService::GetAdapter(grpc::CallbackServerContext* context,
                                                      const v1::GetAdapterRequest* request,
                                                      v1::GetAdapterResponse* response) {
-  CallRecord record(&environment_, "GetAdapter");
+  CallRecord record(&environment_, *context, "GetAdapter");
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(record.End(AdapterCatalogue(backend_.registry, backend_.cache)
                                  .Get(record.tenant(), *request, *response)));
@@ -62,7 +62,11 @@ grpc::ServerUnaryReactor* AdapterService::DeleteAdapter(grpc::CallbackServerCont
                                                         const v1::DeleteAdapterRequest* request,
                                                         v1::DeleteAdapterResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  auto record = std::make_shared<CallRecord>(&environment_, "DeleteAdapter");
+  auto record = std::make_shared<CallRecord>(&environment_, *context, "DeleteAdapter");
+  if (!record->admission().ok()) {
+    reactor->Finish(record->End(record->admission()));
+    return reactor;
+  }
   // gRPC keeps request, response and reactor until Finish.
   worker_.Post([this, reactor, record, request, response] {
     record->Note("adapter", request->adapter());

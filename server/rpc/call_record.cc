@@ -1,8 +1,11 @@
 #include "server/rpc/call_record.h"
 
+#include <optional>
+
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "adapters/base/errors.h"
 #include "server/rpc/status_conversion.h"
 #include "server/telemetry/logging.h"
 
@@ -15,24 +18,64 @@ bool IsServersFault(absl::StatusCode code) {
          code == absl::StatusCode::kDataLoss;
 }
 
+absl::string_view View(grpc::string_ref text) { return {text.data(), text.size()}; }
+
+CallerEvidence EvidenceOf(const grpc::CallbackServerContext& context, absl::string_view peer) {
+  CallerEvidence evidence;
+  evidence.peer = std::string(peer);
+  const auto [begin, end] = context.client_metadata().equal_range("authorization");
+  for (auto value = begin; value != end; ++value) {
+    evidence.authorization.push_back(View(value->second));
+  }
+  const std::shared_ptr<const grpc::AuthContext> auth = context.auth_context();
+  if (auth != nullptr && auth->IsPeerAuthenticated()) {
+    for (const grpc::string_ref& id : auth->FindPropertyValues("peer_spiffe_id")) {
+      evidence.certificate.spiffe_ids.emplace_back(View(id));
+    }
+    for (const grpc::string_ref& subject : auth->FindPropertyValues("x509_subject")) {
+      evidence.certificate.subject = std::string(View(subject));
+    }
+  }
+  return evidence;
+}
+
 }  // namespace
 
 std::string OutcomeName(absl::StatusCode code) {
   return absl::AsciiStrToLower(absl::StatusCodeToString(code));
 }
 
-CallRecord::CallRecord(const CallEnvironment* environment, absl::string_view method)
-    : environment_(environment), method_(method), arrival_(environment->clock()) {}
+CallRecord::CallRecord(const CallEnvironment* environment,
+                       const grpc::CallbackServerContext& context, absl::string_view method)
+    : environment_(environment),
+      method_(method),
+      peer_(context.peer()),
+      arrival_(environment->clock()) {
+  absl::StatusOr<Identity> identity =
+      environment->authenticator->Admit(method, EvidenceOf(context, peer_));
+  admission_ = identity.status();
+  if (identity.ok()) {
+    identity_ = *std::move(identity);
+  } else {
+    const std::optional<ErrorDetail> detail = GetErrorDetail(admission_);
+    environment->metrics->RecordRefusal(detail.has_value() ? detail->reason : "");
+  }
+}
 
 void CallRecord::set_request_id(absl::string_view request_id) {
   request_id_ =
       request_id.empty() ? absl::StrFormat("%016x", environment_->draw()) : std::string(request_id);
 }
 
-grpc::Status CallRecord::End(const absl::Status& status) {
+grpc::Status CallRecord::End(const absl::Status& outcome) {
+  const absl::Status& status = admission_.ok() ? outcome : admission_;
   environment_->metrics->RecordCall(method_, OutcomeName(status.code()));
   LogLine line(IsServersFault(status.code()) ? LogLevel::kWarning : LogLevel::kInfo, "call");
   line.Add("method", absl::string_view(method_)).Add("tenant", absl::string_view(tenant()));
+  if (!identity_.credential.empty()) {
+    line.Add("credential", absl::string_view(identity_.credential));
+  }
+  line.Add("peer", absl::string_view(peer_));
   if (!request_id_.empty()) {
     line.Add("request_id", absl::string_view(request_id_));
   }

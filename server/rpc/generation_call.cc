@@ -1,12 +1,20 @@
 #include "server/rpc/generation_call.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
 
 namespace tenon {
+namespace {
+
+// Tokens that an answer has when neither request nor context say less (generation.proto).
+constexpr int32_t kDefaultMaxTokens = 256;
+
+}  // namespace
 
 void GenerationCall::Begin(const grpc::CallbackServerContext& context,
                            const v1::GenerateRequest& request) {
@@ -19,10 +27,12 @@ void GenerationCall::Begin(const grpc::CallbackServerContext& context,
 
 absl::Status GenerationCall::Submit(const grpc::CallbackServerContext& context,
                                     const v1::GenerateRequest& request) {
+  TENON_RETURN_IF_ERROR(record_.admission());
   absl::StatusOr<TextRequest> text =
       ToTextRequest(request, backend_->limits, record_.environment().draw());
   record_.set_request_id(text.ok() ? absl::string_view(text->request_id) : "");
   TENON_RETURN_IF_ERROR(text.status());
+  TENON_ASSIGN_OR_RETURN(RequestTicket ticket, TakeTicket(*text));
   text->request_id = record_.request_id();
   text->tenant = record_.tenant();
   text->deadline = absl::FromChrono(context.deadline());
@@ -38,9 +48,32 @@ absl::Status GenerationCall::Submit(const grpc::CallbackServerContext& context,
   };
   TENON_ASSIGN_OR_RETURN(std::unique_ptr<TextGeneration> generation,
                          backend_->generator->Start(*std::move(text), std::move(on_readable)));
-  Post([this, with_token_ids = request.output().token_ids(),
-        moved = std::move(generation)]() mutable { Install(std::move(moved), with_token_ids); });
+  Post([this, with_token_ids = request.output().token_ids(), moved = std::move(generation),
+        claim = std::move(ticket)]() mutable {
+    ticket_ = std::move(claim);
+    Install(std::move(moved), with_token_ids);
+  });
   return absl::OkStatus();
+}
+
+absl::StatusOr<RequestTicket> GenerationCall::TakeTicket(TextRequest& request) {
+  QuotaBook& quotas = *record_.environment().quotas;
+  const absl::StatusOr<int32_t> max_tokens =
+      quotas.CapTokens(record_.tenant(), static_cast<int32_t>(request.sampling.max_tokens),
+                       request.num_samples, kDefaultMaxTokens);
+  absl::StatusOr<RequestTicket> ticket = RequestTicket();
+  if (max_tokens.ok()) {
+    request.sampling.max_tokens = *max_tokens;
+    ticket = quotas.AdmitRequest(record_.tenant());
+  } else {
+    ticket = max_tokens.status();
+  }
+  if (!ticket.ok()) {
+    const std::optional<ErrorDetail> detail = GetErrorDetail(ticket.status());
+    record_.environment().metrics->RecordQuotaRefusal(record_.tenant(),
+                                                      detail.has_value() ? detail->reason : "");
+  }
+  return ticket;
 }
 
 void GenerationCall::Post(absl::AnyInvocable<void()> task) {
@@ -74,19 +107,47 @@ void GenerationCall::Cancel() {
 }
 
 void GenerationCall::Count(const TextChunk& chunk) {
+  if (!chunk.tokens.empty() || chunk.finish.has_value()) {
+    ticket_.Start();
+  }
   if (!chunk.finish.has_value()) {
     return;
   }
   const TextFinish& finish = *chunk.finish;
-  num_generated_tokens_ += finish.num_generated_tokens;
+  // The samples of a request share its prompt.
+  usage_.prompt_tokens = std::max(usage_.prompt_tokens, finish.num_prompt_tokens);
+  usage_.cached_prompt_tokens = std::max(usage_.cached_prompt_tokens, finish.num_cached_tokens);
+  usage_.generated_tokens += finish.num_generated_tokens;
   record_.environment().metrics->RecordGeneration(
       {finish.timings.queue, finish.timings.adapter_wait, finish.timings.prefill,
        finish.timings.decode, finish.num_generated_tokens});
 }
 
+void GenerationCall::RecordUsage() {
+  ticket_.Charge(usage_.prompt_tokens + usage_.generated_tokens);
+  ticket_ = RequestTicket();
+  usage_.requests = 1;
+  UsageEvent event;
+  event.request_id = record_.request_id();
+  event.tenant = record_.tenant();
+  event.credential = record_.identity().credential;
+  if (!generation_->selection().adapters().empty()) {
+    const AdapterId& id = generation_->selection().adapters()[0].adapter.id();
+    event.adapter = id.name;
+    event.version = id.version;
+  }
+  event.outcome = OutcomeName(generation_->status().code());
+  event.totals = usage_;
+  event.elapsed = record_.elapsed();
+  record_.environment().usage->Add(event);
+  record_.environment().metrics->RecordTenant(record_.tenant(), usage_.prompt_tokens,
+                                              usage_.generated_tokens);
+}
+
 grpc::Status GenerationCall::End() {
   record_.environment().metrics->RecordLatency(record_.elapsed());
-  record_.Note("generated_tokens", absl::StrCat(num_generated_tokens_));
+  record_.Note("generated_tokens", absl::StrCat(usage_.generated_tokens));
+  RecordUsage();
   return record_.End(generation_->status());
 }
 

@@ -31,8 +31,9 @@ class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
 
  protected:
   GenerationCall(const GenerationBackend* backend, const CallEnvironment* environment,
-                 SerialExecutor* writer, absl::string_view method)
-      : backend_(backend), writer_(writer), record_(environment, method) {}
+                 const grpc::CallbackServerContext& context, SerialExecutor* writer,
+                 absl::string_view method)
+      : backend_(backend), writer_(writer), record_(environment, context, method) {}
 
   /// On the writer, whenever there may be something to read. generation() is there.
   virtual void Pump() = 0;
@@ -54,6 +55,9 @@ class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
   grpc::Status End();
 
  private:
+  // Asks the tenant's quotas, and caps request.sampling.max_tokens by them.
+  absl::StatusOr<RequestTicket> TakeTicket(TextRequest& request);
+  void RecordUsage();
   absl::Status Submit(const grpc::CallbackServerContext& context,
                       const v1::GenerateRequest& request);
   void Install(std::unique_ptr<TextGeneration> generation, bool with_token_ids);
@@ -69,7 +73,8 @@ class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
   std::unique_ptr<TextGeneration> generation_;
   std::unique_ptr<ResponseWriter> responses_;
   bool cancelled_ = false;
-  int64_t num_generated_tokens_ = 0;
+  RequestTicket ticket_;
+  UsageTotals usage_;
 };
 
 }  // namespace tenon

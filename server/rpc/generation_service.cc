@@ -17,8 +17,8 @@ class StreamingCall final : public grpc::ServerWriteReactor<v1::GenerateResponse
                             public GenerationCall {
  public:
   StreamingCall(const GenerationBackend* backend, const CallEnvironment* environment,
-                SerialExecutor* writer)
-      : GenerationCall(backend, environment, writer, "Generate") {}
+                const grpc::CallbackServerContext& context, SerialExecutor* writer)
+      : GenerationCall(backend, environment, context, writer, "Generate") {}
 
   void OnWriteDone(bool ok) override {
     Post([this, ok] {
@@ -67,8 +67,10 @@ class StreamingCall final : public grpc::ServerWriteReactor<v1::GenerateResponse
 class UnaryCall final : public grpc::ServerUnaryReactor, public GenerationCall {
  public:
   UnaryCall(const GenerationBackend* backend, const CallEnvironment* environment,
-            SerialExecutor* writer, v1::GenerateOnceResponse* response)
-      : GenerationCall(backend, environment, writer, "GenerateOnce"), response_(response) {}
+            const grpc::CallbackServerContext& context, SerialExecutor* writer,
+            v1::GenerateOnceResponse* response)
+      : GenerationCall(backend, environment, context, writer, "GenerateOnce"),
+        response_(response) {}
 
   void OnCancel() override { Cancel(); }
   void OnDone() override { Release(); }
@@ -134,11 +136,15 @@ absl::Status DetokenizeInto(const GenerationBackend& backend, const v1::Detokeni
   return absl::OkStatus();
 }
 
+// A call that is answered on the spot: `answer` gives its status, and is not asked for a caller who
+// may not have one.
+template <typename MakeAnswer>
 grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context,
                                  const CallEnvironment& environment, absl::string_view method,
-                                 const absl::Status& status) {
+                                 MakeAnswer answer) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(CallRecord(&environment, method).End(status));
+  CallRecord record(&environment, *context, method);
+  reactor->Finish(record.End(record.admission().ok() ? answer() : record.admission()));
   return reactor;
 }
 
@@ -151,7 +157,7 @@ GenerationService::~GenerationService() = default;
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
-  auto call = std::make_shared<StreamingCall>(&backend_, &environment_, &writer_);
+  auto call = std::make_shared<StreamingCall>(&backend_, &environment_, *context, &writer_);
   StreamingCall* const reactor = call.get();
   reactor->Begin(*context, *request);
   return reactor;
@@ -160,7 +166,7 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationService::Generate(
 grpc::ServerUnaryReactor* GenerationService::GenerateOnce(grpc::CallbackServerContext* context,
                                                           const v1::GenerateRequest* request,
                                                           v1::GenerateOnceResponse* response) {
-  auto call = std::make_shared<UnaryCall>(&backend_, &environment_, &writer_, response);
+  auto call = std::make_shared<UnaryCall>(&backend_, &environment_, *context, &writer_, response);
   UnaryCall* const reactor = call.get();
   reactor->Begin(*context, *request);
   return reactor;
@@ -169,20 +175,24 @@ grpc::ServerUnaryReactor* GenerationService::GenerateOnce(grpc::CallbackServerCo
 grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContext* context,
                                                       const v1::TokenizeRequest* request,
                                                       v1::TokenizeResponse* response) {
-  return Answer(context, environment_, "Tokenize", TokenizeInto(backend_, *request, *response));
+  return Answer(context, environment_, "Tokenize",
+                [&] { return TokenizeInto(backend_, *request, *response); });
 }
 
 grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerContext* context,
                                                         const v1::DetokenizeRequest* request,
                                                         v1::DetokenizeResponse* response) {
-  return Answer(context, environment_, "Detokenize", DetokenizeInto(backend_, *request, *response));
+  return Answer(context, environment_, "Detokenize",
+                [&] { return DetokenizeInto(backend_, *request, *response); });
 }
 
 grpc::ServerUnaryReactor* GenerationService::GetModel(grpc::CallbackServerContext* context,
                                                       const v1::GetModelRequest*,
                                                       v1::GetModelResponse* response) {
-  *response = backend_.model;
-  return Answer(context, environment_, "GetModel", absl::OkStatus());
+  return Answer(context, environment_, "GetModel", [&] {
+    *response = backend_.model;
+    return absl::OkStatus();
+  });
 }
 
 }  // namespace tenon

@@ -2,6 +2,9 @@
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/security/tls_certificate_provider.h>
+#include <grpcpp/security/tls_credentials_options.h>
 #include <grpcpp/server_builder.h>
 
 #include <utility>
@@ -9,8 +12,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "grpc/health/v1/health.pb.h"
-#include "tenon/v1/adapters.pb.h"
-#include "tenon/v1/generation.pb.h"
 
 namespace tenon {
 namespace {
@@ -35,6 +36,25 @@ void SetLimits(const RpcServerOptions& options, grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
 }
 
+constexpr unsigned int kTlsRefreshSeconds = 1;
+
+std::shared_ptr<grpc::ServerCredentials> MakeCredentials(const TlsFiles& files) {
+  if (files.certificate.empty()) {
+    return grpc::InsecureServerCredentials();
+  }
+  grpc::experimental::TlsServerCredentialsOptions options(
+      std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
+          files.key, files.certificate, files.client_authorities, kTlsRefreshSeconds));
+  options.watch_identity_key_cert_pairs();
+  if (!files.client_authorities.empty()) {
+    options.watch_root_certs();
+  }
+  options.set_cert_request_type(files.client_authorities.empty()
+                                    ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
+                                    : GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_AND_VERIFY);
+  return grpc::experimental::TlsServerCredentials(options);
+}
+
 std::string WithPort(const std::string& address, int port) {
   const size_t colon = address.rfind(':');
   return absl::StartsWith(address, "unix:") || colon == std::string::npos
@@ -52,7 +72,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   grpc::ServerBuilder builder;
   SetLimits(options, builder);
   int port = 0;
-  builder.AddListeningPort(options.address, grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(options.address, MakeCredentials(options.tls), &port);
   for (grpc::Service* service : services) {
     builder.RegisterService(service);
   }
@@ -62,24 +82,24 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
         absl::StrCat("cannot listen for gRPC on '", options.address, "'"));
   }
   std::unique_ptr<RpcServer> started(
-      new RpcServer(std::move(server), WithPort(options.address, port)));
+      new RpcServer(std::move(server), WithPort(options.address, port), options.health_names));
   started->SetServing(false);
   return started;
 }
 
-RpcServer::RpcServer(std::unique_ptr<grpc::Server> server, std::string address)
-    : server_(std::move(server)), address_(std::move(address)) {}
+RpcServer::RpcServer(std::unique_ptr<grpc::Server> server, std::string address,
+                     std::vector<std::string> health_names)
+    : server_(std::move(server)),
+      address_(std::move(address)),
+      health_names_(std::move(health_names)) {}
 
 RpcServer::~RpcServer() { Shutdown(absl::Now()); }
 
 void RpcServer::SetServing(bool serving) {
   grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
   health->SetServingStatus("", serving);
-  for (const auto* file :
-       {v1::GenerateRequest::descriptor()->file(), v1::Adapter::descriptor()->file()}) {
-    for (int i = 0; i < file->service_count(); ++i) {
-      health->SetServingStatus(file->service(i)->full_name(), serving);
-    }
+  for (const std::string& name : health_names_) {
+    health->SetServingStatus(name, serving);
   }
 }
 

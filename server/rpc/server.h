@@ -13,8 +13,21 @@
 
 namespace tenon {
 
+/// Files of a TLS listener, PEM, read again each few seconds: what is put in their place holds for
+/// connections that come later.
+struct TlsFiles {
+  std::string certificate;  ///< chain, the server's own first; empty: plaintext
+  std::string key;
+  /// Authorities of client certificates. A client that shows a certificate must have one of theirs;
+  /// one that shows none needs another credential. Empty: clients are not asked.
+  std::string client_authorities;
+};
+
 struct RpcServerOptions {
   std::string address;  ///< "host:port", port 0 for a free one, or "unix:/path"
+  TlsFiles tls;
+  /// Full names of the services that health reports on, "" beside them.
+  std::vector<std::string> health_names;
   int max_message_bytes = 4 << 20;
   int max_metadata_bytes = 16 << 10;
   int max_concurrent_streams = 1024;  ///< per connection
@@ -29,6 +42,7 @@ struct RpcServerOptions {
 class RpcServer {
  public:
   /// `services` are borrowed and outlive the server. UNAVAILABLE when the address cannot be bound.
+  /// Every method checks its caller itself (CallRecord).
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(
       const RpcServerOptions& options, const std::vector<grpc::Service*>& services);
   ~RpcServer();
@@ -44,10 +58,12 @@ class RpcServer {
   const std::string& address() const { return address_; }
 
  private:
-  RpcServer(std::unique_ptr<grpc::Server> server, std::string address);
+  RpcServer(std::unique_ptr<grpc::Server> server, std::string address,
+            std::vector<std::string> health_names);
 
   std::unique_ptr<grpc::Server> server_;
   const std::string address_;
+  const std::vector<std::string> health_names_;
 };
 
 }  // namespace tenon

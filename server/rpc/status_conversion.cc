@@ -98,6 +98,7 @@ void AddDetail(const ErrorDetail& detail, const std::string& message, google::rp
       break;
     }
     case ErrorDetail::Kind::kRetry:
+    case ErrorDetail::Kind::kIdentity:
       break;
   }
   if (detail.retry_after > absl::ZeroDuration()) {

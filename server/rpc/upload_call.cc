@@ -13,13 +13,13 @@
 namespace tenon {
 
 UploadCall::UploadCall(const AdapterBackend* backend, const CallEnvironment* environment,
-                       SerialExecutor* worker, std::atomic<int64_t>* num_uploads,
-                       v1::UploadAdapterResponse* response)
+                       const grpc::CallbackServerContext& context, SerialExecutor* worker,
+                       std::atomic<int64_t>* num_uploads, v1::UploadAdapterResponse* response)
     : backend_(backend),
       worker_(worker),
       num_uploads_(num_uploads),
       response_(response),
-      record_(environment, "UploadAdapter") {
+      record_(environment, context, "UploadAdapter") {
   record_.set_request_id("");
 }
 
@@ -27,6 +27,10 @@ UploadCall::~UploadCall() { num_uploads_->fetch_sub(1); }
 
 void UploadCall::Begin() {
   self_ = shared_from_this();
+  if (!record_.admission().ok()) {
+    End(record_.admission());
+    return;
+  }
   if (num_uploads_->load() > backend_->max_concurrent_uploads) {
     End(QuotaExceededError(
         "TOO_MANY_UPLOADS", "uploads",
@@ -89,18 +93,36 @@ void UploadCall::TakeMessage(bool ok) {
 absl::Status UploadCall::Store(const v1::UploadAdapterRequest& message) {
   if (message.has_header()) {
     record_.Note("adapter", order_.name());
+    TENON_RETURN_IF_ERROR(CheckQuotas());
     TENON_ASSIGN_OR_RETURN(staged_, backend_->publisher->BeginUpload());
     return absl::OkStatus();
   }
   if (message.has_chunk()) {
     const std::string& data = message.chunk().data();
+    num_bytes_ += static_cast<int64_t>(data.size());
+    TENON_RETURN_IF_ERROR(CheckQuotas());
     return staged_->Append(message.chunk().file_name(),
                            std::as_bytes(std::span(data.data(), data.size())));
   }
   return Publish(message.digest());
 }
 
+absl::Status UploadCall::CheckQuotas() const {
+  int64_t num_adapters = 0;
+  int64_t num_bytes = 0;
+  for (const AdapterStatus& status : backend_->registry->List(record_.tenant())) {
+    if (status.state == AdapterState::kLive) {
+      ++num_adapters;
+      num_bytes += status.adapter->stored_bytes;
+    }
+  }
+  return record_.environment().quotas->CheckAdapters(record_.tenant(), num_adapters, num_bytes,
+                                                     num_bytes_);
+}
+
 absl::Status UploadCall::Publish(const v1::UploadDigest& digest) {
+  // Once more: other uploads may have been published since. Publications follow each other here.
+  TENON_RETURN_IF_ERROR(CheckQuotas());
   const AdapterCatalogue catalogue(backend_->registry, backend_->cache);
   const auto before = backend_->registry->Acquire(record_.tenant(), {order_.name(), 0});
   TENON_ASSIGN_OR_RETURN(const AdapterInfo info,

@@ -27,11 +27,11 @@ class UploadCall final : public grpc::ServerReadReactor<v1::UploadAdapterRequest
  public:
   /// `num_uploads` counts the calls in flight, this one included, and is lowered at its end.
   UploadCall(const AdapterBackend* backend, const CallEnvironment* environment,
-             SerialExecutor* worker, std::atomic<int64_t>* num_uploads,
-             v1::UploadAdapterResponse* response);
+             const grpc::CallbackServerContext& context, SerialExecutor* worker,
+             std::atomic<int64_t>* num_uploads, v1::UploadAdapterResponse* response);
   ~UploadCall() override;
 
-  /// Begins to read, or refuses when `num_uploads` is over the limit.
+  /// Begins to read, or refuses: a caller who may not, or when `num_uploads` is over the limit.
   void Begin();
 
   void OnReadDone(bool ok) override;
@@ -43,6 +43,8 @@ class UploadCall final : public grpc::ServerReadReactor<v1::UploadAdapterRequest
   void ReadNext();
   void TakeMessage(bool ok);
   absl::Status Store(const v1::UploadAdapterRequest& message);
+  // Whether the tenant's quotas leave room for what has arrived.
+  absl::Status CheckQuotas() const;
   absl::Status Publish(const v1::UploadDigest& digest);
   void End(const absl::Status& status);
 
@@ -56,6 +58,7 @@ class UploadCall final : public grpc::ServerReadReactor<v1::UploadAdapterRequest
 
   v1::UploadAdapterRequest message_;  // gRPC's while a read is in flight, else the worker's
   UploadOrder order_;
+  int64_t num_bytes_ = 0;
   std::unique_ptr<StagedUpload> staged_;
   std::unique_ptr<grpc::Alarm> idle_alarm_;
   bool ended_ = false;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "adapters/registry/adapter_selection.h"
+#include "server/scheduler/context.h"
 #include "server/scheduler/sequence.h"
 
 namespace tenon {
@@ -15,9 +16,17 @@ namespace tenon {
 /// decode.
 struct BatchRow {
   const Sequence* sequence = nullptr;  ///< borrowed; lives until the step is committed
-  int64_t first_token = 0;             ///< index in sequence->tokens(), which is also its position
+  int64_t first_token = 0;             ///< index in sequence->tokens()
   int64_t num_tokens = 0;              ///< > 0
   bool samples = false;  ///< the last of these tokens is the sequence's last: choose the next one
+};
+
+/// The virtual tokens of a context that this step computes, once for all its users.
+struct ContextRow {
+  std::shared_ptr<const Context> context;
+  const Sequence* user = nullptr;  ///< one of those that need it; borrowed as in BatchRow
+  int64_t first_token = 0;         ///< index among the virtual tokens, which is also its position
+  int64_t num_tokens = 0;          ///< > 0
 };
 
 /// Consecutive rows with the same selection. Segments cover all rows, in order; none is empty.
@@ -29,12 +38,17 @@ struct BatchSegment {
 };
 
 /// One step. Tokens of all rows are concatenated in row order; rows are sorted by selection.
+/// A row may belong to a context that the same step computes: keys of all tokens are in the cache
+/// before attention looks at any.
 struct Batch {
   std::vector<BatchRow> rows;
   std::vector<BatchSegment> segments;
-  int64_t num_tokens = 0;
+  int64_t num_tokens = 0;  ///< of all rows
 
-  bool empty() const { return rows.empty(); }
+  std::vector<ContextRow> contexts;  ///< no context twice; of no segment
+  int64_t num_context_tokens = 0;    ///< of all contexts
+
+  bool empty() const { return rows.empty() && contexts.empty(); }
 };
 
 }  // namespace tenon

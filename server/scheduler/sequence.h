@@ -10,6 +10,7 @@
 
 #include "absl/time/time.h"
 #include "adapters/registry/adapter_selection.h"
+#include "server/scheduler/context.h"
 #include "server/scheduler/prefix_index.h"
 #include "server/scheduler/sampling_params.h"
 
@@ -43,8 +44,8 @@ struct SequenceTimings {
 /// that hold them.
 ///
 /// Not thread-safe: owned by the engine thread from Submit on.
-/// Invariants: num_computed <= tokens.size(); blocks cover num_computed tokens or more; a finished
-/// sequence holds no blocks.
+/// Invariants: num_computed <= tokens.size(); blocks cover the context and num_computed tokens or
+/// more; a finished sequence holds neither blocks nor a context.
 class Sequence {
  public:
   struct Options {
@@ -83,10 +84,17 @@ class Sequence {
   int64_t num_generated_tokens() const {
     return static_cast<int64_t>(tokens_.size()) - num_prompt_tokens_;
   }
+  /// Virtual tokens in front: token i of tokens() has position num_virtual_tokens() + i.
+  int64_t num_virtual_tokens() const { return options_.selection->num_virtual_tokens(); }
+  /// The virtual tokens, shared with others; null when there are none, or no place in the batch.
+  const std::shared_ptr<Context>& context() const { return context_; }
+  /// Slots that they take in `blocks`: token i of tokens() is in slot num_context_slots() + i.
+  int64_t num_context_slots() const { return context_ == nullptr ? 0 : context_->num_slots(); }
   /// How many leading tokens have their KV in `blocks`.
   int64_t num_computed_tokens() const { return num_computed_tokens_; }
   /// Tokens that were found in the prefix cache when the sequence was first scheduled.
   int64_t num_cached_tokens() const { return num_cached_tokens_; }
+  /// Those of the context, then its own.
   const std::vector<BlockId>& blocks() const { return blocks_; }
 
   /// Adds a generated token.
@@ -120,6 +128,7 @@ class Sequence {
   int64_t num_computed_tokens_ = 0;
   int64_t num_cached_tokens_ = 0;
   std::vector<BlockId> blocks_;
+  std::shared_ptr<Context> context_;
   PrefixChain chain_;
   uint64_t ticket_ = 0;
   bool running_ = false;   // in Scheduler::running_, else in its queue or finished

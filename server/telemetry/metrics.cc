@@ -25,6 +25,7 @@ ServerMetrics::ServerMetrics(const ServerFacts& facts, std::function<absl::Time(
   AddEngineMetrics();
   AddAdapterMetrics();
   AddLatencies();
+  AddTenants();
 }
 
 void ServerMetrics::AddInfo(const ServerFacts& facts) {
@@ -50,6 +51,10 @@ void ServerMetrics::AddEngineMetrics() {
                 .Name("tenon_requests_total")
                 .Help("Finished calls by method and status code.")
                 .Register(registry_);
+  refusals_ = &prometheus::BuildCounter()
+                   .Name("tenon_refused_callers_total")
+                   .Help("Callers that were not let in, by reason.")
+                   .Register(registry_);
   AddLevel("tenon_sequences_running", "Sequences in the batch.", &ServerReading::num_running);
   AddLevel("tenon_sequences_waiting", "Sequences in the queue.", &ServerReading::num_waiting);
   AddLevel("tenon_kv_blocks_used", "KV blocks that sequences hold.",
@@ -109,6 +114,50 @@ void ServerMetrics::AddAdapterMetrics() {
                         .Register(registry_);
 }
 
+void ServerMetrics::AddTenants() {
+  tenant_requests_ = &prometheus::BuildCounter()
+                          .Name("tenon_tenant_requests_total")
+                          .Help("Generation requests that ended, by tenant.")
+                          .Register(registry_);
+  tenant_tokens_ = &prometheus::BuildCounter()
+                        .Name("tenon_tenant_tokens_total")
+                        .Help("Tokens by tenant and kind: prompt or generated.")
+                        .Register(registry_);
+  quota_refusals_ = &prometheus::BuildCounter()
+                         .Name("tenon_quota_refusals_total")
+                         .Help("Requests that a quota refused, by tenant and limit.")
+                         .Register(registry_);
+  AddLevel("tenon_token_keys_current", "0 when the JWKS file is bad and the last good one holds.",
+           &ServerReading::token_keys_current);
+}
+
+std::string ServerMetrics::TenantLabel(absl::string_view tenant) {
+  absl::MutexLock lock(&tenants_mutex_);
+  if (tenants_.contains(tenant)) {
+    return std::string(tenant);
+  }
+  if (tenants_.size() == kMaxTenantLabels) {
+    return "other";
+  }
+  tenants_.emplace(tenant);
+  return std::string(tenant);
+}
+
+void ServerMetrics::RecordTenant(absl::string_view tenant, int64_t prompt_tokens,
+                                 int64_t generated_tokens) {
+  const std::string label = TenantLabel(tenant);
+  tenant_requests_->Add({{"tenant", label}}).Increment();
+  tenant_tokens_->Add({{"tenant", label}, {"kind", "prompt"}})
+      .Increment(static_cast<double>(prompt_tokens));
+  tenant_tokens_->Add({{"tenant", label}, {"kind", "generated"}})
+      .Increment(static_cast<double>(generated_tokens));
+}
+
+void ServerMetrics::RecordQuotaRefusal(absl::string_view tenant, absl::string_view reason) {
+  quota_refusals_->Add({{"tenant", TenantLabel(tenant)}, {"limit", std::string(reason)}})
+      .Increment();
+}
+
 void ServerMetrics::AddLatencies() {
   end_to_end_ = AddHistogram("tenon_request_seconds",
                              "Generation calls from arrival to the last message.", kLatencyBounds);
@@ -141,6 +190,10 @@ void ServerMetrics::AddTotal(const std::string& name, const std::string& help,
 
 void ServerMetrics::RecordCall(absl::string_view method, absl::string_view outcome) {
   calls_->Add({{"method", std::string(method)}, {"outcome", std::string(outcome)}}).Increment();
+}
+
+void ServerMetrics::RecordRefusal(absl::string_view reason) {
+  refusals_->Add({{"reason", std::string(reason)}}).Increment();
 }
 
 void ServerMetrics::RecordGeneration(const GenerationTimes& times) {

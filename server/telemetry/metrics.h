@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -31,6 +32,7 @@ struct ServerReading {
   int64_t num_resident_adapters = 0, resident_adapter_bytes = 0, adapter_budget_bytes = 0;
   int64_t total_adapter_hits = 0, total_adapter_loads = 0, total_failed_adapter_loads = 0,
           total_adapter_evictions = 0;
+  int64_t token_keys_current = 1;  ///< 0: the JWKS file is bad, an older one is in force
   /// As clients write them, sorted, distinct.
   std::vector<std::string> running_adapters, waiting_adapters;
 };
@@ -51,7 +53,8 @@ struct GenerationTimes {
 
 /// Own metrics are named tenon_*; the few that gateways look for have vLLM's names too (Gateway API
 /// Inference Extension, model server protocol). Label values come from closed sets, except the
-/// adapter names of vllm:lora_requests_info, which keeps one series.
+/// adapter names of vllm:lora_requests_info, which keeps one series, and tenants, which are
+/// bounded.
 ///
 /// Thread-safe. Cheap enough for every request; nothing here runs per token.
 class ServerMetrics {
@@ -64,6 +67,20 @@ class ServerMetrics {
   /// Counts one finished call. `method` is the RPC's name, `outcome` a status code's name in lower
   /// case ("ok", "cancelled").
   void RecordCall(absl::string_view method, absl::string_view outcome);
+
+  /// Counts a caller who was not let in, by the error's reason ("CREDENTIALS_EXPIRED").
+  void RecordRefusal(absl::string_view reason);
+
+  /// Counts a generation request that has ended for its tenant. The first kMaxTenantLabels tenants
+  /// have series of their own, the others share the tenant "other".
+  void RecordTenant(absl::string_view tenant, int64_t prompt_tokens, int64_t generated_tokens)
+      ABSL_LOCKS_EXCLUDED(tenants_mutex_);
+
+  /// Counts a request that a quota refused, by the error's reason ("TOKEN_RATE").
+  void RecordQuotaRefusal(absl::string_view tenant, absl::string_view reason)
+      ABSL_LOCKS_EXCLUDED(tenants_mutex_);
+
+  static constexpr size_t kMaxTenantLabels = 200;
 
   /// The end-to-end time of one generation call, whatever its outcome.
   void RecordLatency(absl::Duration end_to_end) { end_to_end_->Observe(ToSeconds(end_to_end)); }
@@ -97,6 +114,8 @@ class ServerMetrics {
   void AddEngineMetrics();
   void AddAdapterMetrics();
   void AddLatencies();
+  void AddTenants();
+  std::string TenantLabel(absl::string_view tenant) ABSL_LOCKS_EXCLUDED(tenants_mutex_);
   void TakeOver(const ServerReading& reading) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PublishAdapters(const ServerReading& reading) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -106,6 +125,7 @@ class ServerMetrics {
   std::vector<Level> levels_;
   std::vector<Total> totals_;
   prometheus::Family<prometheus::Counter>* calls_;
+  prometheus::Family<prometheus::Counter>* refusals_;
   prometheus::Family<prometheus::Counter>* uploads_;
   prometheus::Counter* upload_bytes_;
   prometheus::Histogram* end_to_end_;
@@ -115,6 +135,13 @@ class ServerMetrics {
   prometheus::Histogram* adapter_wait_;
   prometheus::Gauge* kv_usage_;
   prometheus::Family<prometheus::Gauge>* adapters_info_;
+
+  prometheus::Family<prometheus::Counter>* tenant_requests_;
+  prometheus::Family<prometheus::Counter>* tenant_tokens_;
+  prometheus::Family<prometheus::Counter>* quota_refusals_;
+
+  absl::Mutex tenants_mutex_;
+  absl::flat_hash_set<std::string> tenants_ ABSL_GUARDED_BY(tenants_mutex_);
 
   absl::Mutex mutex_;  // one scrape at a time
   prometheus::Gauge* adapters_series_ ABSL_GUARDED_BY(mutex_) = nullptr;

@@ -11,20 +11,28 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "tests/adapters/formats/adapter_fixture.h"
+#include "tests/adapters/formats/method_folders.h"
 
 namespace tenon::testing {
 
-/// Makes broken and half-broken variants of a valid PEFT folder: tokens of the JSON texts swapped
-/// for interesting ones, numbers nudged, bytes flipped, parts cut, doubled or moved. The same seed
-/// makes the same mutants. Not thread-safe.
+/// Makes broken and half-broken variants of a valid folder of each method in turn: tokens of the
+/// JSON texts swapped for interesting ones, numbers nudged, bytes flipped, parts cut, doubled or
+/// moved. The same seed makes the same mutants. Not thread-safe.
 class AdapterMutator {
  public:
-  explicit AdapterMutator(uint64_t seed)
-      : random_(seed), config_(PeftConfig().dump()), weights_(PeftWeights()) {}
+  explicit AdapterMutator(uint64_t seed) : random_(seed), folders_(AllMethodFolders()) {}
+
+  /// Of plain PEFT LoRA only.
+  static AdapterMutator OfLora(uint64_t seed) {
+    AdapterMutator mutator(seed);
+    mutator.folders_.resize(1);
+    return mutator;
+  }
 
   FileSet Next() {
-    std::string config = config_, header = weights_.header(), data = weights_.data();
+    const MethodFolder& folder = folders_[next_++ % folders_.size()];
+    std::string config = folder.config.dump(), header = folder.weights.header(),
+                data = folder.weights.data();
     bool keep_length = true;
     for (int changes = 1 + Pick(3); changes > 0; --changes) {
       switch (Pick(8)) {
@@ -47,7 +55,8 @@ class AdapterMutator {
     }
     const uint64_t length =
         keep_length ? header.size() : header.size() + static_cast<uint64_t>(Number());
-    return PeftFolder(config, absl::StrCat(LittleEndian64(length), header, data));
+    return MakeFileSet({{"adapter_config.json", config},
+                        {folder.weights_name, absl::StrCat(LittleEndian64(length), header, data)}});
   }
 
  private:
@@ -102,6 +111,15 @@ class AdapterMutator {
                                           "\"pissa\"",
                                           "\"r\"",
                                           "\"target_modules\"",
+                                          "\"peft_type\"",
+                                          "\"IA3\"",
+                                          "\"LOKR\"",
+                                          "\"PREFIX_TUNING\"",
+                                          "\"lora\"",
+                                          "\"post_add\"",
+                                          "\"channel\"",
+                                          "\"config\"",
+                                          "\"model.layers.0.output_adapters.adapters.t.scaling\"",
                                           "18446744073709551615",
                                           ",",
                                           ":",
@@ -179,8 +197,8 @@ class AdapterMutator {
   }
 
   std::mt19937_64 random_;
-  const std::string config_;
-  const SafetensorsBuilder weights_;
+  std::vector<MethodFolder> folders_;
+  size_t next_ = 0;
 };
 
 /// TENON_FUZZ_SEED, or a fixed seed; TENON_FUZZ_MUTANTS, or `mutants`.

@@ -64,6 +64,9 @@ absl::StatusOr<Goldens> LoadGoldens(const std::string& folder, const std::string
     GoldenCase golden;
     golden.name = entry.at("name");
     golden.adapter = entry.at("adapter").is_null() ? "" : entry.at("adapter");
+    for (const nlohmann::json& part : entry.value("selection", nlohmann::json::array())) {
+      golden.selection.emplace_back(part.at("adapter"), part.at("weight").get<float>());
+    }
     golden.prompt = entry.at("prompt").get<std::vector<int32_t>>();
     golden.tokens = entry.at("tokens").get<std::vector<int32_t>>();
     golden.margins = entry.at("margins").get<std::vector<float>>();

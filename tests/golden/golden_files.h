@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -14,7 +15,9 @@ namespace tenon {
 /// One greedy generation of the reference.
 struct GoldenCase {
   std::string name;     ///< "rslora/7"
-  std::string adapter;  ///< "" for the base
+  std::string adapter;  ///< "" for the base, or where there is a selection
+  /// Several adapters with their weights, in order.
+  std::vector<std::pair<std::string, float>> selection;
   std::vector<int32_t> prompt;
   std::vector<int32_t> tokens;  ///< what it generated
   std::vector<float> margins;   ///< per step: best minus second best logit

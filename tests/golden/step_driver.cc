@@ -8,24 +8,36 @@
 namespace tenon {
 namespace {
 
-std::shared_ptr<const AdapterSelection> Select(const std::string& adapter) {
-  if (adapter.empty()) {
-    return std::make_shared<const AdapterSelection>();
-  }
+WeightedAdapter Weighted(const std::string& adapter, float weight, const AdapterMap& compiled) {
   auto info = std::make_shared<AdapterInfo>();
   info->id = {std::string(kDefaultTenant), adapter, 1};
   info->digest = adapter;
-  return std::make_shared<const AdapterSelection>(
-      std::vector<WeightedAdapter>{{AdapterHandle(std::move(info)), 1.0f}});
+  if (const auto found = compiled.find(adapter); found != compiled.end()) {
+    info->num_virtual_tokens = found->second->num_virtual_tokens();
+  }
+  return {AdapterHandle(std::move(info)), weight};
 }
 
-void AddRequests(const std::vector<DriverRequest>& requests, Scheduler& scheduler) {
+std::shared_ptr<const AdapterSelection> Select(const DriverRequest& request,
+                                               const AdapterMap& compiled) {
+  std::vector<WeightedAdapter> adapters;
+  if (!request.adapter.empty()) {
+    adapters.push_back(Weighted(request.adapter, 1.0f, compiled));
+  }
+  for (const auto& [adapter, weight] : request.selection) {
+    adapters.push_back(Weighted(adapter, weight, compiled));
+  }
+  return std::make_shared<const AdapterSelection>(std::move(adapters));
+}
+
+void AddRequests(const std::vector<DriverRequest>& requests, const AdapterMap& compiled,
+                 Scheduler& scheduler) {
   for (size_t i = 0; i < requests.size(); ++i) {
     Sequence::Options options;
     options.id = i;
     options.request_id = absl::StrCat("request-", i);
     options.tenant = std::string(kDefaultTenant);
-    options.selection = Select(requests[i].adapter);
+    options.selection = Select(requests[i], compiled);
     options.prompt = requests[i].prompt;
     options.sampling = requests[i].sampling;
     scheduler.Add(std::make_unique<Sequence>(std::move(options)));
@@ -35,9 +47,16 @@ void AddRequests(const std::vector<DriverRequest>& requests, Scheduler& schedule
 absl::StatusOr<std::vector<std::vector<ResolvedAdapter>>> Resolve(const Batch& batch,
                                                                   const AdapterMap& adapters) {
   std::vector<std::vector<ResolvedAdapter>> resolved;
+  std::vector<const AdapterSelection*> selections;
   for (const BatchSegment& segment : batch.segments) {
+    selections.push_back(segment.selection.get());
+  }
+  for (const ContextRow& row : batch.contexts) {
+    selections.push_back(row.context->selection().get());
+  }
+  for (const AdapterSelection* selection : selections) {
     std::vector<ResolvedAdapter>& list = resolved.emplace_back();
-    for (const WeightedAdapter& weighted : segment.selection->adapters()) {
+    for (const WeightedAdapter& weighted : selection->adapters()) {
       const auto found = adapters.find(weighted.adapter->digest);
       if (found == adapters.end()) {
         return absl::NotFoundError(absl::StrCat("no adapter ", weighted.adapter->digest));
@@ -50,6 +69,9 @@ absl::StatusOr<std::vector<std::vector<ResolvedAdapter>>> Resolve(const Batch& b
 
 absl::Status Record(const Batch& batch, const StepOutput& output,
                     std::vector<DriverResult>& results) {
+  for (const absl::Status& status : output.context_status) {
+    TENON_RETURN_IF_ERROR(status);
+  }
   for (const absl::Status& status : output.row_status) {
     TENON_RETURN_IF_ERROR(status);
   }
@@ -87,7 +109,7 @@ absl::StatusOr<std::vector<DriverResult>> RunTogether(ModelRunner& runner,
   scheduler_options.max_context_tokens = options.max_context_tokens;
   scheduler_options.prefix_cache = options.prefix_cache;
   Scheduler scheduler(scheduler_options, &pool);
-  AddRequests(requests, scheduler);
+  AddRequests(requests, adapters, scheduler);
   std::vector<DriverResult> results(requests.size());
   const absl::Time now = absl::UnixEpoch();
   while (scheduler.num_running() + scheduler.num_waiting() > 0) {

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -18,6 +19,8 @@ namespace tenon {
 /// One generation to run: `adapter` is a key of the adapters given, or "" for the base.
 struct DriverRequest {
   std::string adapter;
+  /// In place of `adapter`: several, with their weights.
+  std::vector<std::pair<std::string, float>> selection;
   std::vector<int32_t> prompt;
   SamplingParams sampling;
 };

@@ -1,13 +1,13 @@
 """Tiny random Llama folders, one for each option of the architecture that a server must honour."""
 
 import json
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from seeds import seed_of
 from texts import HAND_PICKED
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer
@@ -108,11 +108,6 @@ TINY_MODELS = {
         shape(64, 2, 4, 4, 16), stored_dtype=torch.bfloat16, max_shard_bytes=60_000
     ),
 }
-
-
-def seed_of(name: str) -> int:
-    """A seed that depends on the name alone."""
-    return zlib.crc32(name.encode())
 
 
 def fill_random(model: LlamaForCausalLM, name: str) -> None:

@@ -16,8 +16,6 @@
 namespace tenon {
 namespace {
 
-using ::testing::HasSubstr;
-
 constexpr char kGreedy[] =
     "sampling { temperature: 0 } stopping { max_tokens: 24 ignore_eos: true } "
     "output { token_ids: true }";
@@ -36,6 +34,13 @@ class GenerationTest : public ServerTest {
     const absl::Time deadline = absl::Now() + absl::Seconds(10);
     while (server_->HttpGet("/metrics").find(line) == std::string::npos) {
       ASSERT_LT(absl::Now(), deadline) << line;
+    }
+  }
+  // Until the samples of that name sum to `value`.
+  void AwaitMetricValue(const std::string& name, double value) {
+    const absl::Time deadline = absl::Now() + absl::Seconds(10);
+    while (Metric(name) != value) {
+      ASSERT_LT(absl::Now(), deadline) << name << " is " << Metric(name) << ", not " << value;
     }
   }
   void AwaitIdle() {
@@ -206,6 +211,57 @@ TEST_F(GenerationTest, AdaptersInOneBatchAnswerAsAlone) {
   }
 }
 
+// Each sequence has a prompt and a length of its own. Alone they run on one server, together on a
+// fresh one, whose adapters are cold and whose prefix cache is empty.
+TEST_F(GenerationTest, ThirtyTwoSequencesOverEightAdaptersAnswerAsAlone) {
+  const std::vector<std::string> folders = {"plain-qv",    "rslora",      "patterns",
+                                            "some-layers", "stored-bf16", "mlp-rank-16",
+                                            "all-linear",  "rank-3"};
+  std::vector<std::string> requests;
+  for (int i = 0; i < 32; ++i) {
+    const size_t adapter = i % (folders.size() + 1);
+    if (i < static_cast<int>(folders.size())) {
+      UploadTiny(folders[i], folders[i]);
+    }
+    requests.push_back(absl::StrCat(
+        "prompt: '", i, " times ", std::string(i % 7, 'a'), " hello world'", " adapter: '",
+        adapter == folders.size() ? "" : folders[adapter],
+        "' sampling { temperature: ", i % 2 == 0 ? 0 : 1, " seed: ", i,
+        " } stopping { max_tokens: ", 8 + i, " ignore_eos: true } output { token_ids: true }"));
+  }
+  std::vector<std::vector<int>> alone;
+  for (const std::string& request : requests) {
+    alone.push_back(Ids(Generate(request).samples(0)));
+  }
+  server_.reset();
+  Start();
+  const double tokens_before = Metric("tenon_generated_tokens_total");  // the start's own
+  const double steps_before = Metric("tenon_steps_total");
+  std::vector<std::vector<int>> together(requests.size());
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    threads.emplace_back([&, i] {
+      const Joined stream = Stream(requests[i]);
+      if (stream.status.ok()) {
+        together[i] = Ids(stream.samples.at(0));
+      }
+    });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  size_t num_tokens = 0;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(together[i].size(), 8 + i) << requests[i];
+    EXPECT_EQ(together[i], alone[i]) << requests[i];
+    num_tokens += together[i].size();
+  }
+  AwaitMetricValue("tenon_generated_tokens_total",
+                   tokens_before + static_cast<double>(num_tokens));
+  EXPECT_LT(Metric("tenon_steps_total") - steps_before, num_tokens / 2.0)
+      << "they did not share steps";
+}
+
 TEST_F(GenerationTest, CancelledStreamGivesItsMemoryBack) {
   grpc::ClientContext context;
   auto reader = generation_->Generate(
@@ -331,16 +387,17 @@ TEST_F(GenerationTest, MetricsCountWhatHappened) {
   const double before = Metric("tenon_generated_tokens_total");
   Generate(absl::StrCat("prompt: 'hello' ", kGreedy));
   Stream(absl::StrCat("prompt: 'hello' ", kGreedy));
-  // The engine reports a step after its tokens have gone out.
+  // A step and a call are counted after their last token has gone out.
   AwaitMetric(absl::StrCat("\ntenon_generated_tokens_total ", before + 48, "\n"));
-  const std::string text = server_->HttpGet("/metrics");
-  EXPECT_EQ(MetricValue(text, "tenon_time_to_first_token_seconds_count"), 2);
-  EXPECT_EQ(MetricValue(text, "tenon_inter_token_seconds_count"), 2);
-  EXPECT_EQ(MetricValue(text, "tenon_request_seconds_count"), 2);
-  EXPECT_GT(MetricValue(text, "tenon_kv_blocks_total"), 0);
-  EXPECT_THAT(text, HasSubstr(R"(tenon_requests_total{method="GenerateOnce",outcome="ok"} 1)"));
-  EXPECT_THAT(text, HasSubstr("vllm:num_requests_waiting 0"));
-  EXPECT_THAT(text, HasSubstr("vllm:lora_requests_info{"));
+  AwaitMetric(R"(tenon_requests_total{method="GenerateOnce",outcome="ok"} 1)");
+  AwaitMetric(R"(tenon_requests_total{method="Generate",outcome="ok"} 1)");
+  for (const char* histogram : {"tenon_time_to_first_token_seconds", "tenon_inter_token_seconds",
+                                "tenon_request_seconds"}) {
+    AwaitMetricValue(absl::StrCat(histogram, "_count"), 2);
+  }
+  AwaitMetric("vllm:num_requests_waiting 0");
+  AwaitMetric("vllm:lora_requests_info{");
+  EXPECT_GT(Metric("tenon_kv_blocks_total"), 0);
 }
 
 }  // namespace

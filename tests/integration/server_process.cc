@@ -74,6 +74,7 @@ ServerProcess::ServerProcess(const std::string& folder, std::vector<std::string>
   ready_line_ = ReadLine(out[0]);
   close(out[0]);
   EXPECT_NE(ready_line_.find("ready"), std::string::npos) << ready_line_;
+  socket_ = ReadyField("grpc");  // flags may have named another address
 }
 
 ServerProcess::~ServerProcess() {
@@ -83,10 +84,10 @@ ServerProcess::~ServerProcess() {
   }
 }
 
-std::shared_ptr<grpc::Channel> ServerProcess::NewChannel() const {
+std::shared_ptr<grpc::Channel> ServerProcess::NewChannel(const std::string& address) const {
   grpc::ChannelArguments args;
   args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(socket_, grpc::InsecureChannelCredentials(), args);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args);
 }
 
 void ServerProcess::Signal(int signal) const { kill(pid_, signal); }
@@ -98,9 +99,13 @@ int ServerProcess::Wait() {
   return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
+std::string ServerProcess::ReadyField(const std::string& name) const {
+  const size_t begin = ready_line_.find(absl::StrCat(" ", name, "=")) + name.size() + 2;
+  return ready_line_.substr(begin, ready_line_.find(' ', begin) - begin);
+}
+
 std::string ServerProcess::HttpGet(const std::string& path) const {
-  const std::string address = ready_line_.substr(ready_line_.find("http=") + 5);
-  httplib::Client client(absl::StrCat("http://", address.substr(0, address.find(' '))));
+  httplib::Client client(absl::StrCat("http://", ReadyField("http")));
   const httplib::Result result = client.Get(path);
   return result ? result->body : "";
 }

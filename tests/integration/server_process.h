@@ -34,8 +34,11 @@ class ServerProcess {
 
   /// Where it listens for gRPC.
   const std::string& address() const { return socket_; }
-  /// A channel with a connection of its own.
-  std::shared_ptr<grpc::Channel> NewChannel() const;
+  /// Where it listens for TenantService.
+  std::string admin_address() const { return ReadyField("admin"); }
+  /// A channel with a connection of its own, to address() or another one.
+  std::shared_ptr<grpc::Channel> NewChannel() const { return NewChannel(socket_); }
+  std::shared_ptr<grpc::Channel> NewChannel(const std::string& address) const;
   void Signal(int signal) const;
   /// The exit code, or minus the signal that ended it.
   int Wait();
@@ -44,6 +47,9 @@ class ServerProcess {
   const std::string& ready_line() const { return ready_line_; }
 
  private:
+  // "name=value" of the ready line.
+  std::string ReadyField(const std::string& name) const;
+
   std::string socket_;
   std::string ready_line_;
   pid_t pid_ = -1;

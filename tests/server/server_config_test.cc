@@ -117,6 +117,11 @@ TEST_F(ServerConfigTest, EachBoundIsCheckedAndNamed) {
                                         "--max-queued=0",
                                         "--max-upload-bytes=0",
                                         "--max-adapter-rank=0",
+                                        "--max-adapter-tensors=0",
+                                        "--max-adapter-header-bytes=1",
+                                        "--max-virtual-tokens=0",
+                                        "--max-bottleneck-width=0",
+                                        "--max-override-bytes=-1",
                                         "--adapter-host-bytes=0",
                                         "--max-adapters=0",
                                         "--drain-timeout=-1s",
@@ -140,6 +145,44 @@ TEST_F(ServerConfigTest, BatchMustHoldATokenOfEachSequence) {
 
 TEST_F(ServerConfigTest, UnixSocketsAreAddresses) {
   EXPECT_TRUE(Read({"--model=m", "--listen=unix:/run/tenon.sock"}).ok());
+}
+
+TEST_F(ServerConfigTest, PlaintextForOtherMachinesTakesAFlag) {
+  for (const char* flag : {"--listen", "--admin-listen"}) {
+    for (const char* address : {"0.0.0.0:1", "[::]:1", "10.0.0.7:1", "tenon.example:1"}) {
+      const std::string given = std::string(flag) + "=" + address;
+      absl::FlagSaver saver;
+      const auto config = Read({"--model=m", given});
+      EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument) << given;
+      EXPECT_TRUE(absl::StrContains(config.status().message(), "--allow_plaintext")) << given;
+      EXPECT_TRUE(Read({"--model=m", given, "--allow-plaintext"}).ok()) << given;
+      EXPECT_TRUE(Read({"--model=m", given, "--noallow_plaintext", "--tls-certificate-file=c",
+                        "--tls-key-file=k"})
+                      .ok())
+          << given;
+    }
+  }
+}
+
+TEST_F(ServerConfigTest, ThisMachineNeedsNoTls) {
+  for (const char* address : {"127.0.0.1:1", "127.9.9.9:1", "localhost:1", "[::1]:1", "unix:/s"}) {
+    EXPECT_TRUE(Read({"--model=m", std::string("--listen=") + address}).ok()) << address;
+    EXPECT_TRUE(IsLocalAddress(address)) << address;
+  }
+}
+
+TEST_F(ServerConfigTest, FlagsThatNeedOthersSaySo) {
+  for (const std::vector<std::string>& flags :
+       std::vector<std::vector<std::string>>{{"--tls-certificate-file=c"},
+                                             {"--tls-key-file=k"},
+                                             {"--tls-client-ca-file=a"},
+                                             {"--certificate-rules-file=r"},
+                                             {"--jwt-issuer=i"}}) {
+    absl::FlagSaver saver;
+    const auto config = Read({"--model=m", flags[0]});
+    EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument) << flags[0];
+    EXPECT_TRUE(absl::StrContains(config.status().message(), "needs")) << config.status();
+  }
 }
 
 }  // namespace

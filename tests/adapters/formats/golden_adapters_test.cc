@@ -53,7 +53,29 @@ TEST(GoldenAdaptersTest, EveryFolderParses) {
       ++folders;
     }
   }
-  EXPECT_GE(folders, 20);
+  EXPECT_GE(folders, 400);
+}
+
+TEST(GoldenAdaptersTest, MatrixFoldersAreOfTheirMethods) {
+  const std::pair<const char*, const char*> methods[] = {
+      {"peft/adapters/lora-dora-rslora", "DORA"},
+      {"peft/adapters/ia3", "IA3"},
+      {"peft/adapters/prompt-tuning", "PROMPT_TUNING"},
+      {"peft/adapters/p-tuning-lstm", "P_TUNING"},
+      {"peft/adapters/prefix-tuning-projection", "PREFIX_TUNING"},
+      {"peft/adapters/vera", "VERA"},
+      {"peft/adapters/loha-patterns", "LOHA"},
+      {"peft/adapters/lokr-decompose-both", "LOKR"},
+      {"peft/adapters/trainable-tokens", "TRAINABLE_TOKENS"},
+      {"adapterhub/adapters/double_seq_bn", "BOTTLENECK"},
+      {"adapterhub/adapters/lora-everywhere", "LORA"},
+      {"adapterhub/adapters/ia3-output", "IA3"}};
+  for (const auto& [folder, method] : methods) {
+    const auto spec =
+        ParseAdapter(ReadFolder(GoldenData() / "matrix/gemma2" / folder), AdapterLimits());
+    ASSERT_TRUE(spec.ok()) << folder << ": " << spec.status();
+    EXPECT_EQ(spec->method, method) << folder;
+  }
 }
 
 TEST(GoldenAdaptersTest, PlainAdapterHasNoWarnings) {

@@ -25,6 +25,10 @@ class LowRankTest : public testing::TestWithParam<CpuIsa> {
         .value();
   }
 
+  LowRankDelta MakeDense(int64_t in, int64_t out, at::ScalarType dtype) {
+    return LowRankDelta::CreateDense(random_.Normal({out, in}, dtype, 0.2f), -0.5f).value();
+  }
+
   ScopedCpuIsa isa_;
   RandomTensors random_{41};
 };
@@ -40,6 +44,7 @@ TEST_P(LowRankTest, MatchesReferenceOnRandomBatches) {
       for (int i = 0; i < 4; ++i) {
         deltas.push_back(MakeDelta(random_.Between(1, 40), in, out, dtype));
       }
+      deltas.back() = MakeDense(in, out, dtype);
       std::vector<LowRankTerm> terms;
       for (int i = 0; i < 6; ++i) {  // may overlap, may be empty
         const int64_t begin = random_.Between(0, rows), end = random_.Between(begin, rows);
@@ -93,11 +98,28 @@ TEST_P(LowRankTest, UncoveredRowsAndColumnsKeepTheirBits) {
   }
 }
 
+TEST_P(LowRankTest, RowOfDenseDeltaHasSameBitsInAnySegment) {
+  for (const at::ScalarType dtype : kTypes) {
+    const LowRankDelta delta = MakeDense(75, 110, dtype);
+    const at::Tensor x = random_.Normal({40, 75}, dtype);
+    const at::Tensor before = random_.Normal({40, 110}, dtype), whole = before.clone();
+    const LowRankTerm all{0, 40, &delta, 1.5f};
+    ApplyLowRank(x, {&all, 1}, whole);
+    for (const int64_t rows : {1, 3, 12, 31}) {
+      const at::Tensor part = before.clone();
+      const LowRankTerm term{5, 5 + rows, &delta, 1.5f};
+      ApplyLowRank(x, {&term, 1}, part);
+      EXPECT_TRUE(SameBits(part.narrow(0, 5, rows), whole.narrow(0, 5, rows))) << dtype;
+      EXPECT_TRUE(SameBits(part.narrow(0, 0, 5), before.narrow(0, 0, 5)));
+    }
+  }
+}
+
 TEST_P(LowRankTest, PackingChangesNoBit) {
   for (const at::ScalarType dtype : kTypes) {
     for (const int64_t rank : {1, 2, 16, 17}) {
       const LowRankDelta packed = MakeDelta(rank, 30, 205, dtype);
-      const LowRankDelta plain{packed.down, packed.up, packed.scaling};
+      const LowRankDelta plain{packed.down, packed.UpMatrix(), packed.scaling};
       const at::Tensor x = random_.Normal({15, 30}, dtype);
       const at::Tensor a = random_.Normal({15, 205}, dtype), b = a.clone();
       const LowRankTerm packed_term{0, 15, &packed, 2.0f}, plain_term{0, 15, &plain, 2.0f};
@@ -123,6 +145,16 @@ TEST_P(LowRankTest, TermsOnOneRowAddUpInOrder) {
 
 INSTANTIATE_TEST_SUITE_P(Isas, LowRankTest, testing::ValuesIn(HostIsas()),
                          [](const auto& test) { return IsaName(test.param); });
+
+TEST(LowRankDeltaTest, UpMatrixGivesBackWhatWasPacked) {
+  RandomTensors random(3);
+  for (const at::ScalarType dtype : kTypes) {
+    for (const int64_t out : {1, 31, 32, 65}) {
+      const at::Tensor up = random.Normal({out, 7}, dtype), down = random.Normal({7, 3}, dtype);
+      EXPECT_TRUE(SameBits(LowRankDelta::Create(down, up, 1.0f)->UpMatrix(), up)) << out;
+    }
+  }
+}
 
 // The reference itself, against numbers worked out by hand.
 TEST(ApplyLowRankReferenceTest, AddsScaledProduct) {
@@ -153,13 +185,27 @@ TEST(ApplyLowRankTest, ThrowsAndLeavesOutputOnMismatch) {
   EXPECT_TRUE(SameBits(y, at::zeros({3, 6})));
 }
 
-TEST(LowRankDeltaTest, CreateKeepsTensorsAndCountsAllBytes) {
+TEST(LowRankDeltaTest, DenseHasNoDown) {
+  const at::Tensor matrix = at::full({33, 5}, 2.0f);
+  const LowRankDelta delta = LowRankDelta::CreateDense(matrix, 0.25f).value();
+  EXPECT_TRUE(delta.dense());
+  EXPECT_EQ(delta.in_features(), 5);
+  EXPECT_EQ(delta.out_features(), 33);
+  EXPECT_EQ(delta.nbytes(), 4 * (64 * 5));
+  const at::Tensor x = at::full({1, 5}, 1.0f), y = at::zeros({1, 33});
+  const LowRankTerm term{0, 1, &delta, 2.0f};
+  ApplyLowRankReference(x, {&term, 1}, y);
+  EXPECT_TRUE(SameBits(y, at::full({1, 33}, 5.0f)));
+}
+
+TEST(LowRankDeltaTest, CreateKeepsUpPackedOnlyAndCountsAllBytes) {
   const at::Tensor down = at::full({3, 8}, 1.0f), up = at::full({33, 3}, 2.0f);
   const LowRankDelta delta = LowRankDelta::Create(down, up, 0.25f).value();
   EXPECT_TRUE(delta.down.is_same(down));
-  EXPECT_TRUE(delta.up.is_same(up));
+  EXPECT_FALSE(delta.up.defined());
+  EXPECT_TRUE(SameBits(delta.UpMatrix(), up));
   EXPECT_EQ(delta.rank(), 3);
-  EXPECT_EQ(delta.nbytes(), 4 * (3 * 8 + 33 * 3 + 64 * 3));
+  EXPECT_EQ(delta.nbytes(), 4 * (3 * 8 + 64 * 3));
   EXPECT_FALSE(LowRankDelta::Create(down, at::full({33, 4}, 2.0f), 1.0f).ok());
   EXPECT_FALSE(LowRankDelta::Create(down, up.to(at::kBFloat16), 1.0f).ok());
   EXPECT_FALSE(LowRankDelta::Create(down, at::Tensor(), 1.0f).ok());

@@ -23,9 +23,9 @@ using Compiled = std::shared_ptr<const CompiledAdapter>;
 // An adapter of exactly `num_bytes` bytes, a multiple of eight.
 Compiled MakeCompiled(int64_t num_bytes) {
   auto compiled = std::make_shared<CompiledAdapter>(1);
-  LowRankDelta delta;
-  delta.down = at::zeros({1, num_bytes / 8}, at::kFloat);
-  delta.up = at::zeros({num_bytes / 8, 1}, at::kFloat);
+  SiteDelta delta;
+  delta.low_rank.down = at::zeros({1, num_bytes / 8}, at::kFloat);
+  delta.low_rank.up = at::zeros({num_bytes / 8, 1}, at::kFloat);
   compiled->set_delta(0, Site::kQ, std::move(delta));
   return compiled;
 }

@@ -48,8 +48,8 @@ FileTexts Lora(float value, int64_t in = 8) {
 
 class AdapterPublisherTest : public StoreTest {
  protected:
-  // 32 parameters, and `up` a second time: packed, rank 2 by one panel of 32 columns.
-  static constexpr int64_t kResidentBytes = (32 + 2 * 32) * sizeof(float);
+  // down [2, 8], and up packed: rank 2 by one panel of 32 columns.
+  static constexpr int64_t kResidentBytes = (2 * 8 + 2 * 32) * sizeof(float);
 
   AdapterPublisherTest() { Restart(); }
   ~AdapterPublisherTest() override { cache_.reset(); }
@@ -86,7 +86,7 @@ class AdapterPublisherTest : public StoreTest {
     cache_->Prefetch(adapter, [&done] { done.Notify(); });
     done.WaitForNotification();
     TENON_ASSIGN_OR_RETURN(const auto compiled, cache_->Pin(adapter->digest));
-    return compiled->delta(0, Site::kQ)->down.const_data_ptr<float>()[0];
+    return compiled->delta(0, Site::kQ)->low_rank.down.const_data_ptr<float>()[0];
   }
 
   std::vector<std::string> LiveIds(const std::string& tenant) const {

@@ -49,11 +49,15 @@ std::shared_ptr<const CompiledAdapter> RandomAdapter(const Model& model, int64_t
   auto adapter = std::make_shared<CompiledAdapter>(model.base.num_layers);
   const at::TensorOptions options = at::TensorOptions().dtype(model.dtype);
   for (const auto& [name, shape] : model.base.modules) {
-    LowRankDelta delta;
+    if (shape.site >= Site::kAttentionNorm) {
+      continue;
+    }
+    SiteDelta site;
+    LowRankDelta& delta = site.low_rank;
     delta.down = at::randn({rank, shape.in_features}, options);
     delta.up = at::randn({shape.out_features, rank}, options);
     delta.scaling = 1e-3f;
-    adapter->set_delta(shape.layer, shape.site, std::move(delta));
+    adapter->set_delta(shape.layer, shape.site, std::move(site));
   }
   return adapter;
 }

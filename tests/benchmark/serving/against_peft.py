@@ -130,6 +130,7 @@ def main():
             for round_index in range(args.rounds + 1):  # the first warms up
                 for way, run in ways.items():
                     elapsed, tokens[way] = run()
+                    print(f"round {round_index}, {way}: {elapsed:.1f} s", file=sys.stderr, flush=True)
                     if round_index:
                         seconds[way].append(elapsed)
         finally:

@@ -155,5 +155,80 @@ TEST_F(EngineAdapterTest, LoadThatEndsAfterTheEngineIsHarmless) {
   load_gate_.Notify();
 }
 
+// A selection whose adapter stands for `num_virtual_tokens` in front.
+std::shared_ptr<const AdapterSelection> SelectContext(const std::string& name,
+                                                      int64_t num_virtual_tokens) {
+  AdapterInfo info;
+  info.id = {"acme", name, 1};
+  info.digest = name;
+  info.num_virtual_tokens = num_virtual_tokens;
+  return std::make_shared<AdapterSelection>(std::vector<WeightedAdapter>{
+      {AdapterHandle(std::make_shared<const AdapterInfo>(std::move(info))), 1.0f}});
+}
+
+TEST_F(EngineAdapterTest, ContextIsComputedOnceWithItsAdapters) {
+  absl::Mutex mutex;
+  int64_t num_context_tokens = 0;
+  script_.watch = [&](const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters) {
+    ASSERT_EQ(adapters.size(), batch.segments.size() + batch.contexts.size());
+    absl::MutexLock lock(&mutex);
+    num_context_tokens += batch.num_context_tokens;
+    for (size_t i = 0; i < batch.contexts.size(); ++i) {
+      ASSERT_EQ(adapters[batch.segments.size() + i].size(), 1u);
+      ASSERT_NE(adapters[batch.segments.size() + i][0].adapter, nullptr);
+    }
+  };
+  std::vector<std::unique_ptr<Reader>> readers;
+  for (int i = 0; i < 8; ++i) {
+    readers.push_back(std::make_unique<Reader>());
+    SubmitFor(*readers.back(), SelectContext("prefix", 21), {i}, 3);  // more than a step's tokens
+  }
+  for (const std::unique_ptr<Reader>& reader : readers) {
+    EXPECT_EQ(reader->ReadAll().tokens[0].size(), 3u);
+  }
+  absl::MutexLock lock(&mutex);
+  EXPECT_EQ(num_context_tokens, 21);
+}
+
+TEST_F(EngineAdapterTest, FailedContextEndsThoseThatNeedIt) {
+  script_.edit = [](const Batch& batch, StepOutput& output) {
+    for (const ContextRow& row : batch.contexts) {
+      output.context_status.push_back(row.context->selection()->key().substr(0, 3) == "bad"
+                                          ? absl::FailedPreconditionError("not on this model")
+                                          : absl::OkStatus());
+    }
+    return absl::OkStatus();
+  };
+  script_.Hold();
+  Reader bad, bad_too, good, base;
+  SubmitFor(bad, SelectContext("bad", 2), {1}, 3, 2);
+  SubmitFor(bad_too, SelectContext("bad", 2), {2}, 3);
+  SubmitFor(good, SelectContext("good", 2), {1}, 3);
+  Submit(base, {1}, 3);
+  script_.AllowAll();
+  for (const FinishEvent& end : bad.ReadAll(2).finishes) {
+    EXPECT_EQ(end.status.code(), absl::StatusCode::kFailedPrecondition);
+  }
+  EXPECT_EQ(bad_too.ReadAll().finishes[0].status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(good.ReadAll().tokens[0], ElementsAre(2, 3, 4));
+  EXPECT_THAT(base.ReadAll().tokens[0], ElementsAre(2, 3, 4));
+}
+
+TEST_F(EngineAdapterTest, StepThatFailsEndsThoseThatWaitForItsContext) {
+  script_.edit = [](const Batch&, StepOutput&) { return absl::InternalError("out of luck"); };
+  Reader reader;
+  SubmitFor(reader, SelectContext("prefix", 40), {1}, 3);  // the first step has no row
+  EXPECT_EQ(reader.ReadAll().finishes[0].status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(engine_->stats().kv_blocks_used, 0);
+}
+
+TEST_F(EngineAdapterTest, VirtualTokensCountInTheMemoryOfARequest) {
+  Reader reader;
+  GenerationRequest request = Request(reader, {1}, 4);
+  request.selection = SelectContext("prefix", 4095);
+  const absl::Status status = engine_->Submit(std::move(request));
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+}
+
 }  // namespace
 }  // namespace tenon

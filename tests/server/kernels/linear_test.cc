@@ -1,8 +1,11 @@
 #include "server/kernels/linear.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <cstring>
@@ -51,6 +54,19 @@ TEST_P(LinearTest, MatchesReferenceOnAnyShape) {
       const double scale = std::sqrt(static_cast<double>(in));
       EXPECT_LT(WorstError(Apply(fast, x), Apply(wide, x.to(at::kDouble)), scale),
                 RoundingError(dtype));
+    }
+  }
+}
+
+TEST_P(LinearTest, RowsAreTheWeightsAsTheyWereGiven) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    for (const KernelKind kind : {KernelKind::kCpu, KernelKind::kReference}) {
+      const at::Tensor first = random_.Normal({33, 7}, dtype),
+                       second = random_.Normal({40, 7}, dtype);
+      const Linear linear = Linear::Create({first, second}, {}, kind).value();
+      const at::Tensor index = at::tensor({72, 0, 32, 33, 0}, at::kLong);
+      EXPECT_TRUE(at::equal(linear.Rows(index), at::cat({first, second}).index_select(0, index)));
+      EXPECT_ANY_THROW(linear.Rows(at::tensor({73}, at::kLong)));
     }
   }
 }

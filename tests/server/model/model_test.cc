@@ -1,5 +1,6 @@
 #include "server/model/model.h"
 
+#include <ATen/core/Tensor.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -101,12 +102,12 @@ TEST(LoadModelTest, ErrorsNameTheFolderAndTheFile) {
               absl::StatusCode::kFailedPrecondition, "attention_sinks");
 }
 
-TEST(BaseShapeTest, NamesEveryLinearLayer) {
+TEST(BaseShapeTest, NamesEveryModule) {
   ModelConfig config = *ParseModelConfig(ConfigWith("head_dim", 6));
   config.num_layers = 2;
   const BaseShape base = MakeBaseShape(config, "digest");
   EXPECT_EQ(base.digest, "digest");
-  EXPECT_EQ(base.modules.size(), 14u);
+  EXPECT_EQ(base.modules.size(), 3 + 2 * 9u);
   const SiteShape& o = base.modules.at("model.layers.1.self_attn.o_proj");
   EXPECT_EQ(o.layer, 1);
   EXPECT_EQ(o.site, Site::kO);
@@ -115,6 +116,27 @@ TEST(BaseShapeTest, NamesEveryLinearLayer) {
   const SiteShape& k = base.modules.at("model.layers.0.self_attn.k_proj");
   EXPECT_EQ(k.out_features, 12);
   EXPECT_EQ(base.modules.at("model.layers.0.mlp.down_proj").in_features, 24);
+  EXPECT_EQ(base.modules.at("lm_head").out_features, config.vocab_size);
+  EXPECT_EQ(base.modules.at("model.embed_tokens").in_features, config.vocab_size);
+  EXPECT_EQ(base.modules.at("model.layers.1.input_layernorm").site, Site::kAttentionNorm);
+  EXPECT_EQ(base.layers.at("model.layers.1"), 1);
+  EXPECT_EQ(base.num_kv_heads * base.head_dim, 12);
+}
+
+TEST(LoadModelTest, BaseParametersCanBeReadAfterwards) {
+  const FloatTensors tensors = SmallWeights();
+  const ModelFolder folder;
+  folder.Write("config.json", SmallConfig().dump());
+  folder.WriteSafetensors("model.safetensors", tensors);
+  const absl::StatusOr<Model> model = LoadModel(folder.path(), {});
+  ASSERT_TRUE(model.ok()) << model.status();
+  const FloatTensor& norm = tensors.at("model.norm.weight");
+  const absl::StatusOr<at::Tensor> read = model->base.read_parameter("model.norm.weight");
+  ASSERT_TRUE(read.ok()) << read.status();
+  ASSERT_EQ(read->numel(), static_cast<int64_t>(norm.values.size()));
+  EXPECT_EQ(read->const_data_ptr<float>()[3], norm.values[3]);
+  EXPECT_EQ(model->base.read_parameter("model.norm.bias").status().code(),
+            absl::StatusCode::kNotFound);
 }
 
 }  // namespace

@@ -18,13 +18,15 @@
 namespace tenon {
 
 /// A selection of one adapter with that digest; the base for "".
-inline std::shared_ptr<const AdapterSelection> SelectionOf(const std::string& digest) {
+inline std::shared_ptr<const AdapterSelection> SelectionOf(const std::string& digest,
+                                                           int64_t num_virtual_tokens = 0) {
   if (digest.empty()) {
     return std::make_shared<AdapterSelection>();
   }
   AdapterInfo info;
   info.id = {"acme", absl::StrCat("adapter-", digest), 1};
   info.digest = digest;
+  info.num_virtual_tokens = num_virtual_tokens;
   const AdapterHandle handle(std::make_shared<const AdapterInfo>(std::move(info)));
   return std::make_shared<AdapterSelection>(std::vector<WeightedAdapter>{{handle, 1.0f}});
 }
@@ -51,25 +53,34 @@ inline Sequence::Options SequenceOptions(SequenceId id, std::vector<int32_t> pro
   return options;
 }
 
-/// A model whose KV of a position is a hash over the KV of the position before, read through the
-/// block table, and whose next token is read from the KV of the last one. A block that is shared
-/// wrongly, overwritten or read before it was computed changes the tokens.
+/// A model whose KV of a slot is a hash over the KV of the slot before, read through the block
+/// table (virtual tokens included), and whose next token is read from the KV of the last one. A
+/// block that is shared wrongly, overwritten or read before it was computed changes the tokens.
 class HashModel {
  public:
   /// Tokens are in [0, vocab).
   HashModel(int64_t num_blocks, int64_t block_size, int32_t vocab)
       : block_size_(block_size), vocab_(vocab), kv_(num_blocks * block_size, 0) {}
 
-  /// Computes the rows in order; one token per row that samples.
+  /// Computes contexts and rows in order; one token per row that samples.
   std::vector<SampledToken> Run(const Batch& batch) {
+    for (const ContextRow& row : batch.contexts) {
+      const Context& context = *row.context;
+      for (int64_t i = row.first_token; i < row.first_token + row.num_tokens; ++i) {
+        const int64_t slot = context.first_slot() + i;
+        const uint64_t before = i == 0 ? Root(*row.user) : At(context.blocks(), slot - 1);
+        At(context.blocks(), slot) = absl::HashOf(before, -1 - i);
+      }
+    }
     std::vector<SampledToken> sampled;
     for (const BatchRow& row : batch.rows) {
       const Sequence& sequence = *row.sequence;
       uint64_t kv = 0;
-      for (int64_t p = row.first_token; p < row.first_token + row.num_tokens; ++p) {
-        const uint64_t before = p == 0 ? Root(sequence) : At(sequence, p - 1);
-        kv = absl::HashOf(before, sequence.tokens()[p]);
-        At(sequence, p) = kv;
+      for (int64_t i = row.first_token; i < row.first_token + row.num_tokens; ++i) {
+        const int64_t slot = sequence.num_context_slots() + i;
+        const uint64_t before = slot == 0 ? Root(sequence) : At(sequence.blocks(), slot - 1);
+        kv = absl::HashOf(before, sequence.tokens()[i]);
+        At(sequence.blocks(), slot) = kv;
       }
       if (row.samples) {
         sampled.push_back({.token = TokenOf(kv), .logprob = 0, .top_logprobs = {}});
@@ -81,6 +92,9 @@ class HashModel {
   /// The token that follows `tokens` when nothing else is in the batch.
   int32_t Solo(const Sequence& sequence, const std::vector<int32_t>& tokens) const {
     uint64_t kv = Root(sequence);
+    for (int64_t i = 0; i < sequence.num_virtual_tokens(); ++i) {
+      kv = absl::HashOf(kv, -1 - i);
+    }
     for (const int32_t token : tokens) {
       kv = absl::HashOf(kv, token);
     }
@@ -88,8 +102,8 @@ class HashModel {
   }
 
  private:
-  uint64_t& At(const Sequence& sequence, int64_t position) {
-    return kv_[sequence.blocks()[position / block_size_] * block_size_ + position % block_size_];
+  uint64_t& At(const std::vector<BlockId>& blocks, int64_t slot) {
+    return kv_[blocks[slot / block_size_] * block_size_ + slot % block_size_];
   }
   static uint64_t Root(const Sequence& sequence) {
     return absl::HashOf(sequence.tenant(), sequence.selection()->key());

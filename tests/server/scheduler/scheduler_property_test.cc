@@ -70,6 +70,7 @@ class Traffic {
 
   int64_t num_preemptions() const { return scheduler_->num_preemptions(); }
   int64_t num_cached_tokens() const { return num_cached_tokens_; }
+  int64_t num_context_tokens() const { return num_context_tokens_; }
 
  private:
   int64_t Draw(int64_t low, int64_t high) {
@@ -87,11 +88,15 @@ class Traffic {
     const std::vector<int32_t> tail = RandomTokens(Draw(1, 10));
     prompt.insert(prompt.end(), tail.begin(), tail.end());
     const int32_t max_tokens = static_cast<int32_t>(Draw(1, 20));
-    if (!scheduler_->Fits(static_cast<int64_t>(prompt.size()), max_tokens)) {
+    // The last two have virtual tokens.
+    const int64_t adapter = Draw(0, 4);
+    const std::string digest = std::vector<std::string>{"", "aa", "bb", "cc", "dd"}[adapter];
+    const int64_t num_virtual = std::vector<int64_t>{0, 0, 0, 3, 11}[adapter];
+    if (!scheduler_->Fits(static_cast<int64_t>(prompt.size()), max_tokens, num_virtual)) {
       return;
     }
-    const std::string digest = std::vector<std::string>{"", "aa", "bb"}[Draw(0, 2)];
-    Sequence::Options options = SequenceOptions(next_id_, prompt, max_tokens, digest);
+    Sequence::Options options = SequenceOptions(next_id_, prompt, max_tokens);
+    options.selection = SelectionOf(digest, num_virtual);
     options.arrival = now_;
     options.tenant = Draw(0, 1) == 0 ? "acme" : "bravo";
     options.sampling.stop_token_ids = {static_cast<int32_t>(Draw(0, kVocab - 1))};
@@ -118,7 +123,7 @@ class Traffic {
     const Batch batch = scheduler_->Schedule(now_);
     CheckBatch(batch);
     ASSERT_EQ(!batch.empty(), can_run);
-    ASSERT_TRUE(oldest == nullptr || HasRow(batch, oldest)) << "the oldest does not advance";
+    ASSERT_TRUE(oldest == nullptr || Advances(batch, oldest)) << "the oldest does not advance";
     if (Draw(0, 49) == 0) {
       return;  // the step was lost: nothing is committed, it is planned again
     }
@@ -146,9 +151,11 @@ class Traffic {
     return nullptr;
   }
 
-  static bool HasRow(const Batch& batch, const Sequence* sequence) {
+  static bool Advances(const Batch& batch, const Sequence* sequence) {
     return std::any_of(batch.rows.begin(), batch.rows.end(),
-                       [&](const BatchRow& row) { return row.sequence == sequence; });
+                       [&](const BatchRow& row) { return row.sequence == sequence; }) ||
+           std::any_of(batch.contexts.begin(), batch.contexts.end(),
+                       [&](const ContextRow& row) { return row.context == sequence->context(); });
   }
 
   void CheckBatch(const Batch& batch) {
@@ -163,17 +170,45 @@ class Traffic {
       const int64_t end = row.first_token + row.num_tokens;
       ASSERT_EQ(row.samples, end == static_cast<int64_t>(row.sequence->tokens().size()));
       const std::vector<BlockId>& blocks = row.sequence->blocks();
-      ASSERT_GE(static_cast<int64_t>(blocks.size()) * pool_.block_size(), end);
-      for (int64_t p = row.first_token; p < end; ++p) {
-        const BlockId block = blocks[p / pool_.block_size()];
+      const int64_t before = row.sequence->num_context_slots();
+      ASSERT_GE(static_cast<int64_t>(blocks.size()) * pool_.block_size(), before + end);
+      for (int64_t slot = before + row.first_token; slot < before + end; ++slot) {
+        const BlockId block = blocks[slot / pool_.block_size()];
         ASSERT_EQ(pool_.ref_count(block), 1) << "a row writes a shared block";
         ASSERT_FALSE(pool_.is_published(block)) << "a row writes a published block";
       }
       num_tokens += row.num_tokens;
     }
     ASSERT_EQ(batch.num_tokens, num_tokens);
-    ASSERT_LE(num_tokens, options_.max_batch_tokens);
+    CheckContexts(batch);
+    ASSERT_LE(num_tokens + batch.num_context_tokens, options_.max_batch_tokens);
     CheckSegments(batch);
+  }
+
+  /// Each context once, where it had ended; nobody runs without the whole of his own.
+  void CheckContexts(const Batch& batch) {
+    std::map<const Context*, int64_t> computed;
+    int64_t num_tokens = 0;
+    for (const ContextRow& row : batch.contexts) {
+      ASSERT_EQ(row.user->context(), row.context);
+      ASSERT_EQ(row.first_token, row.context->num_computed_tokens());
+      ASSERT_GT(row.num_tokens, 0);
+      ASSERT_TRUE(computed.emplace(row.context.get(), row.first_token + row.num_tokens).second);
+      for (int64_t i = row.first_token; i < row.first_token + row.num_tokens; ++i) {
+        const int64_t slot = row.context->first_slot() + i;
+        ASSERT_FALSE(pool_.is_published(row.context->blocks()[slot / pool_.block_size()]));
+      }
+      num_tokens += row.num_tokens;
+    }
+    ASSERT_EQ(batch.num_context_tokens, num_tokens);
+    num_context_tokens_ += num_tokens;
+    for (const BatchRow& row : batch.rows) {
+      const Context* context = row.sequence->context().get();
+      ASSERT_EQ(context != nullptr, row.sequence->num_virtual_tokens() > 0);
+      if (context != nullptr && !context->computed()) {
+        ASSERT_EQ(computed[context], context->num_tokens());
+      }
+    }
   }
 
   static void CheckSegments(const Batch& batch) {
@@ -196,14 +231,19 @@ class Traffic {
     ASSERT_EQ(row, static_cast<int64_t>(batch.rows.size()));
   }
 
-  /// Every reference is some sequence's, and a block with several holders is full and published.
+  /// Every reference is some sequence's, and a block with several holders is a context's or full
+  /// and published.
   void CheckBlocks() {
     std::map<BlockId, int32_t> holders;
+    std::set<BlockId> context_blocks;  // shared from the start, while they are being computed
     for (const Sequence* sequence : scheduler_->sequences()) {
+      if (const Context* context = sequence->context().get(); context != nullptr) {
+        context_blocks.insert(context->blocks().begin(), context->blocks().end());
+      }
       const std::set<BlockId> distinct(sequence->blocks().begin(), sequence->blocks().end());
       ASSERT_EQ(distinct.size(), sequence->blocks().size());
       ASSERT_GE(static_cast<int64_t>(distinct.size()) * pool_.block_size(),
-                sequence->num_computed_tokens());
+                sequence->num_context_slots() + sequence->num_computed_tokens());
       for (const BlockId block : sequence->blocks()) {
         ++holders[block];
       }
@@ -211,7 +251,7 @@ class Traffic {
     ASSERT_EQ(pool_.num_used(), static_cast<int64_t>(holders.size()));
     for (const auto& [block, count] : holders) {
       ASSERT_EQ(pool_.ref_count(block), count);
-      ASSERT_TRUE(count == 1 || pool_.is_published(block));
+      ASSERT_TRUE(count == 1 || pool_.is_published(block) || context_blocks.contains(block));
     }
   }
 
@@ -241,7 +281,7 @@ class Traffic {
         break;
       case FinishReason::kContextLength:
         ASSERT_FALSE(stopped);
-        ASSERT_EQ(length, options_.max_context_tokens);
+        ASSERT_EQ(sequence.num_virtual_tokens() + length, options_.max_context_tokens);
         break;
       default:
         ASSERT_EQ(sequence.finish_reason(), FinishReason::kCancelled);
@@ -259,10 +299,11 @@ class Traffic {
   int64_t num_added_ = 0;
   int64_t num_finished_ = 0;
   int64_t num_cached_tokens_ = 0;
+  int64_t num_context_tokens_ = 0;
 };
 
 TEST(SchedulerPropertyTest, EverySequenceGetsTheTokensItWouldGetAlone) {
-  int64_t num_preemptions = 0, num_cached_tokens = 0;
+  int64_t num_preemptions = 0, num_cached_tokens = 0, num_context_tokens = 0;
   for (uint64_t seed = 1; seed <= 60; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     Traffic traffic(seed);
@@ -272,9 +313,11 @@ TEST(SchedulerPropertyTest, EverySequenceGetsTheTokensItWouldGetAlone) {
     ASSERT_NO_FATAL_FAILURE(traffic.Finish());
     num_preemptions += traffic.num_preemptions();
     num_cached_tokens += traffic.num_cached_tokens();
+    num_context_tokens += traffic.num_context_tokens();
   }
   EXPECT_GT(num_preemptions, 100) << "the pools are too large to test anything";
   EXPECT_GT(num_cached_tokens, 100);
+  EXPECT_GT(num_context_tokens, 1000);
 }
 
 }  // namespace

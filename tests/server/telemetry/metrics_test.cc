@@ -162,5 +162,27 @@ TEST_F(MetricsTest, ScrapesAndRequestsMayMeet) {
   EXPECT_EQ(CountSeries(text, "vllm:lora_requests_info"), 1);
 }
 
+TEST_F(MetricsTest, TenantsBeyondTheBoundShareOneSeries) {
+  for (size_t i = 0; i < ServerMetrics::kMaxTenantLabels + 50; ++i) {
+    metrics_.RecordTenant(absl::StrCat("tenant-", i), 3, 4);
+  }
+  metrics_.RecordTenant("tenant-0", 3, 4);
+  metrics_.RecordQuotaRefusal("tenant-240", "TOKEN_RATE");
+  const std::string text = Render();
+  EXPECT_THAT(text, HasSubstr("tenon_tenant_requests_total{tenant=\"tenant-0\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("tenon_tenant_requests_total{tenant=\"other\"} 50\n"));
+  EXPECT_THAT(text,
+              HasSubstr("tenon_tenant_tokens_total{kind=\"generated\",tenant=\"tenant-1\"} 4\n"));
+  EXPECT_THAT(text,
+              HasSubstr("tenon_quota_refusals_total{limit=\"TOKEN_RATE\",tenant=\"other\"} 1\n"));
+  EXPECT_EQ(CountSeries(text, "tenon_tenant_requests_total"), 201);
+}
+
+TEST_F(MetricsTest, RefusedCallersAreCountedByReason) {
+  metrics_.RecordRefusal("CREDENTIALS_EXPIRED");
+  EXPECT_THAT(Render(),
+              HasSubstr("tenon_refused_callers_total{reason=\"CREDENTIALS_EXPIRED\"} 1\n"));
+}
+
 }  // namespace
 }  // namespace tenon

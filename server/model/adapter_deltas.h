@@ -1,0 +1,84 @@
+// AdapterDeltas: what the adapters of one step add to the forward pass, site by site.
+#ifndef TENON_SERVER_MODEL_ADAPTER_DELTAS_H_
+#define TENON_SERVER_MODEL_ADAPTER_DELTAS_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "adapters/kernels/affine.h"
+#include "adapters/kernels/low_rank.h"
+#include "adapters/methods/compiled_adapter.h"
+#include "server/kernels/linear.h"
+#include "server/model/model_runner.h"
+
+namespace tenon {
+
+/// A run of tokens of a step and the adapters that apply to them.
+struct AdapterSegment {
+  int64_t token_begin = 0, token_end = 0;
+  std::span<const ResolvedAdapter> adapters;  ///< empty for the bare base
+};
+
+/// The one place where the decoder meets adapters: called at each site of the forward pass,
+/// whatever the architecture. Rows that no segment covers, and rows of adapters with weight 0, keep
+/// their bits; with KernelKind::kCpu a row depends on its own adapters alone, bit for bit. A value
+/// of one step; borrows the adapters. Throws c10::Error when LibTorch does.
+class AdapterDeltas {
+ public:
+  AdapterDeltas(std::span<const AdapterSegment> segments, KernelKind kernels);
+
+  /// Whether no adapter of the step does anything: the decoder may skip the rest.
+  bool empty() const { return terms_.empty(); }
+
+  /// What the linear layer at `site` reads instead of x [T, in]: x itself when no adapter of the
+  /// step scales it, else a scaled copy. AddDelta is given x. Sites that share their input with
+  /// others (q, k, v, gate, up) need no call: the compiler makes another delta of their gain.
+  at::Tensor ScaleInput(int64_t layer, Site site, const at::Tensor& x) const;
+  /// y [T, out] of a linear layer with input x [T, in]: gain, offset and low-rank update.
+  void AddDelta(int64_t layer, Site site, const at::Tensor& x, const at::Tensor& y) const;
+  /// The offset of a norm's output y [T, hidden].
+  void AddOffset(int64_t layer, Site site, const at::Tensor& y) const;
+  /// out [T, hidden] of a sublayer before it joins the residual stream [T, hidden].
+  void AddBottleneck(int64_t layer, Sublayer sublayer, const at::Tensor& residual,
+                     const at::Tensor& out) const;
+  /// hidden [T, hidden], the embeddings of tokens [T] int64, in place. `scale` is what the model
+  /// multiplies its embeddings with.
+  void ReplaceEmbeddings(const at::Tensor& tokens, float scale, const at::Tensor& hidden) const;
+  /// logits [R, vocab] of hidden states [R, hidden]; row r belongs to token token_of_row[r], which
+  /// ascend.
+  void AddHead(std::span<const int64_t> token_of_row, const at::Tensor& hidden,
+               const at::Tensor& logits) const;
+
+ private:
+  /// An adapter with a weight that is not 0, and its rows.
+  struct Term {
+    int64_t begin, end;
+    const CompiledAdapter* adapter;
+    float weight;
+  };
+  struct SiteTerm {
+    int64_t begin, end;
+    const SiteDelta* delta;
+    float weight;
+  };
+
+  auto AffineKernel() const -> decltype(&ApplyAffine);
+  auto LowRankKernel() const -> decltype(&ApplyLowRank);
+  std::vector<SiteTerm> TermsAt(int64_t layer, Site site) const;
+  void ApplySite(std::span<const SiteTerm> terms, const at::Tensor& x, const at::Tensor& y) const;
+  void AddLowRankEmbedding(const Term& term, const at::Tensor& tokens, float scale,
+                           const at::Tensor& hidden) const;
+  void OverrideHead(const HeadDelta& head, const at::Tensor& hidden,
+                    const at::Tensor& logits) const;
+  void Multiply(const PackedMatrix& matrix, const at::Tensor& x, const at::Tensor& y) const;
+
+  std::vector<Term> terms_;
+  KernelKind kernels_;
+};
+
+}  // namespace tenon
+
+#endif  // TENON_SERVER_MODEL_ADAPTER_DELTAS_H_

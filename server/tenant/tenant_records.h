@@ -1,0 +1,85 @@
+// What is kept of tenants: plain values, as the store writes and the API shows them.
+#ifndef TENON_SERVER_TENANT_TENANT_RECORDS_H_
+#define TENON_SERVER_TENANT_TENANT_RECORDS_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/time/time.h"
+#include "server/tenant/identity.h"
+
+namespace tenon {
+
+/// What a tenant may use. 0: no limit.
+struct TenantLimits {
+  int64_t requests_per_second = 0;
+  int64_t tokens_per_minute = 0;    ///< prompt and generated tokens together
+  int64_t concurrent_requests = 0;  ///< generation requests in flight
+  int64_t queued_requests = 0;      ///< of these, without their first token yet
+  int64_t max_tokens = 0;           ///< to generate, of one request
+  int64_t adapters = 0;             ///< live versions
+  int64_t adapter_bytes = 0;        ///< of the files of live versions
+
+  friend bool operator==(const TenantLimits&, const TenantLimits&) = default;
+};
+
+enum class TenantState { kActive, kSuspended };
+
+struct TenantRecord {
+  std::string name;  ///< as ValidateName allows
+  TenantState state = TenantState::kActive;
+  TenantLimits limits;
+  absl::Time created;
+};
+
+/// An API key without its secret.
+struct KeyRecord {
+  std::string id;      ///< 16 hex digits
+  std::string tenant;  ///< empty for an operator's
+  Role role = Role::kInference;
+  std::string digest;  ///< ApiKeyHasher::Digest of the whole key, lower-case hex
+  absl::Time created;
+  absl::Time expires = absl::InfiniteFuture();  ///< valid before
+  absl::Time revoked = absl::InfiniteFuture();  ///< infinite: not revoked
+  absl::Time last_used = absl::InfinitePast();  ///< infinite: never; to within a flush interval
+  std::string note;                             ///< what its owner wrote about it
+};
+
+/// One line of the audit log.
+struct AuditEntry {
+  int64_t sequence = 0;  ///< grows without end; given by the store
+  absl::Time time;
+  std::string actor;    ///< Identity::credential of who asked
+  std::string peer;     ///< from where, as gRPC writes addresses
+  std::string action;   ///< the method: "CreateKey"
+  std::string tenant;   ///< which tenant it was about; may be empty
+  std::string object;   ///< key id, adapter or tenant
+  std::string outcome;  ///< a status code's name in lower case
+};
+
+/// Sums since the beginning, of one tenant and adapter.
+struct UsageTotals {
+  int64_t requests = 0;
+  int64_t prompt_tokens = 0;
+  int64_t cached_prompt_tokens = 0;
+  int64_t generated_tokens = 0;
+
+  UsageTotals& operator+=(const UsageTotals& more) {
+    requests += more.requests;
+    prompt_tokens += more.prompt_tokens;
+    cached_prompt_tokens += more.cached_prompt_tokens;
+    generated_tokens += more.generated_tokens;
+    return *this;
+  }
+  friend bool operator==(const UsageTotals&, const UsageTotals&) = default;
+};
+
+struct UsageRecord {
+  std::string tenant;
+  std::string adapter;  ///< without a version; empty: the base model
+  UsageTotals totals;
+};
+
+}  // namespace tenon
+
+#endif  // TENON_SERVER_TENANT_TENANT_RECORDS_H_

@@ -1,0 +1,327 @@
+#include "server/tenant/tenant_store.h"
+
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "adapters/base/status_macros.h"
+
+namespace tenon {
+namespace {
+
+constexpr int64_t kSchemaVersion = 1;
+
+constexpr char kPragmas[] =
+    "PRAGMA locking_mode = EXCLUSIVE;"
+    "PRAGMA journal_mode = WAL;"
+    "PRAGMA synchronous = FULL;"
+    "PRAGMA foreign_keys = ON;";
+
+constexpr char kSchema[] = R"sql(
+CREATE TABLE schema_version (version INTEGER NOT NULL);
+INSERT INTO schema_version VALUES (1);
+CREATE TABLE tenants (
+  name TEXT PRIMARY KEY,
+  state INTEGER NOT NULL,
+  created_ns INTEGER NOT NULL,
+  requests_per_second INTEGER NOT NULL,
+  tokens_per_minute INTEGER NOT NULL,
+  concurrent_requests INTEGER NOT NULL,
+  queued_requests INTEGER NOT NULL,
+  max_tokens INTEGER NOT NULL,
+  adapters INTEGER NOT NULL,
+  adapter_bytes INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE keys (
+  id TEXT PRIMARY KEY,
+  tenant TEXT NOT NULL,
+  role TEXT NOT NULL,
+  digest TEXT NOT NULL,
+  created_ns INTEGER NOT NULL,
+  expires_ns INTEGER NOT NULL,
+  revoked_ns INTEGER NOT NULL,
+  last_used_ns INTEGER NOT NULL,
+  note TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE usage (
+  tenant TEXT NOT NULL,
+  adapter TEXT NOT NULL,
+  requests INTEGER NOT NULL,
+  prompt_tokens INTEGER NOT NULL,
+  cached_prompt_tokens INTEGER NOT NULL,
+  generated_tokens INTEGER NOT NULL,
+  PRIMARY KEY (tenant, adapter)
+) WITHOUT ROWID;
+CREATE TABLE audit (
+  sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+  time_ns INTEGER NOT NULL,
+  actor TEXT NOT NULL,
+  peer TEXT NOT NULL,
+  action TEXT NOT NULL,
+  tenant TEXT NOT NULL,
+  object TEXT NOT NULL,
+  outcome TEXT NOT NULL
+);
+CREATE INDEX audit_by_tenant ON audit (tenant, sequence);
+CREATE TRIGGER audit_keeps_its_entries BEFORE DELETE ON audit
+  BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+CREATE TRIGGER audit_keeps_its_words BEFORE UPDATE ON audit
+  BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+)sql";
+
+// Infinite times are the ends of the range.
+int64_t ToNanos(absl::Time time) {
+  if (time == absl::InfiniteFuture()) {
+    return std::numeric_limits<int64_t>::max();
+  }
+  return time == absl::InfinitePast() ? std::numeric_limits<int64_t>::min()
+                                      : absl::ToUnixNanos(time);
+}
+
+absl::Time FromNanos(int64_t nanos) {
+  if (nanos == std::numeric_limits<int64_t>::max()) {
+    return absl::InfiniteFuture();
+  }
+  return nanos == std::numeric_limits<int64_t>::min() ? absl::InfinitePast()
+                                                      : absl::FromUnixNanos(nanos);
+}
+
+TenantRecord ReadTenant(const SqliteStatement& row) {
+  TenantRecord tenant;
+  tenant.name = row.Text(0);
+  tenant.state = row.Int(1) == 0 ? TenantState::kActive : TenantState::kSuspended;
+  tenant.created = FromNanos(row.Int(2));
+  tenant.limits.requests_per_second = row.Int(3);
+  tenant.limits.tokens_per_minute = row.Int(4);
+  tenant.limits.concurrent_requests = row.Int(5);
+  tenant.limits.queued_requests = row.Int(6);
+  tenant.limits.max_tokens = row.Int(7);
+  tenant.limits.adapters = row.Int(8);
+  tenant.limits.adapter_bytes = row.Int(9);
+  return tenant;
+}
+
+absl::StatusOr<KeyRecord> ReadKey(const SqliteStatement& row) {
+  KeyRecord key;
+  key.id = row.Text(0);
+  key.tenant = row.Text(1);
+  absl::StatusOr<Role> role = ParseRole("role", row.Text(2));
+  if (!role.ok()) {
+    return absl::DataLossError(
+        absl::StrCat("tenant store: key ", key.id, ": ", role.status().message()));
+  }
+  key.role = *role;
+  key.digest = row.Text(3);
+  key.created = FromNanos(row.Int(4));
+  key.expires = FromNanos(row.Int(5));
+  key.revoked = FromNanos(row.Int(6));
+  key.last_used = FromNanos(row.Int(7));
+  key.note = row.Text(8);
+  return key;
+}
+
+absl::StatusOr<UsageRecord> ReadUsage(const SqliteStatement& row) {
+  return UsageRecord{row.Text(0), row.Text(1), {row.Int(2), row.Int(3), row.Int(4), row.Int(5)}};
+}
+
+absl::StatusOr<AuditEntry> ReadAudit(const SqliteStatement& row) {
+  return AuditEntry{row.Int(0),  FromNanos(row.Int(1)), row.Text(2), row.Text(3),
+                    row.Text(4), row.Text(5),           row.Text(6), row.Text(7)};
+}
+
+// All rows of a statement, each read by `read`.
+template <typename Record, typename Read>
+absl::StatusOr<std::vector<Record>> ReadAll(SqliteStatement& rows, Read read) {
+  std::vector<Record> records;
+  while (true) {
+    TENON_ASSIGN_OR_RETURN(const bool more, rows.Step());
+    if (!more) {
+      return records;
+    }
+    TENON_ASSIGN_OR_RETURN(Record record, read(rows));
+    records.push_back(std::move(record));
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<TenantStore> TenantStore::Open(const std::string& path) {
+  TENON_ASSIGN_OR_RETURN(SqliteConnection db, SqliteConnection::Open(path, "tenant store"));
+  TENON_RETURN_IF_ERROR(db.Execute(kPragmas));
+  TenantStore store(std::move(db));
+  TENON_RETURN_IF_ERROR(store.Migrate());
+  return store;
+}
+
+absl::Status TenantStore::Migrate() {
+  TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
+  {
+    TENON_ASSIGN_OR_RETURN(
+        SqliteStatement exists,
+        db_.Prepare("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = "
+                    "'schema_version'"));
+    TENON_ASSIGN_OR_RETURN(const bool found, exists.Step());
+    if (!found) {
+      TENON_RETURN_IF_ERROR(db_.Execute(kSchema));
+    }
+  }
+  {
+    TENON_ASSIGN_OR_RETURN(SqliteStatement row, db_.Prepare("SELECT version FROM schema_version"));
+    TENON_ASSIGN_OR_RETURN(const bool found, row.Step());
+    const int64_t version = found ? row.Int(0) : 0;
+    if (version != kSchemaVersion) {
+      return absl::FailedPreconditionError(absl::StrCat("tenant store has schema version ", version,
+                                                        "; this server reads ", kSchemaVersion));
+    }
+  }
+  return transaction.Commit();
+}
+
+absl::StatusOr<std::vector<TenantRecord>> TenantStore::Tenants() {
+  TENON_ASSIGN_OR_RETURN(
+      SqliteStatement rows,
+      db_.Prepare("SELECT name, state, created_ns, requests_per_second, tokens_per_minute, "
+                  "concurrent_requests, queued_requests, max_tokens, adapters, adapter_bytes "
+                  "FROM tenants ORDER BY name"));
+  return ReadAll<TenantRecord>(
+      rows,
+      [](const SqliteStatement& row) -> absl::StatusOr<TenantRecord> { return ReadTenant(row); });
+}
+
+absl::StatusOr<std::vector<KeyRecord>> TenantStore::Keys() {
+  TENON_ASSIGN_OR_RETURN(SqliteStatement rows,
+                         db_.Prepare("SELECT id, tenant, role, digest, created_ns, expires_ns, "
+                                     "revoked_ns, last_used_ns, note FROM keys ORDER BY id"));
+  return ReadAll<KeyRecord>(rows, ReadKey);
+}
+
+absl::StatusOr<std::vector<UsageRecord>> TenantStore::Usage() {
+  TENON_ASSIGN_OR_RETURN(
+      SqliteStatement rows,
+      db_.Prepare("SELECT tenant, adapter, requests, prompt_tokens, cached_prompt_tokens, "
+                  "generated_tokens FROM usage ORDER BY tenant, adapter"));
+  return ReadAll<UsageRecord>(rows, ReadUsage);
+}
+
+absl::Status TenantStore::PutTenant(const TenantRecord& tenant, const AuditEntry& audit) {
+  TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
+  {
+    TENON_ASSIGN_OR_RETURN(
+        SqliteStatement row,
+        db_.Prepare("INSERT OR REPLACE INTO tenants VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
+    const TenantLimits& limits = tenant.limits;
+    row.Bind(1, tenant.name);
+    row.Bind(2, int64_t{tenant.state == TenantState::kActive ? 0 : 1});
+    row.Bind(3, ToNanos(tenant.created));
+    row.Bind(4, limits.requests_per_second);
+    row.Bind(5, limits.tokens_per_minute);
+    row.Bind(6, limits.concurrent_requests);
+    row.Bind(7, limits.queued_requests);
+    row.Bind(8, limits.max_tokens);
+    row.Bind(9, limits.adapters);
+    row.Bind(10, limits.adapter_bytes);
+    TENON_RETURN_IF_ERROR(row.Run());
+  }
+  TENON_RETURN_IF_ERROR(InsertAudit(audit));
+  return transaction.Commit();
+}
+
+absl::Status TenantStore::DeleteTenant(absl::string_view name, const AuditEntry& audit) {
+  TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
+  for (const char* sql : {"DELETE FROM tenants WHERE name = ?",
+                          "DELETE FROM keys WHERE tenant = "
+                          "?"}) {
+    TENON_ASSIGN_OR_RETURN(SqliteStatement row, db_.Prepare(sql));
+    row.Bind(1, name);
+    TENON_RETURN_IF_ERROR(row.Run());
+  }
+  TENON_RETURN_IF_ERROR(InsertAudit(audit));
+  return transaction.Commit();
+}
+
+absl::Status TenantStore::PutKeys(const std::vector<KeyRecord>& keys, const AuditEntry& audit) {
+  TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
+  for (const KeyRecord& key : keys) {
+    TENON_RETURN_IF_ERROR(InsertKey(key));
+  }
+  TENON_RETURN_IF_ERROR(InsertAudit(audit));
+  return transaction.Commit();
+}
+
+absl::Status TenantStore::InsertKey(const KeyRecord& key) {
+  TENON_ASSIGN_OR_RETURN(
+      SqliteStatement row,
+      db_.Prepare("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"));
+  row.Bind(1, key.id);
+  row.Bind(2, key.tenant);
+  row.Bind(3, RoleName(key.role));
+  row.Bind(4, key.digest);
+  row.Bind(5, ToNanos(key.created));
+  row.Bind(6, ToNanos(key.expires));
+  row.Bind(7, ToNanos(key.revoked));
+  row.Bind(8, ToNanos(key.last_used));
+  row.Bind(9, key.note);
+  return row.Run();
+}
+
+absl::Status TenantStore::AppendAudit(const AuditEntry& audit) {
+  TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
+  TENON_RETURN_IF_ERROR(InsertAudit(audit));
+  return transaction.Commit();
+}
+
+absl::Status TenantStore::InsertAudit(const AuditEntry& audit) {
+  TENON_ASSIGN_OR_RETURN(SqliteStatement row,
+                         db_.Prepare("INSERT INTO audit VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)"));
+  row.Bind(1, ToNanos(audit.time));
+  row.Bind(2, audit.actor);
+  row.Bind(3, audit.peer);
+  row.Bind(4, audit.action);
+  row.Bind(5, audit.tenant);
+  row.Bind(6, audit.object);
+  row.Bind(7, audit.outcome);
+  return row.Run();
+}
+
+absl::Status TenantStore::Flush(const std::vector<UsageRecord>& more,
+                                const std::vector<std::pair<std::string, absl::Time>>& last_uses) {
+  TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
+  for (const UsageRecord& usage : more) {
+    TENON_ASSIGN_OR_RETURN(
+        SqliteStatement row,
+        db_.Prepare("INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, adapter) DO "
+                    "UPDATE SET requests = requests + excluded.requests, prompt_tokens = "
+                    "prompt_tokens + excluded.prompt_tokens, cached_prompt_tokens = "
+                    "cached_prompt_tokens + excluded.cached_prompt_tokens, generated_tokens = "
+                    "generated_tokens + excluded.generated_tokens"));
+    row.Bind(1, usage.tenant);
+    row.Bind(2, usage.adapter);
+    row.Bind(3, usage.totals.requests);
+    row.Bind(4, usage.totals.prompt_tokens);
+    row.Bind(5, usage.totals.cached_prompt_tokens);
+    row.Bind(6, usage.totals.generated_tokens);
+    TENON_RETURN_IF_ERROR(row.Run());
+  }
+  for (const auto& [id, time] : last_uses) {
+    TENON_ASSIGN_OR_RETURN(SqliteStatement row,
+                           db_.Prepare("UPDATE keys SET last_used_ns = ? WHERE id = ?"));
+    row.Bind(1, ToNanos(time));
+    row.Bind(2, id);
+    TENON_RETURN_IF_ERROR(row.Run());
+  }
+  return transaction.Commit();
+}
+
+absl::StatusOr<std::vector<AuditEntry>> TenantStore::ListAudit(absl::string_view tenant,
+                                                               int64_t before, int64_t limit) {
+  TENON_ASSIGN_OR_RETURN(
+      SqliteStatement rows,
+      db_.Prepare("SELECT sequence, time_ns, actor, peer, action, tenant, object, outcome FROM "
+                  "audit WHERE sequence < ?1 AND (?2 = '' OR tenant = ?2) ORDER BY sequence DESC "
+                  "LIMIT ?3"));
+  rows.Bind(1, before);
+  rows.Bind(2, tenant);
+  rows.Bind(3, limit);
+  return ReadAll<AuditEntry>(rows, ReadAudit);
+}
+
+}  // namespace tenon

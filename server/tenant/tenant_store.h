@@ -1,0 +1,62 @@
+// TenantStore: tenants, keys, usage and the audit log in an SQLite database.
+#ifndef TENON_SERVER_TENANT_TENANT_STORE_H_
+#define TENON_SERVER_TENANT_TENANT_STORE_H_
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "adapters/base/sqlite.h"
+#include "server/tenant/tenant_records.h"
+
+namespace tenon {
+
+/// Rows, and nothing about what they mean. A change and its audit entry are one transaction (WAL,
+/// synchronous=FULL), on disk when the call returns. The database itself refuses to change or
+/// delete an audit entry.
+///
+/// Not thread-safe; does I/O. Errors as SqliteConnection has them.
+class TenantStore {
+ public:
+  /// Opens or creates. FAILED_PRECONDITION when a newer Tenon made it.
+  static absl::StatusOr<TenantStore> Open(const std::string& path);
+
+  absl::StatusOr<std::vector<TenantRecord>> Tenants();
+  absl::StatusOr<std::vector<KeyRecord>> Keys();
+  absl::StatusOr<std::vector<UsageRecord>> Usage();
+
+  /// Inserts or replaces.
+  absl::Status PutTenant(const TenantRecord& tenant, const AuditEntry& audit);
+  /// With its keys. Its usage and its audit entries stay.
+  absl::Status DeleteTenant(absl::string_view name, const AuditEntry& audit);
+  /// Inserts or replaces; all of them or none.
+  absl::Status PutKeys(const std::vector<KeyRecord>& keys, const AuditEntry& audit);
+  absl::Status AppendAudit(const AuditEntry& audit);
+
+  /// Adds to totals and moves last uses; one transaction.
+  absl::Status Flush(const std::vector<UsageRecord>& more,
+                     const std::vector<std::pair<std::string, absl::Time>>& last_uses);
+
+  /// Entries below `before`, the newest first, at most `limit`; of all tenants when `tenant` is
+  /// empty.
+  absl::StatusOr<std::vector<AuditEntry>> ListAudit(absl::string_view tenant, int64_t before,
+                                                    int64_t limit);
+
+ private:
+  explicit TenantStore(SqliteConnection db) : db_(std::move(db)) {}
+
+  absl::Status Migrate();
+  absl::Status InsertAudit(const AuditEntry& audit);
+  absl::Status InsertKey(const KeyRecord& key);
+
+  SqliteConnection db_;
+};
+
+}  // namespace tenon
+
+#endif  // TENON_SERVER_TENANT_TENANT_STORE_H_
