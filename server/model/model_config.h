@@ -44,24 +44,24 @@ enum class ModelDType { kFloat32, kBFloat16, kFloat16 };
 /// The modules of a decoder under the names that its checkpoint and its adapters know. An empty
 /// name means that the model has no such module. Layer i's are behind "<root><layers>.<i>.".
 struct ModulePaths {
-  absl::string_view root;  ///< in front of all but the head; some checkpoints leave it out
-  absl::string_view embeddings;
-  absl::string_view positions;  ///< learned position embeddings
-  absl::string_view layers;
-  absl::string_view final_norm;
-  absl::string_view head;
+  absl::string_view root = "";  ///< in front of all but the head; some checkpoints leave it out
+  absl::string_view embeddings = "";
+  absl::string_view positions = "";  ///< learned position embeddings
+  absl::string_view layers = "";
+  absl::string_view final_norm = "";
+  absl::string_view head = "";
   // Of a layer, in the order of use:
-  absl::string_view attention_norm;
-  absl::string_view q, k, v;
-  absl::string_view qkv;  ///< one module in place of the three
-  absl::string_view q_norm, k_norm;
-  absl::string_view o;
-  absl::string_view post_attention_norm;  ///< of what the sublayer adds
-  absl::string_view feed_forward_norm;
-  absl::string_view gate;  ///< none: the activation is applied to up
-  absl::string_view up;
-  absl::string_view down;
-  absl::string_view post_feed_forward_norm;  ///< of what the sublayer adds
+  absl::string_view attention_norm = "";
+  absl::string_view q = "", k = "", v = "";
+  absl::string_view qkv = "";  ///< one module in place of the three
+  absl::string_view q_norm = "", k_norm = "";
+  absl::string_view o = "";
+  absl::string_view post_attention_norm = "";  ///< of what the sublayer adds
+  absl::string_view feed_forward_norm = "";
+  absl::string_view gate = "";  ///< none: the activation is applied to up
+  absl::string_view up = "";
+  absl::string_view down = "";
+  absl::string_view post_feed_forward_norm = "";  ///< of what the sublayer adds
 };
 
 /// What differs from layer to layer.
@@ -73,7 +73,7 @@ struct LayerConfig {
 
 /// A decoder, described as data. Every value was checked by ParseModelConfig.
 struct ModelConfig {
-  std::string model_type;  ///< "llama"
+  std::string model_type;  ///< "llama", "gemma3_text"
   ModulePaths modules;
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;

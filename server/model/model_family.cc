@@ -191,10 +191,10 @@ absl::StatusOr<std::vector<bool>> ReadGemmaLayers(JsonFields& fields, int64_t pe
     layer.attention_scale = 1.0 / std::sqrt(scalar.value_or(256.0));
   }
   TENON_ASSIGN_OR_RETURN(const int64_t window, ReadWindow(fields));
-  TENON_ASSIGN_OR_RETURN(
-      std::vector<bool> sliding,
-      ReadSlidingLayers(fields, config, window,
-                        [&](int64_t layer) { return (layer + 1) % period != 0; }));
+  TENON_ASSIGN_OR_RETURN(std::vector<bool> sliding,
+                         ReadSlidingLayers(fields, config, window, [&](int64_t layer) {
+                           return (layer + 1) % period != 0;
+                         }));
   SetWindows(sliding, window, config);
   return sliding;
 }
@@ -217,8 +217,10 @@ absl::Status ReadGemma3(JsonFields& fields, ModelConfig& config) {
   config.layers.resize(config.num_layers);
   TENON_ASSIGN_OR_RETURN(const std::optional<int64_t> period,
                          fields.OptionalInt("sliding_window_pattern", 1, kMaxWindow));
+  TENON_ASSIGN_OR_RETURN(const std::optional<int64_t> new_period,
+                         fields.OptionalInt("_sliding_window_pattern", 1, kMaxWindow));
   TENON_ASSIGN_OR_RETURN(const std::vector<bool> sliding,
-                         ReadGemmaLayers(fields, period.value_or(6), config));
+                         ReadGemmaLayers(fields, period.value_or(new_period.value_or(6)), config));
   for (size_t i = 0; i < sliding.size(); ++i) {
     config.layers[i].rope = sliding[i] ? kSlidingRope : kFullRope;
   }
@@ -232,10 +234,10 @@ absl::Status ReadGpt2(JsonFields& fields, ModelConfig& config) {
   TENON_ASSIGN_OR_RETURN(const bool by_head, fields.Bool("scale_attn_weights", true));
   TENON_ASSIGN_OR_RETURN(const bool by_layer,
                          fields.Bool("scale_attn_by_inverse_layer_idx", false));
-  for (const char* ignored : {"attn_pdrop", "embd_pdrop", "resid_pdrop", "n_ctx",
-                              "reorder_and_upcast_attn", "summary_activation",
-                              "summary_first_dropout", "summary_proj_to_labels", "summary_type",
-                              "summary_use_proj"}) {
+  for (const char* ignored :
+       {"attn_pdrop", "embd_pdrop", "resid_pdrop", "n_ctx", "reorder_and_upcast_attn",
+        "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type",
+        "summary_use_proj"}) {
     fields.Find(ignored);
   }
   config.layers.resize(config.num_layers);
@@ -297,6 +299,7 @@ constexpr std::array<ModelFamily, 7> kFamilies = {{
      .default_activation = "gelu_new",
      .norm = NormKind::kLayer,
      .default_norm_eps = 1e-5,
+     .default_mlp_ratio = 4,
      .ties_by_default = true,
      .requires_kv_heads = false,
      .read_block = &ReadGpt2},

@@ -26,11 +26,12 @@ struct ModelFamily {
   absl::string_view model_type;
   absl::string_view architecture;  ///< of the causal language model
   ModulePaths modules;
-  SizeFields sizes;
+  SizeFields sizes = {};
   absl::string_view activation_field = "hidden_act";
   absl::string_view default_activation = "silu";
   NormKind norm = NormKind::kRms;
   double default_norm_eps = 1e-6;
+  int64_t default_mlp_ratio = 0;  ///< intermediate over hidden size; 0 when it has to be given
   bool ties_by_default = false;
   /// Whether the default of num_key_value_heads or head_dim is a number of the family's largest
   /// model: such a field has to be given.

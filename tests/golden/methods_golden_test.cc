@@ -50,6 +50,7 @@ class MethodsGoldenTest : public testing::TestWithParam<std::pair<const char*, c
     absl::StatusOr<Model> model = LoadModel(DataFolder(architecture + "/model"), options);
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
+    driver_.max_context_tokens = model_.config.max_position_embeddings;
     absl::StatusOr<Goldens> goldens =
         LoadGoldens(DataFolder(absl::StrCat(architecture, "/", library)), TENON_SOURCE_DIR);
     ASSERT_TRUE(goldens.ok()) << goldens.status();
@@ -131,10 +132,17 @@ TEST_P(MethodsGoldenTest, EveryCellInOneBatchMatchesTheReferenceAndItself) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Llama, MethodsGoldenTest,
-                         testing::Values(std::make_pair("llama", "peft"),
-                                         std::make_pair("llama", "adapterhub"),
-                                         std::make_pair("llama", "composition")),
+std::vector<std::pair<const char*, const char*>> AllColumns() {
+  std::vector<std::pair<const char*, const char*>> columns = {{"llama", "composition"}};
+  for (const char* architecture :
+       {"llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2"}) {
+    columns.emplace_back(architecture, "peft");
+    columns.emplace_back(architecture, "adapterhub");
+  }
+  return columns;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, MethodsGoldenTest, testing::ValuesIn(AllColumns()),
                          [](const auto& test) {
                            return absl::StrCat(test.param.first, "_", test.param.second);
                          });
