@@ -18,6 +18,7 @@
 #include "server/model/model.h"
 #include "tests/golden/adapter_files.h"
 #include "tests/golden/golden_files.h"
+#include "tests/golden/matrix_table.h"
 #include "tests/golden/step_driver.h"
 
 namespace tenon {
@@ -38,6 +39,16 @@ std::string MethodOf(const GoldenCase& golden) {
 // not the base.
 bool ComputedAnotherWay(const std::string& method) {
   return method == "dora-last" || method == "dora-twice" || method == "dora-scaled";
+}
+
+// Shared by the tests of this program, which run in order; TheMatrix is the last.
+MatrixTable& Table() {
+  static MatrixTable* const table = new MatrixTable(*MatrixTable::Load(DataFolder("matrix.json")));
+  return *table;
+}
+
+std::string LibraryOf(absl::string_view folder) {
+  return folder == "composition" ? "peft-composition" : std::string(folder);
 }
 
 class MethodsGoldenTest : public testing::TestWithParam<std::pair<const char*, const char*>> {
@@ -116,10 +127,15 @@ TEST_P(MethodsGoldenTest, EveryCellInOneBatchMatchesTheReferenceAndItself) {
     const float difference = LargestDifference(golden, result);
     worst[MethodOf(golden)] = std::max(worst[MethodOf(golden)], difference);
     if (ComputedAnotherWay(MethodOf(golden))) {
+      EXPECT_TRUE(Table().RecordDifferent(GetParam().first, LibraryOf(GetParam().second),
+                                          MethodOf(golden)));
       continue;
     }
     EXPECT_LE(difference, kTolerance) << golden.name;
     EXPECT_EQ(result.tokens(), golden.tokens) << golden.name;
+    EXPECT_TRUE(Table().Record(GetParam().first, LibraryOf(GetParam().second), MethodOf(golden),
+                               difference <= kTolerance && result.tokens() == golden.tokens))
+        << golden.name;
     const auto alone = RunTogether(*runner_, adapters_, {requests[i]}, driver_);
     ASSERT_TRUE(alone.ok()) << alone.status();
     for (size_t step = 0; step < golden.tokens.size(); ++step) {
@@ -146,6 +162,20 @@ INSTANTIATE_TEST_SUITE_P(All, MethodsGoldenTest, testing::ValuesIn(AllColumns())
                          [](const auto& test) {
                            return absl::StrCat(test.param.first, "_", test.param.second);
                          });
+
+// Prints the table behind the last test, and counts it unless a filter left some out.
+class MatrixReport : public testing::Environment {
+ public:
+  void TearDown() override {
+    std::cout << Table().Print();
+    if (testing::GTEST_FLAG(filter) == "*") {
+      EXPECT_EQ(Table().num_passed() + Table().num_different(), Table().num_goldens());
+      EXPECT_EQ(Table().num_different(), 3u);
+    }
+  }
+};
+const testing::Environment* const kReport =
+    testing::AddGlobalTestEnvironment(new MatrixReport);  // NOLINT: GoogleTest owns it
 
 }  // namespace
 }  // namespace tenon
