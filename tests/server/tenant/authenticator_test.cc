@@ -89,11 +89,12 @@ TEST_F(AuthenticatorTest, TwoHeadersAreRefusedEvenWhenBothAreGood) {
 
 TEST_F(AuthenticatorTest, BadHeaderIsNotSavedByALocalPeerOrACertificate) {
   options_.certificates = *CertificateRules::Parse(kRules);
-  CallerEvidence evidence = Bearer("Bearer nonsense");
+  const std::string nonsense = "Bearer nonsense";  // the evidence only looks at it
+  CallerEvidence evidence = Bearer(nonsense);
   evidence.certificate.spiffe_ids = {"spiffe://x/ns/prod/sa/web"};
   EXPECT_EQ(ReasonOf(Admit("Generate", evidence).status()), "CREDENTIALS_INVALID");
   options_.certificates.reset();
-  EXPECT_EQ(ReasonOf(Admit("Generate", Bearer("Bearer nonsense")).status()), "CREDENTIALS_INVALID");
+  EXPECT_EQ(ReasonOf(Admit("Generate", Bearer(nonsense)).status()), "CREDENTIALS_INVALID");
 }
 
 TEST_F(AuthenticatorTest, RoleDecides) {
