@@ -64,6 +64,8 @@ class Decoder {
   const Options& options() const { return options_; }
   /// Bytes of all weights as they are kept.
   int64_t nbytes() const;
+  /// Elements of the checkpoint's tensors, a tied head counted once.
+  int64_t num_parameters() const { return num_parameters_; }
 
  private:
   struct Layer {
@@ -98,6 +100,7 @@ class Decoder {
   at::Tensor positions_;  // [max_position_embeddings, hidden]; undefined when there are ropes
   Norm final_norm_;
   Linear lm_head_;
+  int64_t num_parameters_ = 0;
 };
 
 }  // namespace tenon

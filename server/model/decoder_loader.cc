@@ -12,6 +12,7 @@ namespace tenon {
 absl::StatusOr<at::Tensor> Decoder::Loader::Take(const std::string& name,
                                                  const std::vector<int64_t>& shape) {
   TENON_ASSIGN_OR_RETURN(const at::Tensor stored, checkpoint_->Take(name, shape));
+  decoder_->num_parameters_ += stored.numel();
   return stored.to(decoder_->options_.dtype);  // the mapped tensor itself when it fits already
 }
 
@@ -110,7 +111,8 @@ absl::Status Decoder::Loader::LoadTiedHead(const std::string& name) {
   TENON_ASSIGN_OR_RETURN(const at::Tensor embeddings, Take(name, shape));
   const std::string head_name = absl::StrCat(decoder_->config_.modules.head, ".weight");
   if (checkpoint_->Has(head_name)) {
-    TENON_ASSIGN_OR_RETURN(const at::Tensor head, Take(head_name, shape));
+    TENON_ASSIGN_OR_RETURN(at::Tensor head, checkpoint_->Take(head_name, shape));
+    head = head.to(embeddings.scalar_type());
     if (!at::equal(head, embeddings)) {
       return absl::InvalidArgumentError(
           absl::StrCat("tensor ", head_name, " differs from ", name,
