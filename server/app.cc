@@ -65,17 +65,6 @@ std::string ServedName(const ServerConfig& config) {
   return std::filesystem::weakly_canonical(config.model, error).filename().string();
 }
 
-int64_t CountParameters(const ModelConfig& c) {
-  const int64_t attention = c.hidden_size * (2 * c.q_size() + 2 * c.kv_size());
-  const int64_t attention_biases =
-      c.attention_bias ? c.q_size() + 2 * c.kv_size() + c.hidden_size : 0;
-  const int64_t mlp = 3 * c.hidden_size * c.intermediate_size;
-  const int64_t mlp_biases = c.mlp_bias ? 2 * c.intermediate_size + c.hidden_size : 0;
-  const int64_t layer = attention + attention_biases + mlp + mlp_biases + 2 * c.hidden_size;
-  const int64_t tables = (c.tie_word_embeddings ? 1 : 2) * c.vocab_size * c.hidden_size;
-  return c.num_layers * layer + tables + c.hidden_size;
-}
-
 // What the authors' file says, with the API's defaults where it is silent.
 SamplingDefaults MakeSamplingDefaults(const Model& model) {
   const GenerationConfig& from = model.generation;
@@ -171,7 +160,7 @@ absl::Status App::Parts::LoadBase() {
       .Add("type", absl::string_view(model.config.model_type))
       .Add("dtype", absl::string_view(dtype))
       .Add("digest", absl::string_view(model.base.digest))
-      .Add("parameters", CountParameters(model.config));
+      .Add("parameters", model.decoder->num_parameters());
   return absl::OkStatus();
 }
 
@@ -253,7 +242,7 @@ v1::GetModelResponse App::Parts::DescribeModel() const {
   response.set_digest(model.base.digest);
   response.set_dtype(dtype);
   response.set_device(config.device);
-  response.set_num_parameters(CountParameters(model.config));
+  response.set_num_parameters(model.decoder->num_parameters());
   response.set_vocab_size(static_cast<int32_t>(model.config.vocab_size));
   response.set_max_context_tokens(static_cast<int32_t>(max_context_tokens));
   response.set_max_adapter_rank(static_cast<int32_t>(config.max_adapter_rank));

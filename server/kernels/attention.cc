@@ -68,8 +68,21 @@ struct WorkItem {
   int64_t query_begin, query_end;
 };
 
-// Everything to do, the longest contexts first, so that threads end together.
-std::vector<WorkItem> CutWork(std::span<const AttentionRow> rows, int64_t kv_heads, int64_t group) {
+// The first position that a token of the row sees.
+int64_t FirstVisible(const AttentionRow& row, int64_t position, int64_t window) {
+  return std::max(row.first_key, window > 0 ? position - window + 1 : 0);
+}
+
+// The keys that the item's rows look at together.
+int64_t NumKeys(const WorkItem& item, int64_t window, int64_t group) {
+  const int64_t first = item.row->first_position + item.query_begin / group;
+  const int64_t last = item.row->first_position + (item.query_end - 1) / group;
+  return last + 1 - FirstVisible(*item.row, first, window);
+}
+
+// Everything to do, the most keys first, so that threads end together.
+std::vector<WorkItem> CutWork(std::span<const AttentionRow> rows, int64_t kv_heads, int64_t group,
+                              int64_t window) {
   std::vector<WorkItem> items;
   for (const AttentionRow& row : rows) {
     const int64_t queries = row.num_tokens * group;
@@ -79,21 +92,21 @@ std::vector<WorkItem> CutWork(std::span<const AttentionRow> rows, int64_t kv_hea
       }
     }
   }
-  std::stable_sort(items.begin(), items.end(), [](const WorkItem& a, const WorkItem& b) {
-    return a.row->first_position + a.row->num_tokens > b.row->first_position + b.row->num_tokens;
+  std::stable_sort(items.begin(), items.end(), [=](const WorkItem& a, const WorkItem& b) {
+    return NumKeys(a, window, group) > NumKeys(b, window, group);
   });
   return items;
 }
 
 template <typename T>
 void Attend(const WorkItem& item, const at::Tensor& q, const at::Tensor& k_cache,
-            const at::Tensor& v_cache, float scale, const at::Tensor& out) {
+            const at::Tensor& v_cache, const AttentionScoring& scoring, const at::Tensor& out) {
   const int64_t group = q.size(1) / k_cache.size(1);
   AttentionTask<T> task;
   task.rows = item.query_end - item.query_begin;
   task.head_dim = q.size(2);
-  task.scale = scale;
-  task.first_key = item.row->first_key;
+  task.scale = scoring.scale;
+  task.softcap = scoring.softcap;
   task.blocks = item.row->blocks.data();
   task.block_size = v_cache.size(2);
   task.keys = Data<T>(k_cache) + item.kv_head * k_cache.stride(1);
@@ -109,6 +122,7 @@ void Attend(const WorkItem& item, const at::Tensor& q, const at::Tensor& k_cache
     task.queries[i] = Data<T>(q) + t * q.stride(0) + head * task.head_dim;
     task.outputs[i] = Data<T>(out) + t * out.stride(0) + head * task.head_dim;
     task.positions[i] = item.row->first_position + token;
+    task.first_keys[i] = FirstVisible(*item.row, task.positions[i], scoring.window);
   }
   ActiveVectorKernels().of<T>().attend(task);
 }
@@ -171,7 +185,8 @@ void WriteKv(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots,
 }
 
 void PagedAttention(const at::Tensor& q, const at::Tensor& k_cache, const at::Tensor& v_cache,
-                    std::span<const AttentionRow> rows, float scale, const at::Tensor& out) {
+                    std::span<const AttentionRow> rows, const AttentionScoring& scoring,
+                    const at::Tensor& out) {
   CheckCache(k_cache, v_cache);
   CheckTokens(q, "q", k_cache);
   CheckTokens(out, "out", k_cache);
@@ -182,18 +197,21 @@ void PagedAttention(const at::Tensor& q, const at::Tensor& k_cache, const at::Te
   for (const AttentionRow& row : rows) {
     CheckRow(row, q.size(0), k_cache.size(0), v_cache.size(2));
   }
-  const std::vector<WorkItem> items = CutWork(rows, kv_heads, q.size(1) / kv_heads);
+  TORCH_CHECK(scoring.window >= 0 && scoring.softcap >= 0, "attention: window ", scoring.window,
+              ", softcap ", scoring.softcap);
+  const int64_t group = q.size(1) / kv_heads;
+  const std::vector<WorkItem> items = CutWork(rows, kv_heads, group, scoring.window);
   int64_t cost = 0;  // two multiply-adds an element of the keys a query row sees, 16 a nanosecond
   for (const WorkItem& item : items) {
-    cost += (item.query_end - item.query_begin) * item.row->blocks.size() * v_cache.size(2) *
-            head_dim / 8;
+    cost +=
+        (item.query_end - item.query_begin) * NumKeys(item, scoring.window, group) * head_dim / 8;
   }
   const auto num_items = static_cast<int64_t>(items.size());
   ParallelFor(num_items, num_items > 0 ? cost / num_items : 0, [&](int64_t i) {
     if (q.scalar_type() == at::kFloat) {
-      Attend<float>(items[i], q, k_cache, v_cache, scale, out);
+      Attend<float>(items[i], q, k_cache, v_cache, scoring, out);
     } else {
-      Attend<uint16_t>(items[i], q, k_cache, v_cache, scale, out);
+      Attend<uint16_t>(items[i], q, k_cache, v_cache, scoring, out);
     }
   });
 }

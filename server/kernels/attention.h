@@ -42,6 +42,15 @@ struct AttentionRow {
   int64_t first_key = 0;
 };
 
+/// How a layer scores keys.
+struct AttentionScoring {
+  float scale = 1.0f;
+  /// A token at position p sees the keys in (p - window, p]; 0 for all up to p.
+  int64_t window = 0;
+  /// c > 0 bounds the scaled scores: c * tanh(score / c) (Gemma 2, arXiv:2408.00118); 0 for none.
+  float softcap = 0.0f;
+};
+
 /// Stores the keys and values of a step.
 /// k, v     [T, kv_heads, head_dim]  the cache's dtype; any row stride, contiguous within a row.
 /// slots    [T] int64: block * block_size + offset. Each at most once.
@@ -53,24 +62,26 @@ void WriteKv(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots,
 /// Causal attention of each token over its own sequence (PagedAttention, arXiv:2309.06180; online
 /// softmax, arXiv:2112.05682; grouped query heads, arXiv:2305.13245):
 ///   out[t, h] = sum_{j <= p(t)} softmax_j(scale * q[t, h] . k[j, h / group]) v[j, h / group]
-/// where j begins at the row's first_key.
+/// where j begins at the row's first_key or with the window, and the scores may be capped.
 /// q        [T, heads, head_dim] fp32/bf16; any row stride, contiguous within a row; heads a
 ///          multiple of kv_heads.
 /// k_cache, v_cache  the same dtype, shaped by KvCacheShape; the keys of this step are in already.
 /// rows     disjoint runs of tokens; tokens that no row covers keep their bits in out.
 /// out      [T, heads, head_dim] the same dtype, contiguous within a row; must not alias q.
 /// Accumulates in fp32 and rounds once. Keys are summed in tiles cut by position, so a token's
-/// result has the same bits in any batch and any chunking of its prompt.
+/// result has the same bits in any batch and any chunking of its prompt. Tiles that no token of a
+/// task sees are skipped.
 /// Throws c10::Error on a shape or dtype that does not fit.
 void PagedAttention(const at::Tensor& q, const at::Tensor& k_cache, const at::Tensor& v_cache,
-                    std::span<const AttentionRow> rows, float scale, const at::Tensor& out);
+                    std::span<const AttentionRow> rows, const AttentionScoring& scoring,
+                    const at::Tensor& out);
 
 /// The same in plain ATen operations: they define what is correct and run on any device.
 void WriteKvReference(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots,
                       const at::Tensor& k_cache, const at::Tensor& v_cache);
 void PagedAttentionReference(const at::Tensor& q, const at::Tensor& k_cache,
                              const at::Tensor& v_cache, std::span<const AttentionRow> rows,
-                             float scale, const at::Tensor& out);
+                             const AttentionScoring& scoring, const at::Tensor& out);
 
 }  // namespace tenon
 

@@ -4,8 +4,9 @@
 // A block's keys fall into groups of 16 consecutive positions, four groups make a tile. Where the
 // groups and tiles begin depends on the position in the sequence alone. Within a tile: scores, the
 // new maximum, weights e^(score - maximum), the correction of what was summed before, the weighted
-// values key by key. A key that a row must not see has weight 0, which adds nothing, so a row's
-// bits do not depend on the rows beside it.
+// values key by key. A key that a row must not see has weight 0, which adds nothing, and a tile in
+// which it sees no key leaves its sums at zero, so a row's bits do not depend on the rows beside
+// it.
 #ifndef TENON_SERVER_KERNELS_ATTENTION_KERNELS_INL_H_
 #define TENON_SERVER_KERNELS_ATTENTION_KERNELS_INL_H_
 
@@ -101,10 +102,11 @@ void ScoreBlock(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t
 }
 
 // acc[row][16 * c ..] = acc * correction + sum over the tile's keys of weight * value, for M rows
-// and N vectors of the value.
+// and N vectors of the value. Values that none of the rows sees may hold anything.
 template <typename T, int M, int N>
 void ValueBlock(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t num_groups,
-                int64_t last_position, int64_t column, int64_t row, AttendState& state) {
+                int64_t column, int64_t row, AttendState& state) {
+  const int64_t first_key = task.first_keys[row], last_position = task.positions[row + M - 1];
   // The next tile's keys are fetched meanwhile, a part for each key of this one.
   const KeyGroup<T>* next = groups + kTileGroups;
   const int64_t part = task.key_stride * task.head_dim / task.block_size;
@@ -120,7 +122,7 @@ void ValueBlock(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t
   for (int64_t g = 0; g < num_groups; ++g) {
     const int64_t seen = last_position - groups[g].first_position + 1;
     const int64_t size = seen < groups[g].size ? seen : groups[g].size;
-    const int64_t unseen = task.first_key - groups[g].first_position;
+    const int64_t unseen = first_key - groups[g].first_position;
     int64_t key = unseen > 0 ? unseen : 0;
     const T* value = groups[g].values + column + key * task.value_stride;
     for (; key < size; ++key, value += task.value_stride) {
@@ -169,42 +171,65 @@ void ScoreRows(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t 
 // All values of a tile for M rows; rows of values are padded to whole groups of 16.
 template <typename T, int M>
 void ValueRows(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t num_groups,
-               int64_t last_position, int64_t row, AttendState& state) {
+               int64_t row, AttendState& state) {
   constexpr int64_t N = AttendVecs(M);
   int64_t column = 0;
   for (; column + N * Vec::kLanes <= task.value_stride; column += N * Vec::kLanes) {
-    ValueBlock<T, M, N>(task, groups, num_groups, last_position, column, row, state);
+    ValueBlock<T, M, N>(task, groups, num_groups, column, row, state);
   }
   for (; column < task.value_stride; column += Vec::kLanes) {
-    ValueBlock<T, M, 1>(task, groups, num_groups, last_position, column, row, state);
+    ValueBlock<T, M, 1>(task, groups, num_groups, column, row, state);
   }
+}
+
+// Caps a row's scores: c * tanh(score / c).
+inline void CapScores(float softcap, int64_t num_vecs, float* scores) {
+  const Vec cap = Vec::Set(softcap);
+  for (int64_t vec = 0; vec < num_vecs; ++vec) {
+    float* const part = scores + vec * Vec::kLanes;
+    (cap * Tanh(Vec::Load(part) / cap)).Store(part);
+  }
+}
+
+// Sets the scores of keys that the row does not see to -infinity. Returns the highest score.
+template <typename T>
+float MaskRow(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t num_groups,
+              int64_t row, AttendState& state) {
+  const Vec hidden = Vec::Set(-std::numeric_limits<float>::infinity());
+  float* const scores = state.weights[row];
+  Vec highest = hidden;
+  for (int64_t vec = 0; vec < num_groups * kGroupVecs; ++vec) {
+    const KeyGroup<T>& group = groups[vec / kGroupVecs];
+    const int64_t seen = task.positions[row] - group.first_position + 1;
+    const int64_t end = seen < group.size ? seen : group.size;
+    const int64_t begin = task.first_keys[row] - group.first_position;
+    const Vec lane = Iota(static_cast<float>(vec % kGroupVecs * Vec::kLanes));
+    Vec score = Vec::SelectLess(lane, Vec::Set(static_cast<float>(end)),
+                                Vec::Load(scores + vec * Vec::kLanes), hidden);
+    if (begin > 0) {
+      const int64_t unseen = begin < kGroupKeys ? begin : kGroupKeys;
+      score = Vec::SelectLess(lane, Vec::Set(static_cast<float>(unseen)), hidden, score);
+    }
+    score.Store(scores + vec * Vec::kLanes);
+    highest = Max(highest, score);
+  }
+  return highest.Max();
 }
 
 // Masks a row's scores, turns them into weights and updates its maximum, sum and correction.
 template <typename T>
 void WeighRow(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t num_groups,
               int64_t row, AttendState& state) {
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
   float* weights = state.weights[row];
-  Vec highest = Vec::Set(-kInfinity);
-  for (int64_t vec = 0; vec < num_groups * kGroupVecs; ++vec) {
-    const KeyGroup<T>& group = groups[vec / kGroupVecs];
-    const int64_t seen = task.positions[row] - group.first_position + 1;
-    const int64_t visible = seen < group.size ? seen : group.size;
-    const Vec lane = Iota(static_cast<float>(vec % kGroupVecs * Vec::kLanes));
-    Vec score = Vec::SelectLess(lane, Vec::Set(static_cast<float>(visible)),
-                                Vec::Load(weights + vec * Vec::kLanes), Vec::Set(-kInfinity));
-    if (const int64_t unseen = task.first_key - group.first_position; unseen > 0) {
-      score =
-          Vec::SelectLess(lane, Vec::Set(static_cast<float>(unseen)), Vec::Set(-kInfinity), score);
-    }
-    score.Store(weights + vec * Vec::kLanes);
-    highest = Max(highest, score);
+  if (task.softcap > 0.0f) {
+    CapScores(task.softcap, num_groups * kGroupVecs, weights);
   }
-  const float tile_maximum = highest.Max();
+  const float tile_maximum = MaskRow(task, groups, num_groups, row, state);
   const float previous = state.maximum[row];
   state.maximum[row] = previous > tile_maximum ? previous : tile_maximum;
-  const Vec maximum = Vec::Set(state.maximum[row]);
+  // No key seen so far: any number will do in place of -infinity, all weights are 0.
+  const bool none = state.maximum[row] == -std::numeric_limits<float>::infinity();
+  const Vec maximum = Vec::Set(none ? 0.0f : state.maximum[row]);
   Vec sum = Vec::Zero();
   for (int64_t vec = 0; vec < num_groups * kGroupVecs; ++vec) {
     const Vec weight = Exp(Vec::Load(weights + vec * Vec::kLanes) - maximum);
@@ -225,7 +250,7 @@ void AttendTile(const AttentionTask<T>& task, const KeyGroup<T>* groups, int64_t
   for (int i = 0; i < M; ++i) {
     WeighRow(task, groups, num_groups, row + i, state);
   }
-  ValueRows<T, M>(task, groups, num_groups, task.positions[row + M - 1], row, state);
+  ValueRows<T, M>(task, groups, num_groups, row, state);
 }
 
 template <typename T, int M>
@@ -307,7 +332,7 @@ void Attend(const AttentionTask<T>& task) {
   KeyGroup<T> window[1 + 2 * kTileGroups];  // the group before, this tile, the next one
   KeyGroup<T>* const tile = window + 1;
   window[0] = {task.keys, task.values, 0, 0};
-  const int64_t first_tile = TileOf(task, task.first_key);
+  const int64_t first_tile = TileOf(task, task.first_keys[0]);
   int64_t num_groups = LocateTile(task, first_tile, last_position, tile);
   for (int64_t index = first_tile + kTileGroups; num_groups > 0; index += kTileGroups) {
     const int64_t next_groups = LocateTile(task, index, last_position, tile + kTileGroups);

@@ -24,7 +24,7 @@ void WriteKvReference(const at::Tensor& k, const at::Tensor& v, const at::Tensor
 
 void PagedAttentionReference(const at::Tensor& q, const at::Tensor& k_cache,
                              const at::Tensor& v_cache, std::span<const AttentionRow> rows,
-                             float scale, const at::Tensor& out) {
+                             const AttentionScoring& scoring, const at::Tensor& out) {
   const int64_t block_size = v_cache.size(2);
   const int64_t kv_heads = k_cache.size(1);
   const int64_t head_dim = k_cache.size(2);
@@ -62,11 +62,15 @@ void PagedAttentionReference(const at::Tensor& q, const at::Tensor& k_cache,
     const at::Tensor positions =
         at::arange(context, at::TensorOptions().dtype(at::kLong).device(q.device()));
     const at::Tensor own = positions.narrow(0, row.first_position, row.num_tokens).unsqueeze(1);
-    const at::Tensor hidden =
-        (positions.unsqueeze(0) > own) | (positions.unsqueeze(0) < row.first_key);
-    const at::Tensor scores = at::matmul(queries, keys)
-                                  .mul(scale)
-                                  .masked_fill(hidden, -std::numeric_limits<float>::infinity());
+    at::Tensor hidden = (positions.unsqueeze(0) > own) | (positions.unsqueeze(0) < row.first_key);
+    if (scoring.window > 0) {
+      hidden = hidden | (positions.unsqueeze(0) <= own - scoring.window);
+    }
+    at::Tensor scores = at::matmul(queries, keys).mul(scoring.scale);
+    if (scoring.softcap > 0) {
+      scores = scores.div(scoring.softcap).tanh().mul(scoring.softcap);
+    }
+    scores = scores.masked_fill(hidden, -std::numeric_limits<float>::infinity());
     // What no token may see may be NaN, and 0 * NaN is not 0.
     const at::Tensor unused = (positions < row.first_key).unsqueeze(1);
     const at::Tensor result = at::matmul(at::softmax(scores, -1), values.masked_fill(unused, 0.0));

@@ -28,11 +28,38 @@ inline __attribute__((always_inline)) void ForEachVec(int64_t width, Step step) 
 inline Vec RoundTo(Vec v, const float*) { return v; }
 inline Vec RoundTo(Vec v, const uint16_t*) { return v.RoundToBf16(); }
 
+// Four sums in turn: one alone would wait for itself.
+struct RunningSum {
+  Vec sums[4] = {Vec::Zero(), Vec::Zero(), Vec::Zero(), Vec::Zero()};
+
+  // sum += a * b
+  inline __attribute__((always_inline)) void Add(Vec a, Vec b) {
+    const Vec next = Fma(a, b, sums[0]);
+    sums[0] = sums[1];
+    sums[1] = sums[2];
+    sums[2] = sums[3];
+    sums[3] = next;
+  }
+  float Total() const { return ((sums[0] + sums[1]) + (sums[2] + sums[3])).Sum(); }
+};
+
+// Adds x to the residual when there is one. Returns the row to be normed.
 template <typename T>
-void NormalizeRow(const NormRow<T>& row) {
+const T* AddResidual(const NormRow<T>& row) {
+  if (row.residual == nullptr) {
+    return row.x;
+  }
+  ForEachVec(
+      row.width, [&](auto load, auto store) __attribute__((always_inline)) {
+        store(load(row.residual) + load(row.x), row.residual);
+      });
+  return row.residual;
+}
+
+template <typename T, bool kRoundsTwice>
+void RmsNormRow(const NormRow<T>& row) {
   const T* x = row.residual != nullptr ? row.residual : row.x;
-  // Four sums in turn: one alone would wait for itself.
-  Vec squares[4] = {Vec::Zero(), Vec::Zero(), Vec::Zero(), Vec::Zero()};
+  RunningSum squares;
   ForEachVec(
       row.width, [&](auto load, auto store) __attribute__((always_inline)) {
         Vec value = load(x);
@@ -40,18 +67,43 @@ void NormalizeRow(const NormRow<T>& row) {
           value = RoundTo(value + load(row.x), row.x);
           store(value, row.residual);
         }
-        const Vec next = Fma(value, value, squares[0]);
-        squares[0] = squares[1];
-        squares[1] = squares[2];
-        squares[2] = squares[3];
-        squares[3] = next;
+        squares.Add(value, value);
       });
-  const float sum = ((squares[0] + squares[1]) + (squares[2] + squares[3])).Sum();
-  const Vec inverse =
-      Vec::Set(1.0f / __builtin_sqrtf(sum / static_cast<float>(row.width) + row.eps));
+  const float mean = squares.Total() / static_cast<float>(row.width);
+  const Vec inverse = Vec::Set(1.0f / __builtin_sqrtf(mean + row.eps));
   ForEachVec(
       row.width, [&](auto load, auto store) __attribute__((always_inline)) {
-        store(load(row.weight) * RoundTo(load(x) * inverse, x), row.y);
+        const Vec normed = load(x) * inverse;
+        store(load(row.weight) * (kRoundsTwice ? RoundTo(normed, x) : normed), row.y);
+      });
+}
+
+template <typename T>
+void LayerNormRow(const NormRow<T>& row) {
+  const T* x = AddResidual(row);
+  const float width = static_cast<float>(row.width);
+  const Vec one = Vec::Set(1.0f);
+  RunningSum sum;
+  ForEachVec(
+      row.width, [&](auto load, auto) __attribute__((always_inline)) { sum.Add(load(x), one); });
+  const float mean = sum.Total() / width;
+  // A part of a vector has zeros in its other lanes; less the mean they would count.
+  RunningSum squares;
+  int64_t i = 0;
+  for (; i + Vec::kLanes <= row.width; i += Vec::kLanes) {
+    const Vec centred = Vec::Load(x + i) - Vec::Set(mean);
+    squares.Add(centred, centred);
+  }
+  if (const int64_t rest = row.width - i; rest > 0) {
+    const Vec inside = Vec::SelectLess(Iota(0.0f), Vec::Set(static_cast<float>(rest)),
+                                       Vec::LoadPartial(x + i, rest) - Vec::Set(mean), Vec::Zero());
+    squares.Add(inside, inside);
+  }
+  const Vec inverse = Vec::Set(1.0f / __builtin_sqrtf(squares.Total() / width + row.eps));
+  ForEachVec(
+      row.width, [&](auto load, auto store) __attribute__((always_inline)) {
+        const Vec normed = (load(x) - Vec::Set(mean)) * inverse;
+        store(Fma(normed, load(row.weight), load(row.bias)), row.y);
       });
 }
 
@@ -68,14 +120,29 @@ void RotateRow(T* x, int64_t heads, int64_t half, const float* cos, const float*
   }
 }
 
-template <typename T>
-void SiluMulRow(const T* gate, const T* up, int64_t width, T* y) {
-  const Vec one = Vec::Set(1.0f);
+inline Vec Silu(Vec x) { return x / (Vec::Set(1.0f) + Exp(Vec::Zero() - x)); }
+
+// 0.5 (1 + tanh(u)) = 1 / (1 + e^(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3)
+inline Vec GeluTanh(Vec x) {
+  const Vec inner = Fma(x * x * x, Vec::Set(0.044715f), x);
+  return x / (Vec::Set(1.0f) + Exp(inner * Vec::Set(-1.5957691216f)));
+}
+
+template <typename T, Vec (*kFunction)(Vec)>
+void GateRow(const T* gate, const T* up, int64_t width, T* y) {
   ForEachVec(
       width, [&](auto load, auto store) __attribute__((always_inline)) {
-        const Vec g = load(gate);
-        store(g / (one + Exp(Vec::Zero() - g)) * load(up), y);
+        const Vec activated = kFunction(load(gate));
+        store(up != nullptr ? activated * load(up) : activated, y);
       });
+}
+
+template <typename T>
+void SoftCapRow(T* x, int64_t width, float cap) {
+  const Vec limit = Vec::Set(cap);
+  ForEachVec(
+      width, [&](auto load, auto store)
+                 __attribute__((always_inline)) { store(limit * Tanh(load(x) / limit), x); });
 }
 
 }  // namespace

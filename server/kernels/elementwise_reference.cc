@@ -1,5 +1,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/layer_norm.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/silu.h>
 
@@ -8,18 +10,34 @@
 #include "server/kernels/rope.h"
 
 namespace tenon {
+namespace {
 
-void RmsNormReference(const at::Tensor& x, const at::Tensor& weight, float eps,
-                      const at::Tensor& y) {
+at::Tensor ApplyActivation(const at::Tensor& x, Activation activation) {
   const at::Tensor wide = x.to(at::kFloat);
-  const at::Tensor variance = wide.pow(2).mean({-1}, /*keepdim=*/true);
-  y.copy_(weight * (wide * at::rsqrt(variance + eps)).to(x.scalar_type()));
+  return activation == Activation::kSilu ? at::silu(wide) : at::gelu(wide, "tanh");
 }
 
-void AddRmsNormReference(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight,
-                         float eps, const at::Tensor& y) {
+}  // namespace
+
+void NormalizeReference(const at::Tensor& x, const Norm& norm, const at::Tensor& y) {
+  const at::Tensor wide = x.to(at::kFloat);
+  if (norm.kind == NormKind::kLayer) {
+    y.copy_(at::layer_norm(wide, norm.weight.sizes(), norm.weight, norm.bias, norm.eps));
+    return;
+  }
+  const at::Tensor variance = wide.pow(2).mean({-1}, /*keepdim=*/true);
+  const at::Tensor normed = wide * at::rsqrt(variance + norm.eps);
+  y.copy_(norm.weight * (norm.kind == NormKind::kRms ? normed.to(x.scalar_type()) : normed));
+}
+
+void AddNormalizeReference(const at::Tensor& x, const at::Tensor& residual, const Norm& norm,
+                           const at::Tensor& y) {
   residual.add_(x);
-  RmsNormReference(residual, weight, eps, y);
+  NormalizeReference(residual, norm, y);
+}
+
+void NormalizeHeadsReference(const at::Tensor& x, const Norm& norm) {
+  NormalizeReference(x, norm, x);
 }
 
 void ApplyRopeReference(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
@@ -33,10 +51,18 @@ void ApplyRopeReference(const at::Tensor& x, const at::Tensor& cos, const at::Te
   x.copy_(at::cat({first * c - second * s, second * c + first * s}, 2));
 }
 
-void SiluMulReference(const at::Tensor& gate_up, const at::Tensor& y) {
+void GateReference(const at::Tensor& gate_up, Activation activation, const at::Tensor& y) {
   const int64_t width = gate_up.size(1) / 2;
-  y.copy_(at::silu(gate_up.narrow(1, 0, width).to(at::kFloat)) *
+  y.copy_(ApplyActivation(gate_up.narrow(1, 0, width), activation) *
           gate_up.narrow(1, width, width).to(at::kFloat));
+}
+
+void ActivateReference(const at::Tensor& x, Activation activation, const at::Tensor& y) {
+  y.copy_(ApplyActivation(x, activation));
+}
+
+void SoftCapReference(const at::Tensor& x, float cap) {
+  x.copy_(x.to(at::kFloat).div(cap).tanh().mul(cap));
 }
 
 }  // namespace tenon

@@ -27,6 +27,23 @@ inline Vec Exp(Vec x) {
   return Vec::SelectLess(x, lowest, Vec::Zero(), p.Scale2(n));
 }
 
+/// tanh(x), relative error below 3e-7; NaN stays.
+/// Cephes' tanhf: an odd polynomial for |x| < 0.625, 1 - 2 / (e^(2 |x|) + 1) beyond.
+inline Vec Tanh(Vec x) {
+  const Vec one = Vec::Set(1.0f);
+  const Vec z = x * x;
+  Vec p = Vec::Set(-5.70498872745e-3f);
+  p = Fma(p, z, Vec::Set(2.06390887954e-2f));
+  p = Fma(p, z, Vec::Set(-5.37397155531e-2f));
+  p = Fma(p, z, Vec::Set(1.33314422036e-1f));
+  p = Fma(p, z, Vec::Set(-3.33332819422e-1f));
+  const Vec near = Fma(p * z, x, x);
+  const Vec magnitude = Max(x, Vec::Zero() - x);
+  const Vec far = one - Vec::Set(2.0f) / (Exp(magnitude + magnitude) + one);
+  const Vec signed_far = Vec::SelectLess(x, Vec::Zero(), Vec::Zero() - far, far);
+  return Vec::SelectLess(magnitude, Vec::Set(0.625f), near, signed_far);
+}
+
 /// 0, 1, 2 ... plus `first`.
 inline Vec Iota(float first) {
   alignas(64) constexpr float kSteps[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};

@@ -21,13 +21,14 @@ inline constexpr int64_t kMaxHeadDim = 256;
 /// T is float, or uint16_t for bf16.
 template <typename T>
 struct AttentionTask {
-  const T* queries[kQueryRows];   ///< [head_dim] each
-  T* outputs[kQueryRows];         ///< [head_dim] each
-  int64_t positions[kQueryRows];  ///< the last key each row sees; never decreasing
-  int64_t first_key = 0;          ///< the first key that the rows see
-  int64_t rows = 0;               ///< 1 ... kQueryRows
-  int64_t head_dim = 0;           ///< 1 ... kMaxHeadDim
+  const T* queries[kQueryRows];    ///< [head_dim] each
+  T* outputs[kQueryRows];          ///< [head_dim] each
+  int64_t positions[kQueryRows];   ///< the last key each row sees; never decreasing
+  int64_t first_keys[kQueryRows];  ///< the first key each row sees; never decreasing
+  int64_t rows = 0;                ///< 1 ... kQueryRows
+  int64_t head_dim = 0;            ///< 1 ... kMaxHeadDim
   float scale = 1.0f;
+  float softcap = 0.0f;             ///< 0 for none
   const int32_t* blocks = nullptr;  ///< the sequence's blocks in order
   int64_t block_size = 0;
   const T* keys = nullptr;  ///< block 0's keys of the KV head: [head_dim, key_stride]
@@ -38,10 +39,11 @@ struct AttentionTask {
 
 template <typename T>
 struct NormRow {
-  const T* x = nullptr;       ///< [width]
-  T* residual = nullptr;      ///< [width], x is added to it first; or null
-  const T* weight = nullptr;  ///< [width]
-  T* y = nullptr;             ///< [width]
+  const T* x = nullptr;           ///< [width]
+  T* residual = nullptr;          ///< [width], x is added to it first; or null
+  const float* weight = nullptr;  ///< [width], see Norm
+  const float* bias = nullptr;    ///< [width], layer_norm only
+  T* y = nullptr;                 ///< [width]
   int64_t width = 0;
   float eps = 0.0f;
 };
@@ -51,10 +53,15 @@ template <typename T>
 struct VectorKernelsOf {
   void (*attend)(const AttentionTask<T>& task) = nullptr;
   void (*rms_norm)(const NormRow<T>& row) = nullptr;
+  void (*rms_norm_from_one)(const NormRow<T>& row) = nullptr;
+  void (*layer_norm)(const NormRow<T>& row) = nullptr;
   /// x [heads, 2 * half] in place; cos, sin [half].
   void (*rope)(T* x, int64_t heads, int64_t half, const float* cos, const float* sin) = nullptr;
-  /// y[i] = silu(gate[i]) * up[i]
-  void (*silu_mul)(const T* gate, const T* up, int64_t width, T* y) = nullptr;
+  /// y[i] = f(gate[i]) * up[i], or f(gate[i]) when up is null
+  void (*silu)(const T* gate, const T* up, int64_t width, T* y) = nullptr;
+  void (*gelu_tanh)(const T* gate, const T* up, int64_t width, T* y) = nullptr;
+  /// x[i] = cap * tanh(x[i] / cap)
+  void (*soft_cap)(T* x, int64_t width, float cap) = nullptr;
 };
 
 struct VectorKernels {

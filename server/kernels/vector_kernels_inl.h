@@ -10,7 +10,8 @@ namespace {
 
 template <typename T>
 constexpr VectorKernelsOf<T> MakeKernelsOf() {
-  return {Attend<T>, NormalizeRow<T>, RotateRow<T>, SiluMulRow<T>};
+  return {Attend<T>,    RmsNormRow<T, true>, RmsNormRow<T, false>, LayerNormRow<T>,
+          RotateRow<T>, GateRow<T, Silu>,    GateRow<T, GeluTanh>, SoftCapRow<T>};
 }
 
 constexpr VectorKernels MakeVectorKernels() {

@@ -2,8 +2,8 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/index_select.h>
+#include <c10/util/BFloat16.h>
 
-#include <cmath>
 #include <utility>
 
 #include "adapters/base/status_macros.h"
@@ -16,19 +16,24 @@ namespace tenon {
 
 // The operations of one KernelKind.
 struct Decoder::Kernels {
-  decltype(&RmsNorm) rms_norm;
-  decltype(&AddRmsNorm) add_rms_norm;
+  decltype(&Normalize) normalize;
+  decltype(&AddNormalize) add_normalize;
+  decltype(&NormalizeHeads) normalize_heads;
   decltype(&ApplyRope) apply_rope;
   decltype(&WriteKv) write_kv;
   decltype(&PagedAttention) paged_attention;
-  decltype(&SiluMul) silu_mul;
+  decltype(&Gate) gate;
+  decltype(&Activate) activate;
+  decltype(&SoftCap) soft_cap;
 
   static const Kernels* Of(KernelKind kind) {
-    static constexpr Kernels kReference = {&RmsNormReference,        &AddRmsNormReference,
-                                           &ApplyRopeReference,      &WriteKvReference,
-                                           &PagedAttentionReference, &SiluMulReference};
-    static constexpr Kernels kCpu = {&RmsNorm, &AddRmsNorm,     &ApplyRope,
-                                     &WriteKv, &PagedAttention, &SiluMul};
+    static constexpr Kernels kReference = {
+        &NormalizeReference, &AddNormalizeReference, &NormalizeHeadsReference,
+        &ApplyRopeReference, &WriteKvReference,      &PagedAttentionReference,
+        &GateReference,      &ActivateReference,     &SoftCapReference};
+    static constexpr Kernels kCpu = {&Normalize, &AddNormalize, &NormalizeHeads,
+                                     &ApplyRope, &WriteKv,      &PagedAttention,
+                                     &Gate,      &Activate,     &SoftCap};
     return kind == KernelKind::kReference ? &kReference : &kCpu;
   }
 };
@@ -40,7 +45,7 @@ struct Decoder::Buffers {
   at::Tensor out;        // [T, hidden]: what a sublayer adds
   at::Tensor qkv;        // [T, q + 2 kv]
   at::Tensor attention;  // [T, q]
-  at::Tensor gate_up;    // [T, 2 intermediate]
+  at::Tensor gate_up;    // [T, 2 intermediate], or [T, intermediate] without a gate
   at::Tensor activated;  // [T, intermediate]
 
   Buffers(const ModelConfig& config, at::ScalarType dtype, int64_t tokens) {
@@ -51,7 +56,7 @@ struct Decoder::Buffers {
     out = make(config.hidden_size);
     qkv = make(config.q_size() + 2 * config.kv_size());
     attention = make(config.q_size());
-    gate_up = make(2 * config.intermediate_size);
+    gate_up = make((config.is_gated() ? 2 : 1) * config.intermediate_size);
     activated = make(config.intermediate_size);
   }
 };
@@ -67,68 +72,120 @@ absl::StatusOr<std::unique_ptr<const Decoder>> Decoder::Create(const ModelConfig
   return decoder;
 }
 
+void Decoder::ProjectQkv(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
+                         Buffers& buffers) const {
+  const Layer& weights = layers_[layer];
+  const int64_t tokens = buffers.qkv.size(0), q_size = config_.q_size();
+  weights.qkv.Forward(buffers.normed, buffers.qkv);
+  const at::Tensor q = buffers.qkv.narrow(1, 0, q_size);
+  const at::Tensor k = buffers.qkv.narrow(1, q_size, config_.kv_size());
+  if (config_.has_fused_qkv()) {
+    deltas.AddDelta(layer, Site::kQkv, buffers.normed, buffers.qkv);
+  } else {
+    const at::Tensor v = buffers.qkv.narrow(1, q_size + config_.kv_size(), config_.kv_size());
+    deltas.AddDelta(layer, Site::kQ, buffers.normed, q);
+    deltas.AddDelta(layer, Site::kK, buffers.normed, k);
+    deltas.AddDelta(layer, Site::kV, buffers.normed, v);
+  }
+  const at::Tensor q_heads = q.view({tokens, config_.num_heads, config_.head_dim});
+  const at::Tensor k_heads = k.view({tokens, config_.num_kv_heads, config_.head_dim});
+  if (weights.q_norm.defined()) {
+    kernels_->normalize_heads(q_heads, weights.q_norm);
+    kernels_->normalize_heads(k_heads, weights.k_norm);
+  }
+  if (!config_.ropes.empty()) {
+    const RopeRows& rope = input.ropes[config_.layers[layer].rope];
+    kernels_->apply_rope(q_heads, rope.cos, rope.sin, rope.positions);
+    kernels_->apply_rope(k_heads, rope.cos, rope.sin, rope.positions);
+  }
+}
+
 void Decoder::Attention(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
                         const KvCache& cache, Buffers& buffers) const {
   const Layer& weights = layers_[layer];
-  const int64_t tokens = buffers.qkv.size(0);
-  weights.qkv.Forward(buffers.normed, buffers.qkv);
-  const at::Tensor q = buffers.qkv.narrow(1, 0, config_.q_size());
-  const at::Tensor k = buffers.qkv.narrow(1, config_.q_size(), config_.kv_size());
-  const at::Tensor v =
-      buffers.qkv.narrow(1, config_.q_size() + config_.kv_size(), config_.kv_size());
-  deltas.AddDelta(layer, Site::kQ, buffers.normed, q);
-  deltas.AddDelta(layer, Site::kK, buffers.normed, k);
-  deltas.AddDelta(layer, Site::kV, buffers.normed, v);
-
-  const at::Tensor q_heads = q.view({tokens, config_.num_heads, config_.head_dim});
-  const at::Tensor k_heads = k.view({tokens, config_.num_kv_heads, config_.head_dim});
-  const at::Tensor v_heads = v.view({tokens, config_.num_kv_heads, config_.head_dim});
-  kernels_->apply_rope(q_heads, input.rope.cos, input.rope.sin, input.rope.positions);
-  kernels_->apply_rope(k_heads, input.rope.cos, input.rope.sin, input.rope.positions);
-  kernels_->write_kv(k_heads, v_heads, input.slots, cache.keys(layer), cache.values(layer));
-  const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
-  kernels_->paged_attention(q_heads, cache.keys(layer), cache.values(layer), input.rows, scale,
+  const int64_t tokens = buffers.qkv.size(0), q_size = config_.q_size();
+  const auto heads = [&](int64_t begin, int64_t count) {
+    return buffers.qkv.narrow(1, begin, count * config_.head_dim)
+        .view({tokens, count, config_.head_dim});
+  };
+  ProjectQkv(layer, input, deltas, buffers);
+  kernels_->write_kv(heads(q_size, config_.num_kv_heads),
+                     heads(q_size + config_.kv_size(), config_.num_kv_heads), input.slots,
+                     cache.keys(layer), cache.values(layer));
+  AttentionScoring scoring;
+  scoring.scale = static_cast<float>(config_.layers[layer].attention_scale);
+  scoring.window = config_.layers[layer].window;
+  scoring.softcap = static_cast<float>(config_.attention_softcap);
+  kernels_->paged_attention(heads(0, config_.num_heads), cache.keys(layer), cache.values(layer),
+                            input.rows, scoring,
                             buffers.attention.view({tokens, config_.num_heads, config_.head_dim}));
   weights.o.Forward(deltas.ScaleInput(layer, Site::kO, buffers.attention), buffers.out);
   deltas.AddDelta(layer, Site::kO, buffers.attention, buffers.out);
   deltas.AddBottleneck(layer, Sublayer::kAttention, buffers.residual, buffers.out);
+  if (weights.post_attention_norm.defined()) {
+    kernels_->normalize(buffers.out, weights.post_attention_norm, buffers.out);
+  }
 }
 
 void Decoder::FeedForward(int64_t layer, const AdapterDeltas& deltas, Buffers& buffers) const {
   const Layer& weights = layers_[layer];
+  const int64_t intermediate = config_.intermediate_size;
   weights.gate_up.Forward(buffers.normed, buffers.gate_up);
-  deltas.AddDelta(layer, Site::kGate, buffers.normed,
-                  buffers.gate_up.narrow(1, 0, config_.intermediate_size));
-  deltas.AddDelta(layer, Site::kUp, buffers.normed,
-                  buffers.gate_up.narrow(1, config_.intermediate_size, config_.intermediate_size));
-  kernels_->silu_mul(buffers.gate_up, buffers.activated);
+  if (config_.is_gated()) {
+    deltas.AddDelta(layer, Site::kGate, buffers.normed, buffers.gate_up.narrow(1, 0, intermediate));
+    deltas.AddDelta(layer, Site::kUp, buffers.normed,
+                    buffers.gate_up.narrow(1, intermediate, intermediate));
+    kernels_->gate(buffers.gate_up, config_.activation, buffers.activated);
+  } else {
+    deltas.AddDelta(layer, Site::kUp, buffers.normed, buffers.gate_up);
+    kernels_->activate(buffers.gate_up, config_.activation, buffers.activated);
+  }
   weights.down.Forward(deltas.ScaleInput(layer, Site::kDown, buffers.activated), buffers.out);
   deltas.AddDelta(layer, Site::kDown, buffers.activated, buffers.out);
   deltas.AddBottleneck(layer, Sublayer::kFeedForward, buffers.residual, buffers.out);
+  if (weights.post_feed_forward_norm.defined()) {
+    kernels_->normalize(buffers.out, weights.post_feed_forward_norm, buffers.out);
+  }
+}
+
+at::Tensor Decoder::Embed(const DecoderInput& input, const AdapterDeltas& deltas) const {
+  at::Tensor hidden = embeddings_.defined() ? at::index_select(embeddings_, 0, input.tokens)
+                                            : lm_head_.Rows(input.tokens);
+  float scale = 1.0f;
+  if (config_.embedding_scale != 1.0) {
+    scale = static_cast<float>(config_.embedding_scale);
+    scale = options_.dtype == at::kBFloat16 ? static_cast<float>(c10::BFloat16(scale)) : scale;
+    hidden.mul_(scale);
+  }
+  deltas.ReplaceEmbeddings(input.tokens, scale, hidden);
+  if (input.virtual_embeddings.defined()) {
+    const int64_t count = input.virtual_embeddings.size(0);
+    hidden.narrow(0, input.tokens.size(0) - count, count).copy_(input.virtual_embeddings);
+  }
+  if (positions_.defined()) {
+    hidden.add_(at::index_select(positions_, 0, input.positions));
+  }
+  return hidden;
 }
 
 at::Tensor Decoder::Forward(const DecoderInput& input, const KvCache& cache) const {
-  const float eps = static_cast<float>(config_.rms_norm_eps);
   Buffers buffers(config_, options_.dtype, input.tokens.size(0));
   const AdapterDeltas deltas(input.segments, options_.kernels);
-  buffers.residual = embeddings_.defined() ? at::index_select(embeddings_, 0, input.tokens)
-                                           : lm_head_.Rows(input.tokens);
-  deltas.ReplaceEmbeddings(input.tokens, /*scale=*/1.0f, buffers.residual);
-  if (input.virtual_embeddings.defined()) {
-    const int64_t count = input.virtual_embeddings.size(0);
-    buffers.residual.narrow(0, input.tokens.size(0) - count, count).copy_(input.virtual_embeddings);
-  }
-  kernels_->rms_norm(buffers.residual, layers_.front().input_norm, eps, buffers.normed);
+  buffers.residual = Embed(input, deltas);
+  kernels_->normalize(buffers.residual, layers_.front().attention_norm, buffers.normed);
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+    deltas.AddOffset(layer, Site::kAttentionNorm, buffers.normed);
     Attention(layer, input, deltas, cache, buffers);
-    kernels_->add_rms_norm(buffers.out, buffers.residual, layers_[layer].post_attention_norm, eps,
-                           buffers.normed);
+    kernels_->add_normalize(buffers.out, buffers.residual, layers_[layer].feed_forward_norm,
+                            buffers.normed);
+    deltas.AddOffset(layer, Site::kFeedForwardNorm, buffers.normed);
     FeedForward(layer, deltas, buffers);
     // The residual addition of this layer and the norm in front of the next are one operation.
-    const at::Tensor& next_norm =
-        layer + 1 < config_.num_layers ? layers_[layer + 1].input_norm : final_norm_;
-    kernels_->add_rms_norm(buffers.out, buffers.residual, next_norm, eps, buffers.normed);
+    const Norm& next_norm =
+        layer + 1 < config_.num_layers ? layers_[layer + 1].attention_norm : final_norm_;
+    kernels_->add_normalize(buffers.out, buffers.residual, next_norm, buffers.normed);
   }
+  deltas.AddOffset(0, Site::kFinalNorm, buffers.normed);
   return buffers.normed;
 }
 
@@ -138,14 +195,23 @@ at::Tensor Decoder::Logits(const at::Tensor& hidden, std::span<const int64_t> to
       at::empty({hidden.size(0), config_.vocab_size}, at::TensorOptions(options_.dtype));
   lm_head_.Forward(hidden, logits);
   AdapterDeltas(segments, options_.kernels).AddHead(token_of_row, hidden, logits);
-  return logits.to(at::kFloat);
+  const at::Tensor widened = logits.to(at::kFloat);
+  if (config_.final_softcap > 0) {
+    kernels_->soft_cap(widened, static_cast<float>(config_.final_softcap));
+  }
+  return widened;
 }
 
 int64_t Decoder::nbytes() const {
-  int64_t total = lm_head_.nbytes() + static_cast<int64_t>(final_norm_.nbytes());
+  int64_t total = lm_head_.nbytes() + final_norm_.nbytes();
+  total += positions_.defined() ? static_cast<int64_t>(positions_.nbytes()) : 0;
   total += embeddings_.defined() ? static_cast<int64_t>(embeddings_.nbytes()) : 0;
   for (const Layer& layer : layers_) {
-    total += static_cast<int64_t>(layer.input_norm.nbytes() + layer.post_attention_norm.nbytes());
+    for (const Norm* norm :
+         {&layer.attention_norm, &layer.q_norm, &layer.k_norm, &layer.post_attention_norm,
+          &layer.feed_forward_norm, &layer.post_feed_forward_norm}) {
+      total += norm->nbytes();
+    }
     total += layer.qkv.nbytes() + layer.o.nbytes() + layer.gate_up.nbytes() + layer.down.nbytes();
   }
   return total;

@@ -1,4 +1,4 @@
-// Decoder: the forward pass of a Llama-family model.
+// Decoder: the forward pass of the architectures that ModelConfig describes.
 #ifndef TENON_SERVER_MODEL_DECODER_H_
 #define TENON_SERVER_MODEL_DECODER_H_
 
@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "server/kernels/attention.h"
 #include "server/kernels/linear.h"
+#include "server/kernels/norm.h"
 #include "server/model/adapter_deltas.h"
 #include "server/model/kv_cache.h"
 #include "server/model/model_config.h"
@@ -26,13 +27,15 @@ struct DecoderInput {
   /// [V, hidden]: what the last V tokens enter with, whatever `tokens` says of them; undefined when
   /// V is 0. As they are: an embedding scale does not apply.
   at::Tensor virtual_embeddings;
-  at::Tensor slots;  ///< [T] int64: where each token's keys and values go
-  RopeRows rope;
+  at::Tensor slots;                    ///< [T] int64: where each token's keys and values go
+  at::Tensor positions;                ///< [T] int64
+  std::span<const RopeRows> ropes;     ///< one for each of ModelConfig::ropes
   std::span<const AttentionRow> rows;  ///< cover all tokens
   std::span<const AdapterSegment> segments;
 };
 
-/// Weights and arithmetic of LlamaForCausalLM (transformers' modeling_llama.py).
+/// Weights and arithmetic of a pre-norm decoder, as transformers' Llama, Mistral, Qwen 2 and 3,
+/// Gemma 2 and 3 (text) and GPT-2 have them; the config says which parts there are.
 ///
 /// Thread-safe: immutable after Create; the KV cache is the caller's. With KernelKind::kCpu every
 /// row of a result depends on its own sequence and adapters alone, bit for bit.
@@ -61,15 +64,20 @@ class Decoder {
   const Options& options() const { return options_; }
   /// Bytes of all weights as they are kept.
   int64_t nbytes() const;
+  /// Elements of the checkpoint's tensors, a tied head counted once.
+  int64_t num_parameters() const { return num_parameters_; }
 
  private:
   struct Layer {
-    at::Tensor input_norm;  // [hidden]
-    Linear qkv;             // q, k and v stacked
+    Norm attention_norm;
+    Linear qkv;           // q, k and v stacked
+    Norm q_norm, k_norm;  // of each head; undefined for none
     Linear o;
-    at::Tensor post_attention_norm;  // [hidden]
-    Linear gate_up;                  // gate and up stacked
+    Norm post_attention_norm;  // undefined for none
+    Norm feed_forward_norm;
+    Linear gate_up;  // gate and up stacked, or up alone
     Linear down;
+    Norm post_feed_forward_norm;  // undefined for none
   };
   struct Kernels;
   struct Buffers;
@@ -77,6 +85,9 @@ class Decoder {
 
   Decoder(const ModelConfig& config, const Options& options);
 
+  at::Tensor Embed(const DecoderInput& input, const AdapterDeltas& deltas) const;
+  void ProjectQkv(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
+                  Buffers& buffers) const;
   void Attention(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
                  const KvCache& cache, Buffers& buffers) const;
   void FeedForward(int64_t layer, const AdapterDeltas& deltas, Buffers& buffers) const;
@@ -86,8 +97,10 @@ class Decoder {
   const Kernels* kernels_;
   at::Tensor embeddings_;  // [vocab, hidden]; undefined when lm_head_ is that matrix (tied)
   std::vector<Layer> layers_;
-  at::Tensor final_norm_;  // [hidden]
+  at::Tensor positions_;  // [max_position_embeddings, hidden]; undefined when there are ropes
+  Norm final_norm_;
   Linear lm_head_;
+  int64_t num_parameters_ = 0;
 };
 
 }  // namespace tenon

@@ -12,6 +12,9 @@
 
 namespace tenon {
 
+/// What the checkpoint has in front of all names but the head's: the family's root, or nothing.
+std::string CheckpointRoot(const ModelConfig& config, const Checkpoint& checkpoint);
+
 /// Fills one decoder. Lives for the length of Decoder::Create; borrows both arguments.
 class Decoder::Loader {
  public:
@@ -27,14 +30,19 @@ class Decoder::Loader {
   };
 
   absl::StatusOr<at::Tensor> Take(const std::string& name, const std::vector<int64_t>& shape);
+  /// Nothing when `name` is a family's empty one.
+  absl::StatusOr<Norm> TakeNorm(const std::string& prefix, absl::string_view name, int64_t size);
   absl::StatusOr<Linear> TakeLinear(const std::vector<Module>& modules, int64_t in_features,
                                     bool bias);
+  absl::Status LoadAttention(const std::string& prefix, Layer& layer);
+  absl::Status LoadFeedForward(const std::string& prefix, Layer& layer);
   absl::Status LoadLayer(int64_t index);
   absl::Status LoadHead();
-  absl::Status LoadTiedHead();
+  absl::Status LoadTiedHead(const std::string& name);
 
   Checkpoint* checkpoint_;
   Decoder* decoder_;
+  std::string root_;  // what the checkpoint has in front of all names but the head's
 };
 
 }  // namespace tenon

@@ -55,6 +55,12 @@ absl::StatusOr<std::unique_ptr<DecoderRunner>> DecoderRunner::Create(
     return absl::InvalidArgumentError(
         absl::StrCat("max_positions is ", max_positions, ", must be positive"));
   }
+  const ModelConfig& config = decoder->config();
+  if (config.ropes.empty() && max_positions > config.max_position_embeddings) {
+    return absl::InvalidArgumentError(absl::StrCat("max_positions is ", max_positions,
+                                                   ", the model has learned ",
+                                                   config.max_position_embeddings));
+  }
   TENON_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(decoder->config(), num_blocks, block_size,
                                                         decoder->options().dtype));
   try {
@@ -70,8 +76,17 @@ DecoderRunner::DecoderRunner(std::shared_ptr<const Decoder> decoder, KvCache cac
                              int64_t max_positions)
     : decoder_(std::move(decoder)),
       cache_(std::move(cache)),
-      rope_(decoder_->config(), max_positions),
-      sampler_(decoder_->config().vocab_size) {}
+      max_positions_(max_positions),
+      sampler_(decoder_->config().vocab_size) {
+  for (const RopeConfig& rope : decoder_->config().ropes) {
+    ropes_.emplace_back(rope, max_positions);
+  }
+}
+
+bool DecoderRunner::prefix_sharing_is_exact() const {
+  return std::none_of(ropes_.begin(), ropes_.end(),
+                      [](const RopeTable& rope) { return rope.depends_on_length(); });
+}
 
 absl::Status DecoderRunner::CheckRow(const BatchRow& row) const {
   const Sequence& sequence = *row.sequence;
@@ -85,9 +100,8 @@ absl::Status DecoderRunner::CheckRow(const BatchRow& row) const {
                                  sequence.tokens().size()));
   }
   const int64_t num_positions = sequence.num_virtual_tokens() + end;
-  if (num_positions > rope_.max_positions()) {
-    return internal(
-        absl::StrCat("position ", num_positions - 1, " is not below ", rope_.max_positions()));
+  if (num_positions > max_positions_) {
+    return internal(absl::StrCat("position ", num_positions - 1, " is not below ", max_positions_));
   }
   if (sequence.num_virtual_tokens() > 0 && sequence.context() == nullptr) {
     return internal(
@@ -124,12 +138,12 @@ absl::Status DecoderRunner::CheckContextRow(const ContextRow& row) const {
   const Context& context = *row.context;
   const int64_t end = row.first_token + row.num_tokens;
   if (row.first_token < 0 || row.num_tokens <= 0 || end > context.num_tokens() ||
-      end > rope_.max_positions() ||
+      end > max_positions_ ||
       context.num_slots() != static_cast<int64_t>(context.blocks().size()) * cache_.block_size()) {
     return absl::InternalError(absl::StrCat("request ", row.user->request_id(), ": virtual tokens ",
                                             row.first_token, " to ", end, " of ",
                                             context.num_tokens(), " in ", context.blocks().size(),
-                                            " blocks, of ", rope_.max_positions(), " positions"));
+                                            " blocks, of ", max_positions_, " positions"));
   }
   return CheckBlocks(context.blocks(), *row.user);
 }
@@ -141,7 +155,7 @@ absl::Status DecoderRunner::CheckContext(const ContextRow& row,
                                             " virtual tokens, the adapters have ",
                                             context == nullptr ? 0 : context->num_tokens));
   }
-  if (context->embeddings.defined() && rope_.depends_on_length()) {
+  if (context->embeddings.defined() && !prefix_sharing_is_exact()) {
     return PreconditionError(
         "VIRTUAL_TOKENS_NOT_SHAREABLE", "adapter",
         "a soft prompt (prompt tuning, P-tuning) cannot be served on a model with dynamic rope "
@@ -211,7 +225,15 @@ at::Tensor DecoderRunner::Forward(const FlatBatch& flat) {
   input.tokens = flat.tokens;
   input.virtual_embeddings = flat.virtual_embeddings;
   input.slots = flat.slots;
-  input.rope = rope_.Select(flat.positions);
+  input.positions = IndexTensor(static_cast<int64_t>(flat.positions.size()));
+  std::transform(flat.positions.begin(), flat.positions.end(),
+                 input.positions.mutable_data_ptr<int64_t>(),
+                 [](const RopePosition& token) { return token.position; });
+  std::vector<RopeRows> ropes;
+  for (const RopeTable& rope : ropes_) {
+    ropes.push_back(rope.Select(flat.positions));
+  }
+  input.ropes = ropes;
   input.rows = flat.rows;
   input.segments = flat.segments;
   return decoder_->Forward(input, cache_);

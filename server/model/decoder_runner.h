@@ -26,7 +26,8 @@ namespace tenon {
 /// (at::set_num_threads).
 class DecoderRunner : public ModelRunner {
  public:
-  /// Reserves the KV cache. `max_positions` bounds the position of every token that will be run.
+  /// Reserves the KV cache. `max_positions` bounds the position of every token that will be run;
+  /// INVALID_ARGUMENT when the model has learned fewer.
   static absl::StatusOr<std::unique_ptr<DecoderRunner>> Create(
       std::shared_ptr<const Decoder> decoder, int64_t num_blocks, int64_t block_size,
       int64_t max_positions);
@@ -42,7 +43,7 @@ class DecoderRunner : public ModelRunner {
   const KvCache& kv_cache() const { return cache_; }
   /// Whether KV blocks may be shared between sequences by their tokens alone; when not, the
   /// scheduler's prefix cache has to be off.
-  bool prefix_sharing_is_exact() const { return !rope_.depends_on_length(); }
+  bool prefix_sharing_is_exact() const;
 
  private:
   DecoderRunner(std::shared_ptr<const Decoder> decoder, KvCache cache, int64_t max_positions);
@@ -68,7 +69,8 @@ class DecoderRunner : public ModelRunner {
 
   std::shared_ptr<const Decoder> decoder_;
   KvCache cache_;
-  RopeTable rope_;
+  int64_t max_positions_;
+  std::vector<RopeTable> ropes_;  // one for each of ModelConfig::ropes
   Sampler sampler_;
 };
 

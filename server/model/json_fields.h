@@ -28,6 +28,9 @@ class JsonFields {
   /// The field, or null when it is not there. Marks it as read.
   const nlohmann::json* Find(absl::string_view name);
 
+  /// Whether the file has the field, be it null. Does not mark it as read.
+  bool Contains(absl::string_view name) const { return object_->contains(std::string(name)); }
+
   /// An integer in [min, max].
   absl::StatusOr<int64_t> RequiredInt(absl::string_view name, int64_t min, int64_t max);
   absl::StatusOr<std::optional<int64_t>> OptionalInt(absl::string_view name, int64_t min,

@@ -7,9 +7,11 @@
 #include <future>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "server/model/decoder_loader.h"
 #include "server/model/mapped_file.h"
 #include "server/model/weights.h"
 
@@ -33,14 +35,29 @@ absl::StatusOr<GenerationConfig> LoadGenerationConfig(const std::string& folder,
   return ParseGenerationConfig(*text, vocab_size);
 }
 
+// Whether the checkpoint keeps the matrix of that name as [in, out].
+bool IsTransposed(const ModelConfig& config, absl::string_view name) {
+  return config.transposed_weights &&
+         absl::StartsWith(name, absl::StrCat(config.modules.root, config.modules.layers, "."));
+}
+
 // BaseShape::read_parameter. The mapping stays for it, the pages that it touches do not.
 std::function<absl::StatusOr<at::Tensor>(absl::string_view)> ParameterReader(
-    std::shared_ptr<const Checkpoint> checkpoint, bool tied) {
-  return [checkpoint = std::move(checkpoint), tied](absl::string_view name) {
-    const bool is_embedding = tied && name == "lm_head.weight";
-    absl::StatusOr<at::Tensor> parameter =
-        checkpoint->Read(is_embedding ? "model.embed_tokens.weight" : name);
+    std::shared_ptr<const Checkpoint> checkpoint, const ModelConfig& config) {
+  const std::string root = CheckpointRoot(config, *checkpoint);
+  return [checkpoint = std::move(checkpoint), config, root](absl::string_view name) {
+    const ModulePaths& modules = config.modules;
+    std::string stored(name);
+    if (config.tie_word_embeddings && name == absl::StrCat(modules.head, ".weight")) {
+      stored = absl::StrCat(root, modules.embeddings, ".weight");
+    } else if (absl::StartsWith(name, modules.root)) {
+      stored = absl::StrCat(root, name.substr(modules.root.size()));
+    }
+    absl::StatusOr<at::Tensor> parameter = checkpoint->Read(stored);
     checkpoint->DropPages();
+    if (parameter.ok() && parameter->dim() == 2 && IsTransposed(config, name)) {
+      return absl::StatusOr<at::Tensor>(parameter->t().contiguous());
+    }
     return parameter;
   };
 }
@@ -70,7 +87,7 @@ absl::StatusOr<Model> Load(const std::string& folder, const ModelOptions& option
                          Decoder::Create(model.config, decoder_options, *checkpoint));
   TENON_ASSIGN_OR_RETURN(std::string model_digest, digest.get());
   model.base = MakeBaseShape(model.config, std::move(model_digest));
-  model.base.read_parameter = ParameterReader(checkpoint, model.config.tie_word_embeddings);
+  model.base.read_parameter = ParameterReader(checkpoint, model.config);
   return model;
 }
 
@@ -94,16 +111,18 @@ BaseShape MakeBaseShape(const ModelConfig& config, std::string digest) {
     int64_t out_features;
   };
   const int64_t hidden = config.hidden_size, intermediate = config.intermediate_size;
+  const ModulePaths& names = config.modules;
   const ModuleOfLayer kLayerModules[] = {
-      {"self_attn.q_proj", Site::kQ, hidden, config.q_size()},
-      {"self_attn.k_proj", Site::kK, hidden, config.kv_size()},
-      {"self_attn.v_proj", Site::kV, hidden, config.kv_size()},
-      {"self_attn.o_proj", Site::kO, config.q_size(), hidden},
-      {"mlp.gate_proj", Site::kGate, hidden, intermediate},
-      {"mlp.up_proj", Site::kUp, hidden, intermediate},
-      {"mlp.down_proj", Site::kDown, intermediate, hidden},
-      {"input_layernorm", Site::kAttentionNorm, hidden, hidden},
-      {"post_attention_layernorm", Site::kFeedForwardNorm, hidden, hidden},
+      {names.q, Site::kQ, hidden, config.q_size()},
+      {names.k, Site::kK, hidden, config.kv_size()},
+      {names.v, Site::kV, hidden, config.kv_size()},
+      {names.qkv, Site::kQkv, hidden, config.q_size() + 2 * config.kv_size()},
+      {names.o, Site::kO, config.q_size(), hidden},
+      {names.gate, Site::kGate, hidden, intermediate},
+      {names.up, Site::kUp, hidden, intermediate},
+      {names.down, Site::kDown, intermediate, hidden},
+      {names.attention_norm, Site::kAttentionNorm, hidden, hidden},
+      {names.feed_forward_norm, Site::kFeedForwardNorm, hidden, hidden},
   };
   BaseShape base;
   base.model_type = config.model_type;
@@ -115,16 +134,20 @@ BaseShape MakeBaseShape(const ModelConfig& config, std::string digest) {
   base.head_dim = config.head_dim;
   base.max_context_tokens = config.max_position_embeddings;
   base.tied_embeddings = config.tie_word_embeddings;
-  base.norm_eps = config.rms_norm_eps;
-  base.modules["model.embed_tokens"] = {0, Site::kEmbedding, config.vocab_size, hidden};
-  base.modules["model.norm"] = {0, Site::kFinalNorm, hidden, hidden};
-  base.modules["lm_head"] = {0, Site::kHead, hidden, config.vocab_size};
+  base.norm_eps = config.norm_eps;
+  base.post_attention_norm = std::string(names.post_attention_norm);
+  base.post_feed_forward_norm = std::string(names.post_feed_forward_norm);
+  base.modules[absl::StrCat(names.root, names.embeddings)] = {0, Site::kEmbedding,
+                                                              config.vocab_size, hidden};
+  base.modules[absl::StrCat(names.root, names.final_norm)] = {0, Site::kFinalNorm, hidden, hidden};
+  base.modules[std::string(names.head)] = {0, Site::kHead, hidden, config.vocab_size};
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    const std::string path = absl::StrCat("model.layers.", layer);
-    base.layers[path] = layer;
+    base.layers[absl::StrCat(names.root, names.layers, ".", layer)] = layer;
     for (const ModuleOfLayer& module : kLayerModules) {
-      base.modules[absl::StrCat(path, ".", module.path)] = {layer, module.site, module.in_features,
-                                                            module.out_features};
+      if (!module.path.empty()) {
+        base.modules[config.LayerPath(layer, module.path)] = {
+            layer, module.site, module.in_features, module.out_features};
+      }
     }
   }
   return base;

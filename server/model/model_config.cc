@@ -1,14 +1,14 @@
 #include "server/model/model_config.h"
 
+#include <algorithm>
 #include <array>
 #include <string>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "adapters/base/status_macros.h"
 #include "server/model/json_fields.h"
-#include "server/model/rope_config.h"
+#include "server/model/model_family.h"
 
 namespace tenon {
 namespace {
@@ -62,7 +62,8 @@ struct NeutralField {
   absl::string_view name;
   absl::string_view value;  // as JSON
 };
-constexpr std::array<NeutralField, 24> kNeutralFields = {{
+constexpr std::array<NeutralField, 25> kNeutralFields = {{
+    {"use_bidirectional_attention", "false"},
     {"pretraining_tp", "1"},
     {"is_encoder_decoder", "false"},
     {"is_llama_config", "true"},
@@ -91,64 +92,86 @@ constexpr std::array<NeutralField, 24> kNeutralFields = {{
     {"no_repeat_ngram_size", "0"},
 }};
 
-absl::Status CheckArchitecture(JsonFields& fields, ModelConfig& config) {
-  TENON_ASSIGN_OR_RETURN(const std::optional<std::string> model_type,
-                         fields.OptionalString("model_type"));
-  if (!model_type.has_value()) {
-    return fields.Invalid("model_type", "missing");
-  }
-  if (*model_type != "llama") {
-    return fields.NotImplemented("model_type");
-  }
-  config.model_type = *model_type;
-  const nlohmann::json* architectures = fields.Find("architectures");
-  if (architectures != nullptr && *architectures != nlohmann::json::array({"LlamaForCausalLM"})) {
-    return fields.NotImplemented("architectures");
-  }
-  TENON_ASSIGN_OR_RETURN(const std::optional<std::string> activation,
-                         fields.OptionalString("hidden_act"));
-  if (activation.value_or("silu") != "silu" && *activation != "swish") {
-    return fields.NotImplemented("hidden_act");
+absl::Status ReadActivation(JsonFields& fields, const ModelFamily& family, ModelConfig& config) {
+  TENON_ASSIGN_OR_RETURN(const std::optional<std::string> given,
+                         fields.OptionalString(family.activation_field));
+  const std::string name = given.value_or(std::string(family.default_activation));
+  if (name == "silu" || name == "swish") {
+    config.activation = Activation::kSilu;
+  } else if (name == "gelu_pytorch_tanh" || name == "gelu_new") {
+    config.activation = Activation::kGeluTanh;
+  } else {
+    return fields.NotImplemented(family.activation_field);
   }
   return absl::OkStatus();
 }
 
-absl::Status ReadHeads(JsonFields& fields, ModelConfig& config) {
-  TENON_ASSIGN_OR_RETURN(config.num_heads, fields.RequiredInt("num_attention_heads", 1, kMaxHeads));
-  TENON_ASSIGN_OR_RETURN(const std::optional<int64_t> num_kv_heads,
-                         fields.OptionalInt("num_key_value_heads", 1, kMaxHeads));
+absl::Status ReadHeadDim(JsonFields& fields, const ModelFamily& family, ModelConfig& config) {
   TENON_ASSIGN_OR_RETURN(const std::optional<int64_t> head_dim,
                          fields.OptionalInt("head_dim", 2, kMaxHeadDim));
-  config.num_kv_heads = num_kv_heads.value_or(config.num_heads);
-  if (config.num_heads % config.num_kv_heads != 0) {
-    return fields.Invalid("num_key_value_heads",
-                          absl::StrCat("must divide num_attention_heads = ", config.num_heads));
+  if (!head_dim.has_value() && family.requires_head_dim) {
+    return fields.Invalid("head_dim", "missing");
   }
   if (!head_dim.has_value() && config.hidden_size % config.num_heads != 0) {
-    return fields.Invalid("hidden_size",
-                          absl::StrCat("must be a multiple of num_attention_heads = ",
+    return fields.Invalid(family.sizes.hidden_size,
+                          absl::StrCat("must be a multiple of ", family.sizes.num_heads, " = ",
                                        config.num_heads, " when head_dim is not given"));
   }
   config.head_dim = head_dim.value_or(config.hidden_size / config.num_heads);
-  if (config.head_dim % 2 != 0 || config.head_dim > kMaxHeadDim) {
+  if (config.head_dim > kMaxHeadDim) {
     return fields.Invalid("head_dim", absl::StrCat("the head dimension is ", config.head_dim,
-                                                   ", want an even number up to ", kMaxHeadDim));
+                                                   ", want at most ", kMaxHeadDim));
   }
   return absl::OkStatus();
 }
 
-absl::Status ReadSizes(JsonFields& fields, ModelConfig& config) {
+absl::Status ReadHeads(JsonFields& fields, const ModelFamily& family, ModelConfig& config) {
+  TENON_ASSIGN_OR_RETURN(config.num_heads,
+                         fields.RequiredInt(family.sizes.num_heads, 1, kMaxHeads));
+  TENON_ASSIGN_OR_RETURN(const std::optional<int64_t> num_kv_heads,
+                         fields.OptionalInt("num_key_value_heads", 1, kMaxHeads));
+  if (!num_kv_heads.has_value() && family.requires_kv_heads) {
+    return fields.Invalid("num_key_value_heads", "missing");
+  }
+  config.num_kv_heads = num_kv_heads.value_or(config.num_heads);
+  if (config.num_heads % config.num_kv_heads != 0) {
+    return fields.Invalid(
+        "num_key_value_heads",
+        absl::StrCat("must divide ", family.sizes.num_heads, " = ", config.num_heads));
+  }
+  return ReadHeadDim(fields, family, config);
+}
+
+absl::Status ReadSizes(JsonFields& fields, const ModelFamily& family, ModelConfig& config) {
+  const SizeFields& names = family.sizes;
   TENON_ASSIGN_OR_RETURN(config.vocab_size, fields.RequiredInt("vocab_size", 1, kMaxVocab));
-  TENON_ASSIGN_OR_RETURN(config.hidden_size, fields.RequiredInt("hidden_size", 1, kMaxWidth));
-  TENON_ASSIGN_OR_RETURN(config.intermediate_size,
-                         fields.RequiredInt("intermediate_size", 1, kMaxWidth));
-  TENON_ASSIGN_OR_RETURN(config.num_layers, fields.RequiredInt("num_hidden_layers", 1, kMaxLayers));
+  TENON_ASSIGN_OR_RETURN(config.hidden_size, fields.RequiredInt(names.hidden_size, 1, kMaxWidth));
+  TENON_ASSIGN_OR_RETURN(const std::optional<int64_t> intermediate,
+                         fields.OptionalInt(names.intermediate_size, 1, kMaxWidth));
+  if (!intermediate.has_value() && family.default_mlp_ratio == 0) {
+    return fields.Invalid(names.intermediate_size, "missing");
+  }
+  config.intermediate_size = intermediate.value_or(family.default_mlp_ratio * config.hidden_size);
+  TENON_ASSIGN_OR_RETURN(config.num_layers, fields.RequiredInt(names.num_layers, 1, kMaxLayers));
   TENON_ASSIGN_OR_RETURN(config.max_position_embeddings,
-                         fields.RequiredInt("max_position_embeddings", 1, kMaxPositions));
+                         fields.RequiredInt(names.max_positions, 1, kMaxPositions));
   TENON_ASSIGN_OR_RETURN(const std::optional<double> eps,
-                         fields.OptionalNumber("rms_norm_eps", 0, 1));
-  config.rms_norm_eps = eps.value_or(config.rms_norm_eps);
-  return ReadHeads(fields, config);
+                         fields.OptionalNumber(names.norm_eps, 0, 1));
+  config.norm = family.norm;
+  config.norm_eps = eps.value_or(family.default_norm_eps);
+  return ReadHeads(fields, family, config);
+}
+
+// Rotary embeddings turn pairs of elements of a head.
+absl::Status FinishRopes(const JsonFields& fields, ModelConfig& config) {
+  for (RopeConfig& rope : config.ropes) {
+    rope.head_dim = config.head_dim;
+  }
+  if (!config.ropes.empty() && config.head_dim % 2 != 0) {
+    return fields.Invalid("head_dim", absl::StrCat("the head dimension is ", config.head_dim,
+                                                   ", want an even number"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ReadDType(JsonFields& fields, ModelConfig& config) {
@@ -185,10 +208,7 @@ absl::StatusOr<std::optional<int32_t>> ReadTokenId(JsonFields& fields, absl::str
   return static_cast<int32_t>(*id);
 }
 
-absl::Status ReadFlagsAndTokens(JsonFields& fields, ModelConfig& config) {
-  TENON_ASSIGN_OR_RETURN(config.tie_word_embeddings, fields.Bool("tie_word_embeddings", false));
-  TENON_ASSIGN_OR_RETURN(config.attention_bias, fields.Bool("attention_bias", false));
-  TENON_ASSIGN_OR_RETURN(config.mlp_bias, fields.Bool("mlp_bias", false));
+absl::Status ReadTokens(JsonFields& fields, ModelConfig& config) {
   TENON_ASSIGN_OR_RETURN(config.bos_token_id,
                          ReadTokenId(fields, "bos_token_id", config.vocab_size));
   TENON_ASSIGN_OR_RETURN(config.pad_token_id,
@@ -199,31 +219,21 @@ absl::Status ReadFlagsAndTokens(JsonFields& fields, ModelConfig& config) {
   return absl::OkStatus();
 }
 
-absl::Status CheckLayerTypes(JsonFields& fields) {
-  const nlohmann::json* types = fields.Find("layer_types");
-  if (types == nullptr) {
-    return absl::OkStatus();
-  }
-  for (const nlohmann::json& type : *types) {
-    if (type != "full_attention") {
-      return fields.NotImplemented("layer_types");
+bool IsNeutral(absl::string_view name, const nlohmann::json& value) {
+  for (const NeutralField& neutral : kNeutralFields) {
+    if (neutral.name == name) {
+      return value == nlohmann::json::parse(neutral.value);
     }
   }
-  return absl::OkStatus();
+  return std::find(kIgnoredFields.begin(), kIgnoredFields.end(), name) != kIgnoredFields.end();
 }
 
+// What the family did not read must not matter.
 absl::Status CheckOtherFields(JsonFields& fields) {
-  for (const absl::string_view name : kIgnoredFields) {
-    fields.Find(name);
-  }
-  for (const NeutralField& neutral : kNeutralFields) {
-    const nlohmann::json* value = fields.Find(neutral.name);
-    if (value != nullptr && *value != nlohmann::json::parse(neutral.value)) {
-      return fields.NotImplemented(neutral.name);
+  for (const std::string& name : fields.unread()) {
+    if (!IsNeutral(name, *fields.Find(name))) {
+      return fields.NotImplemented(name);
     }
-  }
-  if (const std::vector<std::string> unread = fields.unread(); !unread.empty()) {
-    return fields.NotImplemented(unread.front());
   }
   return absl::OkStatus();
 }
@@ -246,16 +256,25 @@ absl::string_view RopeTypeName(RopeType type) {
   return "unknown";
 }
 
+std::string ModelConfig::LayerPath(int64_t layer, absl::string_view module) const {
+  return absl::StrCat(modules.root, modules.layers, ".", layer, ".", module);
+}
+
 absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view json_text) {
   TENON_ASSIGN_OR_RETURN(const nlohmann::json object, ParseJsonObject("config.json", json_text));
   JsonFields fields("config.json", &object);
   ModelConfig config;
-  TENON_RETURN_IF_ERROR(CheckArchitecture(fields, config));
-  TENON_RETURN_IF_ERROR(ReadSizes(fields, config));
+  TENON_ASSIGN_OR_RETURN(const ModelFamily* const family, FindModelFamily(fields));
+  config.model_type = std::string(family->model_type);
+  config.modules = family->modules;
+  TENON_RETURN_IF_ERROR(ReadActivation(fields, *family, config));
+  TENON_RETURN_IF_ERROR(ReadSizes(fields, *family, config));
   TENON_RETURN_IF_ERROR(ReadDType(fields, config));
-  TENON_RETURN_IF_ERROR(ReadFlagsAndTokens(fields, config));
-  TENON_ASSIGN_OR_RETURN(config.rope, ParseRopeConfig(fields, config.max_position_embeddings));
-  TENON_RETURN_IF_ERROR(CheckLayerTypes(fields));
+  TENON_ASSIGN_OR_RETURN(config.tie_word_embeddings,
+                         fields.Bool("tie_word_embeddings", family->ties_by_default));
+  TENON_RETURN_IF_ERROR(ReadTokens(fields, config));
+  TENON_RETURN_IF_ERROR(family->read_block(fields, config));
+  TENON_RETURN_IF_ERROR(FinishRopes(fields, config));
   TENON_RETURN_IF_ERROR(CheckOtherFields(fields));
   return config;
 }

@@ -148,17 +148,11 @@ absl::StatusOr<const nlohmann::json*> FindRopeObject(JsonFields& config, absl::s
   return object;
 }
 
-}  // namespace
-
-absl::StatusOr<RopeConfig> ParseRopeConfig(JsonFields& config, int64_t max_position_embeddings) {
-  RopeConfig rope;
-  TENON_ASSIGN_OR_RETURN(const std::optional<double> outer_theta,
-                         config.OptionalNumber("rope_theta", kTiny, kMaxTheta));
-  rope.theta = outer_theta.value_or(rope.theta);
-  absl::string_view name;
-  TENON_ASSIGN_OR_RETURN(const nlohmann::json* object, FindRopeObject(config, name));
+// What one object says; `rope` holds what is true without it.
+absl::Status ParseRopeObject(JsonFields& config, absl::string_view name,
+                             const nlohmann::json* object, RopeConfig& rope) {
   if (object == nullptr) {
-    return rope;
+    return absl::OkStatus();
   }
   JsonFields fields(absl::StrCat(config.where(), ": ", name), object);
   TENON_ASSIGN_OR_RETURN(const std::optional<double> theta,
@@ -170,11 +164,67 @@ absl::StatusOr<RopeConfig> ParseRopeConfig(JsonFields& config, int64_t max_posit
     return fields.NotImplemented("partial_rotary_factor");
   }
   TENON_ASSIGN_OR_RETURN(rope.type, ParseRopeType(fields));
-  TENON_RETURN_IF_ERROR(ParseScaling(config, fields, max_position_embeddings, rope));
+  TENON_RETURN_IF_ERROR(ParseScaling(config, fields, rope.max_position_embeddings, rope));
   if (const std::vector<std::string> unread = fields.unread(); !unread.empty()) {
     return fields.NotImplemented(unread.front());
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<const nlohmann::json*> FindObject(JsonFields& fields, absl::string_view name) {
+  const nlohmann::json* const object = fields.Find(name);
+  if (object != nullptr && !object->is_object()) {
+    return fields.Invalid(name, "want an object");
+  }
+  return object;
+}
+
+absl::StatusOr<RopeConfig> StartRope(JsonFields& config, absl::string_view theta_field,
+                                     double default_theta, int64_t max_position_embeddings) {
+  RopeConfig rope;
+  rope.max_position_embeddings = max_position_embeddings;
+  TENON_ASSIGN_OR_RETURN(const std::optional<double> theta,
+                         config.OptionalNumber(theta_field, kTiny, kMaxTheta));
+  rope.theta = theta.value_or(default_theta);
   return rope;
+}
+
+}  // namespace
+
+absl::StatusOr<RopeConfig> ParseRopeConfig(JsonFields& config, int64_t max_position_embeddings) {
+  TENON_ASSIGN_OR_RETURN(RopeConfig rope,
+                         StartRope(config, "rope_theta", 10000.0, max_position_embeddings));
+  absl::string_view name;
+  TENON_ASSIGN_OR_RETURN(const nlohmann::json* object, FindRopeObject(config, name));
+  TENON_RETURN_IF_ERROR(ParseRopeObject(config, name, object, rope));
+  return rope;
+}
+
+absl::StatusOr<std::vector<RopeConfig>> ParseLayerRopeConfigs(JsonFields& config,
+                                                              int64_t max_position_embeddings) {
+  TENON_ASSIGN_OR_RETURN(RopeConfig full,
+                         StartRope(config, "rope_theta", 1e6, max_position_embeddings));
+  TENON_ASSIGN_OR_RETURN(RopeConfig sliding,
+                         StartRope(config, "rope_local_base_freq", 1e4, max_position_embeddings));
+  TENON_ASSIGN_OR_RETURN(const nlohmann::json* scaling, FindObject(config, "rope_scaling"));
+  TENON_ASSIGN_OR_RETURN(const nlohmann::json* parameters, FindObject(config, "rope_parameters"));
+  if (parameters == nullptr) {
+    TENON_RETURN_IF_ERROR(ParseRopeObject(config, "rope_scaling", scaling, full));
+    return std::vector<RopeConfig>{full, sliding};
+  }
+  if (scaling != nullptr) {
+    return config.Invalid("rope_scaling", "contradicts rope_parameters");
+  }
+  JsonFields types(absl::StrCat(config.where(), ": rope_parameters"), parameters);
+  TENON_ASSIGN_OR_RETURN(const nlohmann::json* of_full, FindObject(types, "full_attention"));
+  TENON_ASSIGN_OR_RETURN(const nlohmann::json* of_sliding, FindObject(types, "sliding_attention"));
+  if (const std::vector<std::string> unread = types.unread(); !unread.empty()) {
+    return types.NotImplemented(unread.front());
+  }
+  TENON_RETURN_IF_ERROR(ParseRopeObject(config, "rope_parameters: full_attention", of_full, full));
+  TENON_RETURN_IF_ERROR(
+      ParseRopeObject(config, "rope_parameters: sliding_attention", of_sliding, sliding));
+  return std::vector<RopeConfig>{full, sliding};
 }
 
 }  // namespace tenon

@@ -25,14 +25,13 @@ std::vector<float> PositionFrequencies(float base, int64_t dim) {
 }
 
 // NTK-aware scaling with the length (dynamic): in fp32, since the reference's length is a tensor.
-float StretchedBase(const ModelConfig& config, int64_t length) {
-  const float factor = static_cast<float>(config.rope.factor);
+float StretchedBase(const RopeConfig& config, int64_t length) {
+  const float factor = static_cast<float>(config.factor);
   const float original = static_cast<float>(config.max_position_embeddings);
   const float seq_len = static_cast<float>(std::max(length, config.max_position_embeddings));
   const double dim = static_cast<double>(config.head_dim);
-  const float stretch = factor * seq_len / original - static_cast<float>(config.rope.factor - 1.0);
-  return static_cast<float>(config.rope.theta) *
-         std::pow(stretch, static_cast<float>(dim / (dim - 2)));
+  const float stretch = factor * seq_len / original - static_cast<float>(config.factor - 1.0);
+  return static_cast<float>(config.theta) * std::pow(stretch, static_cast<float>(dim / (dim - 2)));
 }
 
 // Llama 3.1: long wavelengths are stretched, short ones kept, those between interpolated.
@@ -53,14 +52,14 @@ float Llama3Frequency(const RopeConfig& rope, float inv_freq) {
 }
 
 // YaRN (arXiv:2309.00071): the dimension that turns `rotations` times within the original context.
-double YarnDimension(const ModelConfig& config, double rotations) {
-  const double context = static_cast<double>(config.rope.original_max_position_embeddings);
+double YarnDimension(const RopeConfig& config, double rotations) {
+  const double context = static_cast<double>(config.original_max_position_embeddings);
   return static_cast<double>(config.head_dim) *
-         std::log(context / (rotations * 2 * std::numbers::pi)) / (2 * std::log(config.rope.theta));
+         std::log(context / (rotations * 2 * std::numbers::pi)) / (2 * std::log(config.theta));
 }
 
-std::vector<float> YarnFrequencies(const ModelConfig& config) {
-  const RopeConfig& rope = config.rope;
+std::vector<float> YarnFrequencies(const RopeConfig& config) {
+  const RopeConfig& rope = config;
   double low = YarnDimension(config, rope.beta_fast);
   double high = YarnDimension(config, rope.beta_slow);
   if (rope.truncate) {
@@ -87,8 +86,8 @@ std::vector<float> YarnFrequencies(const ModelConfig& config) {
 
 }  // namespace
 
-std::vector<float> RopeInverseFrequencies(const ModelConfig& config, int64_t length) {
-  const RopeConfig& rope = config.rope;
+std::vector<float> RopeInverseFrequencies(const RopeConfig& config, int64_t length) {
+  const RopeConfig& rope = config;
   if (rope.type == RopeType::kYarn) {
     return YarnFrequencies(config);
   }
@@ -106,7 +105,7 @@ std::vector<float> RopeInverseFrequencies(const ModelConfig& config, int64_t len
   return freqs;
 }
 
-RopeTable::RopeTable(const ModelConfig& config, int64_t max_positions)
+RopeTable::RopeTable(const RopeConfig& config, int64_t max_positions)
     : config_(config), max_positions_(max_positions) {
   const int64_t half = config.head_dim / 2;
   const std::vector<float> inv_freq = RopeInverseFrequencies(config, /*length=*/1);
@@ -120,7 +119,7 @@ RopeTable::RopeTable(const ModelConfig& config, int64_t max_positions)
 
 void RopeTable::FillRow(const std::vector<float>& inv_freq, int64_t position, float* cos,
                         float* sin) const {
-  const float scaling = static_cast<float>(config_.rope.attention_scaling);
+  const float scaling = static_cast<float>(config_.attention_scaling);
   for (size_t i = 0; i < inv_freq.size(); ++i) {
     const float angle = static_cast<float>(position) * inv_freq[i];
     cos[i] = std::cos(angle) * scaling;

@@ -28,9 +28,9 @@ struct RopeRows {
 
 /// The inverse frequencies of one head, fp32 [head_dim / 2], as transformers 5.23 computes them in
 /// modeling_rope_utils.py, operation by operation in fp32. `length` matters to kDynamic alone.
-std::vector<float> RopeInverseFrequencies(const ModelConfig& config, int64_t length);
+std::vector<float> RopeInverseFrequencies(const RopeConfig& config, int64_t length);
 
-/// Rotations of a model, worked out once for all positions.
+/// Rotations of one rope, worked out once for all positions.
 ///
 /// Thread-safe: immutable.
 ///
@@ -46,20 +46,20 @@ class RopeTable {
  public:
   RopeTable() = default;  ///< of no use but to be assigned to
   /// Holds positions below `max_positions`: max_positions * head_dim * 4 bytes.
-  RopeTable(const ModelConfig& config, int64_t max_positions);
+  RopeTable(const RopeConfig& config, int64_t max_positions);
 
   /// The rotations of a step. Every position is in [0, max_positions), every length > 0.
   RopeRows Select(std::span<const RopePosition> tokens) const;
 
   int64_t max_positions() const { return max_positions_; }
   /// Whether equal tokens at equal positions can have different keys (kDynamic).
-  bool depends_on_length() const { return config_.rope.type == RopeType::kDynamic; }
+  bool depends_on_length() const { return config_.type == RopeType::kDynamic; }
 
  private:
   void FillRow(const std::vector<float>& inv_freq, int64_t position, float* cos, float* sin) const;
   RopeRows SelectStretched(std::span<const RopePosition> tokens) const;
 
-  ModelConfig config_;
+  RopeConfig config_;
   int64_t max_positions_ = 0;
   at::Tensor cos_;  // [max_positions, head_dim / 2] fp32
   at::Tensor sin_;

@@ -159,7 +159,10 @@ absl::StatusOr<at::Tensor> Checkpoint::Read(absl::string_view name) const {
 
 absl::Status Checkpoint::CheckAllTaken() const {
   for (const auto& [name, entry] : tensors_) {
-    if (!taken_.contains(name) && !absl::EndsWith(name, "rotary_emb.inv_freq")) {
+    const bool is_buffer = absl::EndsWith(name, "rotary_emb.inv_freq") ||
+                           absl::EndsWith(name, ".attn.bias") ||
+                           absl::EndsWith(name, ".attn.masked_bias");
+    if (!taken_.contains(name) && !is_buffer) {
       return absl::InvalidArgumentError(
           absl::StrCat("tensor ", name, " of the checkpoint has no place in the model"));
     }

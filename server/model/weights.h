@@ -46,7 +46,8 @@ class Checkpoint {
   bool Has(absl::string_view name) const { return tensors_.contains(name); }
 
   /// INVALID_ARGUMENT that names a tensor which nobody took: a part of the model that would be
-  /// left out. Buffers that old versions of transformers saved (rotary_emb.inv_freq) do not count.
+  /// left out. Buffers that old versions of transformers saved (rotary_emb.inv_freq; the causal
+  /// masks attn.bias and attn.masked_bias of GPT-2) do not count.
   absl::Status CheckAllTaken() const;
 
   /// SHA-256, lower-case hex, over `config_json` and every byte of every file: equal digests are

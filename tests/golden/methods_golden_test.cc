@@ -18,6 +18,7 @@
 #include "server/model/model.h"
 #include "tests/golden/adapter_files.h"
 #include "tests/golden/golden_files.h"
+#include "tests/golden/matrix_table.h"
 #include "tests/golden/step_driver.h"
 
 namespace tenon {
@@ -40,6 +41,16 @@ bool ComputedAnotherWay(const std::string& method) {
   return method == "dora-last" || method == "dora-twice" || method == "dora-scaled";
 }
 
+// Shared by the tests of this program, which run in order; TheMatrix is the last.
+MatrixTable& Table() {
+  static MatrixTable* const table = new MatrixTable(*MatrixTable::Load(DataFolder("matrix.json")));
+  return *table;
+}
+
+std::string LibraryOf(absl::string_view folder) {
+  return folder == "composition" ? "peft-composition" : std::string(folder);
+}
+
 class MethodsGoldenTest : public testing::TestWithParam<std::pair<const char*, const char*>> {
  protected:
   void SetUp() override {
@@ -50,6 +61,7 @@ class MethodsGoldenTest : public testing::TestWithParam<std::pair<const char*, c
     absl::StatusOr<Model> model = LoadModel(DataFolder(architecture + "/model"), options);
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
+    driver_.max_context_tokens = model_.config.max_position_embeddings;
     absl::StatusOr<Goldens> goldens =
         LoadGoldens(DataFolder(absl::StrCat(architecture, "/", library)), TENON_SOURCE_DIR);
     ASSERT_TRUE(goldens.ok()) << goldens.status();
@@ -115,10 +127,15 @@ TEST_P(MethodsGoldenTest, EveryCellInOneBatchMatchesTheReferenceAndItself) {
     const float difference = LargestDifference(golden, result);
     worst[MethodOf(golden)] = std::max(worst[MethodOf(golden)], difference);
     if (ComputedAnotherWay(MethodOf(golden))) {
+      EXPECT_TRUE(Table().RecordDifferent(GetParam().first, LibraryOf(GetParam().second),
+                                          MethodOf(golden)));
       continue;
     }
     EXPECT_LE(difference, kTolerance) << golden.name;
     EXPECT_EQ(result.tokens(), golden.tokens) << golden.name;
+    EXPECT_TRUE(Table().Record(GetParam().first, LibraryOf(GetParam().second), MethodOf(golden),
+                               difference <= kTolerance && result.tokens() == golden.tokens))
+        << golden.name;
     const auto alone = RunTogether(*runner_, adapters_, {requests[i]}, driver_);
     ASSERT_TRUE(alone.ok()) << alone.status();
     for (size_t step = 0; step < golden.tokens.size(); ++step) {
@@ -131,13 +148,34 @@ TEST_P(MethodsGoldenTest, EveryCellInOneBatchMatchesTheReferenceAndItself) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Llama, MethodsGoldenTest,
-                         testing::Values(std::make_pair("llama", "peft"),
-                                         std::make_pair("llama", "adapterhub"),
-                                         std::make_pair("llama", "composition")),
+std::vector<std::pair<const char*, const char*>> AllColumns() {
+  std::vector<std::pair<const char*, const char*>> columns = {{"llama", "composition"}};
+  for (const char* architecture :
+       {"llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2"}) {
+    columns.emplace_back(architecture, "peft");
+    columns.emplace_back(architecture, "adapterhub");
+  }
+  return columns;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, MethodsGoldenTest, testing::ValuesIn(AllColumns()),
                          [](const auto& test) {
                            return absl::StrCat(test.param.first, "_", test.param.second);
                          });
+
+// Prints the table behind the last test, and counts it unless a filter left some out.
+class MatrixReport : public testing::Environment {
+ public:
+  void TearDown() override {
+    std::cout << Table().Print();
+    if (testing::GTEST_FLAG(filter) == "*") {
+      EXPECT_EQ(Table().num_passed() + Table().num_different(), Table().num_goldens());
+      EXPECT_EQ(Table().num_different(), 3u);
+    }
+  }
+};
+const testing::Environment* const kReport =
+    testing::AddGlobalTestEnvironment(new MatrixReport);  // NOLINT: GoogleTest owns it
 
 }  // namespace
 }  // namespace tenon

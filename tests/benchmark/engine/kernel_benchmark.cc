@@ -168,8 +168,8 @@ void BenchmarkAttention(int64_t sequences, int64_t tokens, int64_t context, int6
   Report(
       name, 4.0 * static_cast<double>(sequences * tokens * heads * kHeadDim) * seen,
       static_cast<double>(k.nbytes() + v.nbytes()),
-      [&] { PagedAttention(q, k, v, rows, 0.125f, out); },
-      [&] { PagedAttentionReference(q, k, v, rows, 0.125f, out); });
+      [&] { PagedAttention(q, k, v, rows, {0.125f}, out); },
+      [&] { PagedAttentionReference(q, k, v, rows, {0.125f}, out); });
 }
 
 void BenchmarkAttentions() {
@@ -190,16 +190,18 @@ void BenchmarkElementwise(int64_t rows, at::ScalarType dtype) {
     return static_cast<double>(elements) * static_cast<double>(c10::elementSize(dtype));
   };
   const at::Tensor x = at::randn({rows, 576}, options), residual = at::randn({rows, 576}, options);
-  const at::Tensor weight = at::randn({576}, options), y = at::empty({rows, 576}, options);
+  const Norm norm = Norm::Make(NormKind::kRms, 1e-5f, at::randn({576}, options), {});
+  const at::Tensor y = at::empty({rows, 576}, options);
   Report(
       "add_rms_norm 576" + suffix, 0, bytes(4 * rows * 576),
-      [&] { AddRmsNorm(x, residual, weight, 1e-5f, y); },
-      [&] { AddRmsNormReference(x, residual, weight, 1e-5f, y); });
+      [&] { AddNormalize(x, residual, norm, y); },
+      [&] { AddNormalizeReference(x, residual, norm, y); });
   const at::Tensor gate_up = at::randn({rows, 3072}, options);
   const at::Tensor gated = at::empty({rows, 1536}, options);
   Report(
-      "silu_mul 1536" + suffix, 0, bytes(3 * rows * 1536), [&] { SiluMul(gate_up, gated); },
-      [&] { SiluMulReference(gate_up, gated); });
+      "silu_mul 1536" + suffix, 0, bytes(3 * rows * 1536),
+      [&] { Gate(gate_up, Activation::kSilu, gated); },
+      [&] { GateReference(gate_up, Activation::kSilu, gated); });
   const at::Tensor heads = at::randn({rows, 12, 64}, options);
   // A rotation proper: applied over and over it must neither grow nor vanish.
   const at::Tensor cos = at::full({rows, 32}, 0.8f), sin = at::full({rows, 32}, 0.6f);

@@ -10,6 +10,8 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <string>
+#include <vector>
 
 #include "tests/adapters/kernels/kernel_testing.h"
 
@@ -88,12 +90,12 @@ class AttentionTest : public testing::TestWithParam<CpuIsa> {
 
 // Queries of one sequence in chunks, all of its keys being in the cache.
 at::Tensor Chunked(const Cache& cache, const at::Tensor& q, const std::vector<int32_t>& blocks,
-                   int64_t chunk) {
+                   int64_t chunk, const AttentionScoring& scoring = {0.2f}) {
   const at::Tensor out = at::empty_like(q);
   for (int64_t begin = 0; begin < q.size(0); begin += chunk) {
     const int64_t tokens = std::min(chunk, q.size(0) - begin);
     const AttentionRow row{0, tokens, begin, blocks};
-    PagedAttention(q.narrow(0, begin, tokens), cache.k(), cache.v(), {&row, 1}, 0.2f,
+    PagedAttention(q.narrow(0, begin, tokens), cache.k(), cache.v(), {&row, 1}, scoring,
                    out.narrow(0, begin, tokens));
   }
   return out;
@@ -118,8 +120,8 @@ TEST_P(AttentionTest, MatchesReferenceOnMixedBatch) {
     }
     const at::Tensor q = random_.Normal({total, s.heads, s.head_dim}, dtype, 2.0f);
     const at::Tensor fast = at::empty_like(q), reference = at::empty_like(q);
-    PagedAttention(q, cache.k(), cache.v(), rows, 0.2f, fast);
-    PagedAttentionReference(q, cache.k(), cache.v(), rows, 0.2f, reference);
+    PagedAttention(q, cache.k(), cache.v(), rows, {0.2f}, fast);
+    PagedAttentionReference(q, cache.k(), cache.v(), rows, {0.2f}, reference);
     EXPECT_LT(WorstError(fast, reference), 2 * RoundingError(dtype));
   });
 }
@@ -138,6 +140,95 @@ TEST_P(AttentionTest, ChunkingOfPromptChangesNoBit) {
   });
 }
 
+// Windows and soft-caps of all sorts.
+constexpr AttentionScoring kScorings[] = {{0.2f, 1, 0.0f},   {0.2f, 7, 0.0f},  {0.2f, 16, 3.0f},
+                                          {0.2f, 64, 50.0f}, {0.2f, 65, 0.0f}, {0.2f, 1000, 0.0f},
+                                          {0.2f, 0, 2.0f}};
+
+std::string Name(const AttentionScoring& scoring) {
+  return "window " + std::to_string(scoring.window) + " softcap " + std::to_string(scoring.softcap);
+}
+
+TEST_P(AttentionTest, WindowsSoftCapsAndPaddingMatchReference) {
+  ForEachShape([&](const Shape& s, at::ScalarType dtype) {
+    for (const AttentionScoring& scoring : kScorings) {
+      SCOPED_TRACE(Name(scoring));
+      Cache cache({331, s.block_size, s.kv_heads, s.head_dim}, dtype);
+      const int64_t contexts[] = {197, 70, 131}, tokens[] = {1, 60, 45};
+      std::vector<std::vector<int32_t>> blocks;
+      std::vector<AttentionRow> rows;
+      int64_t total = 0;
+      for (int i = 0; i < 3; ++i) {
+        blocks.push_back(cache.Add(random_.Normal({contexts[i], s.kv_heads, s.head_dim}, dtype),
+                                   random_.Normal({contexts[i], s.kv_heads, s.head_dim}, dtype)));
+        const int64_t first = contexts[i] - tokens[i];
+        rows.push_back({total, tokens[i], first, {}, random_.Between(0, first)});
+        total += tokens[i];
+      }
+      for (int i = 0; i < 3; ++i) {
+        rows[i].blocks = blocks[i];
+      }
+      const at::Tensor q = random_.Normal({total, s.heads, s.head_dim}, dtype, 2.0f);
+      const at::Tensor fast = at::empty_like(q), reference = at::empty_like(q);
+      PagedAttention(q, cache.k(), cache.v(), rows, scoring, fast);
+      PagedAttentionReference(q, cache.k(), cache.v(), rows, scoring, reference);
+      EXPECT_LT(WorstError(fast, reference), 2 * RoundingError(dtype));
+    }
+  });
+}
+
+TEST_P(AttentionTest, ChunkingChangesNoBitUnderWindowsAndSoftCaps) {
+  ForEachShape([&](const Shape& s, at::ScalarType dtype) {
+    constexpr int64_t kTokens = 150;
+    Cache cache({331, s.block_size, s.kv_heads, s.head_dim}, dtype);
+    const auto blocks = cache.Add(random_.Normal({kTokens, s.kv_heads, s.head_dim}, dtype),
+                                  random_.Normal({kTokens, s.kv_heads, s.head_dim}, dtype));
+    const at::Tensor q = random_.Normal({kTokens, s.heads, s.head_dim}, dtype);
+    for (const AttentionScoring& scoring : kScorings) {
+      const at::Tensor whole = Chunked(cache, q, blocks, kTokens, scoring);
+      for (const int64_t chunk : {1, 5, 64}) {
+        EXPECT_TRUE(SameBits(Chunked(cache, q, blocks, chunk, scoring), whole))
+            << Name(scoring) << " chunks of " << chunk;
+      }
+    }
+  });
+}
+
+TEST_P(AttentionTest, WindowThatReachesTheStartIsNoWindow) {
+  ForEachShape([&](const Shape& s, at::ScalarType dtype) {
+    Cache cache({31, s.block_size, s.kv_heads, s.head_dim}, dtype);
+    const auto blocks = cache.Add(random_.Normal({30, s.kv_heads, s.head_dim}, dtype),
+                                  random_.Normal({30, s.kv_heads, s.head_dim}, dtype));
+    const at::Tensor q = random_.Normal({30, s.heads, s.head_dim}, dtype);
+    EXPECT_TRUE(SameBits(Chunked(cache, q, blocks, 30, {0.2f, 30}),
+                         Chunked(cache, q, blocks, 30, {0.2f, 0})));
+  });
+}
+
+TEST_P(AttentionTest, NeverLooksAtWhatLiesBeforeTheFirstKey) {
+  constexpr int64_t kPadding = 13, kTokens = 9;
+  ForEachShape([&](const Shape& s, at::ScalarType dtype) {
+    const at::Tensor k = random_.Normal({kPadding + kTokens, s.kv_heads, s.head_dim}, dtype);
+    const at::Tensor v = random_.Normal({kPadding + kTokens, s.kv_heads, s.head_dim}, dtype);
+    const at::Tensor q = random_.Normal({kTokens, s.heads, s.head_dim}, dtype);
+    at::Tensor results[3];
+    for (int i = 0; i < 3; ++i) {
+      if (i == 1) {
+        k.narrow(0, 0, kPadding).fill_(std::numeric_limits<float>::quiet_NaN());
+        v.narrow(0, 0, kPadding).fill_(std::numeric_limits<float>::quiet_NaN());
+      }
+      Cache cache({31, s.block_size, s.kv_heads, s.head_dim}, dtype);
+      const auto blocks = cache.Add(k, v);
+      const AttentionRow row{0, kTokens, kPadding, blocks, kPadding};
+      results[i] = at::empty_like(q);
+      (i == 2 ? PagedAttentionReference : PagedAttention)(q, cache.k(), cache.v(), {&row, 1},
+                                                          {0.2f}, results[i]);
+    }
+    EXPECT_TRUE(SameBits(results[0], results[1]));
+    EXPECT_LT(WorstError(results[1], results[2]), 2 * RoundingError(dtype));
+  });
+}
+
 TEST_P(AttentionTest, NeighboursAndBlockNumbersChangeNoBit) {
   ForEachShape([&](const Shape& s, at::ScalarType dtype) {
     Cache cache({331, s.block_size, s.kv_heads, s.head_dim}, dtype);
@@ -147,13 +238,13 @@ TEST_P(AttentionTest, NeighboursAndBlockNumbersChangeNoBit) {
     const auto first = cache.Add(k, v), second = cache.Add(k, v);
     const at::Tensor alone = at::empty_like(q);
     const AttentionRow row{0, 1, 49, first};
-    PagedAttention(q, cache.k(), cache.v(), {&row, 1}, 0.2f, alone);
+    PagedAttention(q, cache.k(), cache.v(), {&row, 1}, {0.2f}, alone);
 
     const at::Tensor queries = random_.Normal({6, s.heads, s.head_dim}, dtype);
     queries.select(0, 4).copy_(q[0]);
     const at::Tensor out = at::empty_like(queries);
     const AttentionRow rows[] = {{0, 4, 20, first}, {4, 1, 49, second}, {5, 1, 12, first}};
-    PagedAttention(queries, cache.k(), cache.v(), rows, 0.2f, out);
+    PagedAttention(queries, cache.k(), cache.v(), rows, {0.2f}, out);
     EXPECT_TRUE(SameBits(out.narrow(0, 4, 1), alone));
   });
 }
@@ -174,7 +265,7 @@ TEST_P(AttentionTest, NeverLooksBehindTheToken) {
       const auto blocks = cache.Add(k, v);
       const AttentionRow row{0, 3, 18, blocks};
       results[i] = at::empty_like(q);
-      PagedAttention(q, cache.k(), cache.v(), {&row, 1}, 0.2f, results[i]);
+      PagedAttention(q, cache.k(), cache.v(), {&row, 1}, {0.2f}, results[i]);
     }
     EXPECT_TRUE(SameBits(results[0], results[1]));
   });
@@ -188,8 +279,8 @@ TEST_P(AttentionTest, HugeScoresDoNotOverflow) {
     const at::Tensor q = random_.Normal({100, 2, 16}, dtype, 1000.0f);
     const at::Tensor fast = at::empty_like(q), reference = at::empty_like(q);
     const AttentionRow row{0, 100, 0, blocks};
-    PagedAttention(q, cache.k(), cache.v(), {&row, 1}, 1.0f, fast);
-    PagedAttentionReference(q, cache.k(), cache.v(), {&row, 1}, 1.0f, reference);
+    PagedAttention(q, cache.k(), cache.v(), {&row, 1}, {1.0f}, fast);
+    PagedAttentionReference(q, cache.k(), cache.v(), {&row, 1}, {1.0f}, reference);
     EXPECT_LT(WorstError(fast, reference), 2 * RoundingError(dtype));
   }
 }
@@ -209,8 +300,8 @@ TEST_P(AttentionTest, ReadsSlicesOfFusedProjectionAndLeavesOtherTokensAlone) {
     const at::Tensor out = at::full({6, 4, 24}, 3.0, at::TensorOptions().dtype(dtype));
     const at::Tensor dense = at::empty_like(out);
     const AttentionRow part{2, 3, 1, blocks};
-    PagedAttention(q, cache.k(), cache.v(), {&part, 1}, 0.2f, out);
-    PagedAttention(q.contiguous(), cache.k(), cache.v(), {&part, 1}, 0.2f, dense);
+    PagedAttention(q, cache.k(), cache.v(), {&part, 1}, {0.2f}, out);
+    PagedAttention(q.contiguous(), cache.k(), cache.v(), {&part, 1}, {0.2f}, dense);
     EXPECT_TRUE(SameBits(out.narrow(0, 2, 3), dense.narrow(0, 2, 3)));
     for (const int64_t t : {0, 1, 5}) {
       EXPECT_TRUE(SameBits(out[t], at::full({4, 24}, 3.0, out.options()))) << "token " << t;
@@ -253,7 +344,7 @@ TEST(PagedAttentionReferenceTest, IsCausalSoftmaxAttention) {
   const at::Tensor q = at::tensor(std::vector<float>{0.3f, -0.7f}).view({1, 1, 2});
   const at::Tensor out = at::empty_like(q);
   const AttentionRow row{0, 1, 3, blocks};  // sees four of the five
-  PagedAttentionReference(q, cache.k(), cache.v(), {&row, 1}, 2.0f, out);
+  PagedAttentionReference(q, cache.k(), cache.v(), {&row, 1}, {2.0f}, out);
   double sum = 0, expected[2] = {0, 0};
   for (int j = 0; j < 4; ++j) {
     const double weight = std::exp(2.0 * (0.3 * keys[2 * j] - 0.7 * keys[2 * j + 1]));
@@ -265,16 +356,31 @@ TEST(PagedAttentionReferenceTest, IsCausalSoftmaxAttention) {
   EXPECT_NEAR(out[0][0][1].item().toDouble(), expected[1] / sum, 1e-5);
 }
 
+TEST(PagedAttentionReferenceTest, CapsScoresAndForgetsWhatLeftTheWindow) {
+  Cache cache({5, 4, 1, 1}, at::kFloat);
+  const auto blocks = cache.Add(at::tensor(std::vector<float>{9, 2, -3}).view({3, 1, 1}),
+                                at::tensor(std::vector<float>{7, 5, 11}).view({3, 1, 1}));
+  const at::Tensor q = at::full({1, 1, 1}, 1.5f), out = at::empty_like(q);
+  const AttentionRow row{0, 1, 2, blocks};
+  PagedAttentionReference(q, cache.k(), cache.v(), {&row, 1}, {2.0f, 2, 4.0f}, out);
+  const double second = std::exp(4 * std::tanh(2.0 * 1.5 * 2 / 4));
+  const double third = std::exp(4 * std::tanh(2.0 * 1.5 * -3 / 4));
+  EXPECT_NEAR(out.item().toDouble(), (second * 5 + third * 11) / (second + third), 1e-5);
+}
+
 TEST(PagedAttentionTest, ThrowsOnWhatWouldReadOutOfBounds) {
   Cache cache({5, 16, 1, 8}, at::kFloat);
   const at::Tensor q = at::zeros({2, 2, 8}), out = at::zeros({2, 2, 8});
   const std::vector<int32_t> one = {1}, beyond = {5}, negative = {-1};
   const auto run = [&](AttentionRow row) {
-    PagedAttention(q, cache.k(), cache.v(), {&row, 1}, 1.0f, out);
+    PagedAttention(q, cache.k(), cache.v(), {&row, 1}, {1.0f}, out);
   };
   EXPECT_NO_THROW(run({0, 2, 14, one}));
   EXPECT_THROW(run({0, 2, 15, one}), c10::Error);  // position 16 is in a second block
   EXPECT_THROW(run({1, 2, 0, one}), c10::Error);
+  EXPECT_NO_THROW(run({0, 2, 14, one, 14}));
+  EXPECT_THROW(run({0, 2, 14, one, 15}), c10::Error);  // position 14 would see nothing
+  EXPECT_THROW(run({0, 2, 14, one, -1}), c10::Error);
   EXPECT_THROW(run({0, 2, 0, beyond}), c10::Error);
   EXPECT_THROW(run({0, 2, 0, negative}), c10::Error);
   const at::Tensor kv = at::zeros({1, 1, 8});

@@ -44,9 +44,9 @@ TEST(ModelConfigTest, ReadsEverySize) {
   EXPECT_EQ(config->q_size(), 24);
   EXPECT_EQ(config->kv_size(), 12);
   EXPECT_EQ(config->max_position_embeddings, 64);
-  EXPECT_DOUBLE_EQ(config->rms_norm_eps, 1e-5);
+  EXPECT_DOUBLE_EQ(config->norm_eps, 1e-5);
   EXPECT_TRUE(config->tie_word_embeddings);
-  EXPECT_TRUE(config->attention_bias);
+  EXPECT_TRUE(config->qkv_bias);
   EXPECT_TRUE(config->mlp_bias);
   EXPECT_EQ(config->dtype, ModelDType::kFloat32);
   EXPECT_EQ(config->bos_token_id, 1);
@@ -63,12 +63,12 @@ TEST(ModelConfigTest, FillsInWhatTransformersFillsIn) {
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->num_kv_heads, 4);
   EXPECT_EQ(config->head_dim, 4);
-  EXPECT_DOUBLE_EQ(config->rms_norm_eps, 1e-6);
+  EXPECT_DOUBLE_EQ(config->norm_eps, 1e-6);
   EXPECT_FALSE(config->tie_word_embeddings);
   EXPECT_EQ(config->dtype, std::nullopt);
   EXPECT_TRUE(config->eos_token_ids.empty());
-  EXPECT_EQ(config->rope.type, RopeType::kDefault);
-  EXPECT_DOUBLE_EQ(config->rope.theta, 10000.0);
+  EXPECT_EQ(config->ropes.at(0).type, RopeType::kDefault);
+  EXPECT_DOUBLE_EQ(config->ropes.at(0).theta, 10000.0);
 }
 
 TEST(ModelConfigTest, DTypeIsReadInBothSpellings) {
@@ -173,20 +173,20 @@ TEST(ModelConfigTest, TextThatIsNoObjectIsInvalid) {
 TEST(RopeConfigTest, ThetaInTheObjectWins) {
   json fields = SmallConfig();
   fields["rope_theta"] = 5000.0;
-  EXPECT_DOUBLE_EQ(ParseModelConfig(fields.dump())->rope.theta, 5000.0);
+  EXPECT_DOUBLE_EQ(ParseModelConfig(fields.dump())->ropes.at(0).theta, 5000.0);
   fields["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 7000.0}};
-  EXPECT_DOUBLE_EQ(ParseModelConfig(fields.dump())->rope.theta, 7000.0);
+  EXPECT_DOUBLE_EQ(ParseModelConfig(fields.dump())->ropes.at(0).theta, 7000.0);
 }
 
 TEST(RopeConfigTest, OriginalContextDefaultsToTheModels) {
   const json yarn = {{"rope_type", "yarn"}, {"factor", 2.0}};
   EXPECT_EQ(
-      ParseModelConfig(ConfigWith("rope_scaling", yarn))->rope.original_max_position_embeddings,
+      ParseModelConfig(ConfigWith("rope_scaling", yarn))->ropes.at(0).original_max_position_embeddings,
       64);
   json fields = SmallConfig();
   fields["rope_scaling"] = yarn;
   fields["original_max_position_embeddings"] = 32;
-  EXPECT_EQ(ParseModelConfig(fields.dump())->rope.original_max_position_embeddings, 32);
+  EXPECT_EQ(ParseModelConfig(fields.dump())->ropes.at(0).original_max_position_embeddings, 32);
 }
 
 TEST(RopeConfigTest, TypesAndKeysThatAreNotImplementedAreRefused) {

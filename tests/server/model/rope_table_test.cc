@@ -14,13 +14,13 @@ namespace {
 
 using nlohmann::json;
 
-ModelConfig Parse(const std::string& text) {
-  absl::StatusOr<ModelConfig> config = ParseModelConfig(text);
+RopeConfig Parse(const std::string& text) {
+  const absl::StatusOr<ModelConfig> config = ParseModelConfig(text);
   EXPECT_TRUE(config.ok()) << config.status();
-  return *std::move(config);
+  return config->ropes.at(0);
 }
 
-ModelConfig Dynamic() {
+RopeConfig Dynamic() {
   return Parse(ConfigWith("rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}}));
 }
 
@@ -35,7 +35,7 @@ TEST(RopeInverseFrequenciesTest, EveryTypeEqualsTheReference) {
   ASSERT_GE(cases.size(), 14u);
   for (const json& entry : cases) {
     SCOPED_TRACE(entry.at("name").get<std::string>());
-    const ModelConfig config = Parse(entry.at("config").dump());
+    const RopeConfig config = Parse(entry.at("config").dump());
     const std::vector<float> frequencies =
         RopeInverseFrequencies(config, entry.at("length").get<int64_t>());
     const auto expected = entry.at("inv_freq").get<std::vector<float>>();
@@ -44,12 +44,12 @@ TEST(RopeInverseFrequenciesTest, EveryTypeEqualsTheReference) {
       // Two units in the last place of fp32; most are equal to the bit.
       EXPECT_NEAR(frequencies[i], expected[i], 2.4e-7f * expected[i]) << i;
     }
-    EXPECT_NEAR(config.rope.attention_scaling, entry.at("attention_scaling").get<double>(), 1e-12);
+    EXPECT_NEAR(config.attention_scaling, entry.at("attention_scaling").get<double>(), 1e-12);
   }
 }
 
 TEST(RopeTableTest, HoldsCosineAndSineOfEachAngle) {
-  const ModelConfig config = Parse(SmallConfig().dump());  // head_dim 4: frequencies 1 and 0.01
+  const RopeConfig config = Parse(SmallConfig().dump());  // head_dim 4: frequencies 1 and 0.01
   const RopeTable table(config, 64);
   const RopePosition tokens[] = {{0, 10}, {5, 10}, {63, 64}};
   const RopeRows rows = table.Select(tokens);
@@ -62,7 +62,7 @@ TEST(RopeTableTest, HoldsCosineAndSineOfEachAngle) {
 }
 
 TEST(RopeTableTest, YarnScalesCosineAndSine) {
-  const ModelConfig config = Parse(
+  const RopeConfig config = Parse(
       ConfigWith("rope_scaling", {{"type", "yarn"}, {"factor", 4.0}, {"attention_factor", 1.25}}));
   const RopeTable table(config, 8);
   const RopePosition token{0, 1};
@@ -85,7 +85,7 @@ TEST(RopeTableTest, DynamicIsPlainUpToTheModelsContext) {
 }
 
 TEST(RopeTableTest, DynamicStretchesEachTokenByItsOwnLength) {
-  const ModelConfig config = Dynamic();
+  const RopeConfig config = Dynamic();
   const RopeTable table(config, 128);
   const RopePosition tokens[] = {{3, 64}, {70, 71}, {70, 100}};
   const RopeRows rows = table.Select(tokens);
