@@ -47,18 +47,18 @@ void PagedAttentionReference(const at::Tensor& q, const at::Tensor& k_cache,
                                 .permute({1, 2, 0, 3})
                                 .reshape({kv_heads, 1, head_dim, num_blocks * block_size})
                                 .narrow(3, 0, context)
-                                .to(at::kFloat);
+                                .to(at::kDouble);
     const at::Tensor values = v_cache.index_select(0, blocks)
                                   .narrow(3, 0, head_dim)
                                   .permute({1, 0, 2, 3})
                                   .reshape({kv_heads, 1, num_blocks * block_size, head_dim})
                                   .narrow(2, 0, context)
-                                  .to(at::kFloat);
+                                  .to(at::kDouble);
     // [T, kv_heads * group, head_dim] -> [kv_heads, group, T, head_dim].
     const at::Tensor queries = q.narrow(0, row.token_begin, row.num_tokens)
                                    .reshape({row.num_tokens, kv_heads, group, head_dim})
                                    .permute({1, 2, 0, 3})
-                                   .to(at::kFloat);
+                                   .to(at::kDouble);
     const at::Tensor positions =
         at::arange(context, at::TensorOptions().dtype(at::kLong).device(q.device()));
     const at::Tensor own = positions.narrow(0, row.first_position, row.num_tokens).unsqueeze(1);
@@ -70,7 +70,7 @@ void PagedAttentionReference(const at::Tensor& q, const at::Tensor& k_cache,
     if (scoring.softcap > 0) {
       scores = scores.div(scoring.softcap).tanh().mul(scoring.softcap);
     }
-    scores = scores.masked_fill(hidden, -std::numeric_limits<float>::infinity());
+    scores = scores.masked_fill(hidden, -std::numeric_limits<double>::infinity());
     // What no token may see may be NaN, and 0 * NaN is not 0.
     const at::Tensor unused = (positions < row.first_key).unsqueeze(1);
     const at::Tensor result = at::matmul(at::softmax(scores, -1), values.masked_fill(unused, 0.0));

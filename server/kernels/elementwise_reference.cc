@@ -12,8 +12,9 @@
 namespace tenon {
 namespace {
 
+// In double: 1 + tanh(u) cancels for negative u, and leaves fp32 half of its digits.
 at::Tensor ApplyActivation(const at::Tensor& x, Activation activation) {
-  const at::Tensor wide = x.to(at::kFloat);
+  const at::Tensor wide = x.to(at::kDouble);
   return activation == Activation::kSilu ? at::silu(wide) : at::gelu(wide, "tanh");
 }
 

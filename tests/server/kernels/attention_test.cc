@@ -153,7 +153,7 @@ TEST_P(AttentionTest, WindowsSoftCapsAndPaddingMatchReference) {
   ForEachShape([&](const Shape& s, at::ScalarType dtype) {
     for (const AttentionScoring& scoring : kScorings) {
       SCOPED_TRACE(Name(scoring));
-      Cache cache({331, s.block_size, s.kv_heads, s.head_dim}, dtype);
+      Cache cache({431, s.block_size, s.kv_heads, s.head_dim}, dtype);
       const int64_t contexts[] = {197, 70, 131}, tokens[] = {1, 60, 45};
       std::vector<std::vector<int32_t>> blocks;
       std::vector<AttentionRow> rows;

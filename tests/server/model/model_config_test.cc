@@ -97,7 +97,7 @@ TEST(ModelConfigTest, UnknownFieldIsRefusedByName) {
 
 TEST(ModelConfigTest, ValuesThatWouldChangeTheAnswerAreRefused) {
   const std::pair<const char*, json> refused[] = {
-      {"model_type", "mistral"},
+      {"model_type", "phi3"},
       {"architectures", {"LlamaForSequenceClassification"}},
       {"hidden_act", "gelu"},
       {"pretraining_tp", 2},

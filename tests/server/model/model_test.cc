@@ -38,6 +38,26 @@ TEST(LoadModelTest, LoadsAFolder) {
   EXPECT_GT(model->decoder->nbytes(), 0);
 }
 
+int64_t NumElements(const FloatTensors& tensors) {
+  int64_t total = 0;
+  for (const auto& [name, tensor] : tensors) {
+    total += static_cast<int64_t>(tensor.values.size());
+  }
+  return total;
+}
+
+TEST(LoadModelTest, CountsEveryParameterOnce) {
+  FloatTensors tensors = SmallWeights();
+  absl::StatusOr<Model> model = Load(SmallConfig().dump(), tensors);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->decoder->num_parameters(), NumElements(tensors));
+  const int64_t head = static_cast<int64_t>(tensors["lm_head.weight"].values.size());
+  tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"];
+  model = Load(ConfigWith("tie_word_embeddings", true), tensors);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->decoder->num_parameters(), NumElements(tensors) - head);
+}
+
 TEST(LoadModelTest, EndTokensOfTheGenerationConfigWin) {
   const ModelFolder folder;
   folder.Write("config.json", SmallConfig().dump());
