@@ -185,7 +185,7 @@ std::string FormatFinish(const v1::Finish& finish) {
   std::vector<std::string> adapters;
   for (const v1::ServedAdapter& adapter : finish.adapters()) {
     adapters.push_back(absl::StrCat(adapter.name(), "@", adapter.version()));
-    if (adapter.weight() != 1.0f) {
+    if (adapter.has_weight() && adapter.weight() != 1.0f) {
       absl::StrAppend(&adapters.back(), "=", adapter.weight());
     }
   }
