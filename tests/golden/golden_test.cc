@@ -21,6 +21,7 @@
 #include "tests/golden/adapter_files.h"
 #include "tests/golden/golden_files.h"
 #include "tests/golden/step_driver.h"
+#include "tests/source_dir.h"
 
 namespace tenon {
 namespace {
@@ -29,7 +30,7 @@ constexpr float kTinyTolerance = 1e-4f;
 constexpr float kRealTolerance = 1e-3f;
 
 std::string DataFolder(const std::string& model) {
-  return absl::StrCat(TENON_SOURCE_DIR, "/tests/golden/data/", model);
+  return SourcePath(absl::StrCat("tests/golden/data/", model));
 }
 
 // A model, its adapters and what the reference says of them.
@@ -46,7 +47,7 @@ absl::StatusOr<Subject> MakeSubject(const std::string& folder, const std::string
   at::set_num_threads(1);  // two busy threads of a shared machine wait for each other
   Subject subject;
   TENON_ASSIGN_OR_RETURN(subject.model, LoadModel(model_folder, options));
-  TENON_ASSIGN_OR_RETURN(subject.goldens, LoadGoldens(folder, TENON_SOURCE_DIR));
+  TENON_ASSIGN_OR_RETURN(subject.goldens, LoadGoldens(folder, SourcePath("")));
   for (const auto& [name, path] : subject.goldens.adapters) {
     TENON_ASSIGN_OR_RETURN(subject.adapters[name],
                            CompileAdapterFolder(path, subject.model.base, subject.model.dtype));

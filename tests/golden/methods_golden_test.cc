@@ -20,6 +20,7 @@
 #include "tests/golden/golden_files.h"
 #include "tests/golden/matrix_table.h"
 #include "tests/golden/step_driver.h"
+#include "tests/source_dir.h"
 
 namespace tenon {
 namespace {
@@ -27,7 +28,7 @@ namespace {
 constexpr float kTolerance = 1e-4f;
 
 std::string DataFolder(const std::string& name) {
-  return absl::StrCat(TENON_SOURCE_DIR, "/tests/golden/data/matrix/", name);
+  return SourcePath(absl::StrCat("tests/golden/data/matrix/", name));
 }
 
 std::string MethodOf(const GoldenCase& golden) {
@@ -63,7 +64,7 @@ class MethodsGoldenTest : public testing::TestWithParam<std::pair<const char*, c
     model_ = *std::move(model);
     driver_.max_context_tokens = model_.config.max_position_embeddings;
     absl::StatusOr<Goldens> goldens =
-        LoadGoldens(DataFolder(absl::StrCat(architecture, "/", library)), TENON_SOURCE_DIR);
+        LoadGoldens(DataFolder(absl::StrCat(architecture, "/", library)), SourcePath(""));
     ASSERT_TRUE(goldens.ok()) << goldens.status();
     goldens_ = *std::move(goldens);
     runner_ = *DecoderRunner::Create(model_.decoder, driver_.num_blocks, driver_.block_size,

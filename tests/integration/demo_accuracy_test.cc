@@ -15,6 +15,7 @@
 #include "client/cpp/client.h"
 #include "nlohmann/json.hpp"
 #include "tests/integration/server_process.h"
+#include "tests/source_dir.h"
 
 namespace tenon {
 namespace {
@@ -35,7 +36,7 @@ struct Question {
 };
 
 nlohmann::json ReadResults() {
-  std::ifstream file(absl::StrCat(TENON_SOURCE_DIR, "/deploy/demo/results.json"));
+  std::ifstream file(SourcePath("deploy/demo/results.json"));
   return nlohmann::json::parse(file);
 }
 
@@ -103,7 +104,7 @@ TEST(DemoAccuracyTest, ServedAdaptersAnswerAsPeftDoes) {
   const nlohmann::json results = ReadResults();
   for (const auto& [task, result] : results.at("tasks").items()) {
     const auto uploaded =
-        client.UploadAdapter(task, absl::StrCat(TENON_SOURCE_DIR, "/deploy/demo/adapters/", task));
+        client.UploadAdapter(task, SourcePath(absl::StrCat("deploy/demo/adapters/", task)));
     ASSERT_TRUE(uploaded.ok()) << uploaded.status();
   }
   std::vector<Question> questions = MakeQuestions(results);

@@ -1,4 +1,5 @@
 #include "tests/integration/server_process.h"
+#include "tests/source_dir.h"
 
 #include <fcntl.h>
 #include <grpcpp/create_channel.h>
@@ -121,7 +122,7 @@ double MetricValue(const std::string& text, const std::string& name) {
 }
 
 std::string TinyModelPath(const std::string& path) {
-  return absl::StrCat(TENON_SOURCE_DIR, "/tests/golden/data/tiny-llama/", path);
+  return SourcePath(absl::StrCat("tests/golden/data/tiny-llama/", path));
 }
 
 std::string ReadFile(const std::string& path) {

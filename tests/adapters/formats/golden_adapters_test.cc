@@ -10,6 +10,7 @@
 
 #include "adapters/formats/parse_adapter.h"
 #include "tests/adapters/formats/safetensors_builder.h"
+#include "tests/source_dir.h"
 
 namespace tenon {
 namespace {
@@ -26,7 +27,7 @@ FileSet ReadFolder(const fs::path& folder) {
   return testing::MakeFileSet(std::move(files));
 }
 
-fs::path GoldenData() { return fs::path(TENON_SOURCE_DIR) / "tests/golden/data"; }
+fs::path GoldenData() { return SourcePath("tests/golden/data"); }
 
 AdapterSpec ParseGolden(const char* name) {
   auto spec =

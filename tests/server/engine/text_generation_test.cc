@@ -1,4 +1,5 @@
 #include "server/engine/text_generation.h"
+#include "tests/source_dir.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -18,7 +19,7 @@ class TextGenerationTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
     auto loaded =
-        Tokenizer::Load(absl::StrCat(TENON_SOURCE_DIR, "/tests/golden/data/tiny-llama/model"));
+        Tokenizer::Load(SourcePath("tests/golden/data/tiny-llama/model"));
     ASSERT_TRUE(loaded.ok()) << loaded.status();
     tokenizer_ = loaded->release();
   }

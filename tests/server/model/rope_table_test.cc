@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tests/server/model/config_text.h"
+#include "tests/source_dir.h"
 
 namespace tenon {
 namespace {
@@ -30,7 +31,7 @@ float At(const at::Tensor& table, int64_t row, int64_t column) {
 
 // rope_frequencies.json comes from transformers 5.23 (make_rope_frequencies.py).
 TEST(RopeInverseFrequenciesTest, EveryTypeEqualsTheReference) {
-  std::ifstream file(TENON_SOURCE_DIR "/tests/server/model/data/rope_frequencies.json");
+  std::ifstream file(SourcePath("tests/server/model/data/rope_frequencies.json"));
   const json cases = json::parse(file);
   ASSERT_GE(cases.size(), 14u);
   for (const json& entry : cases) {

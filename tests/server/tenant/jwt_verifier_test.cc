@@ -8,6 +8,7 @@
 #include <string>
 
 #include "adapters/base/errors.h"
+#include "tests/source_dir.h"
 #include "nlohmann/json.hpp"
 
 namespace tenon {
@@ -18,7 +19,7 @@ using ::testing::StartsWith;
 class JwtVerifierTest : public testing::Test {
  protected:
   void SetUp() override {
-    std::ifstream file(std::string(TENON_SOURCE_DIR) + "/tests/server/tenant/data/tokens.json");
+    std::ifstream file(SourcePath("tests/server/tenant/data/tokens.json"));
     data_ = nlohmann::json::parse(file);
     now_ = absl::FromUnixSeconds(data_["now"].get<int64_t>());
     ASSERT_TRUE(verifier_.Replace(data_["jwks"].dump()).ok());

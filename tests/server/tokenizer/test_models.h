@@ -13,11 +13,12 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "server/tokenizer/tokenizer.h"
+#include "tests/source_dir.h"
 
 namespace tenon {
 
 inline std::string DataFolder(absl::string_view name) {
-  return absl::StrCat(TENON_SOURCE_DIR, "/tests/server/tokenizer/data/", name);
+  return SourcePath(absl::StrCat("tests/server/tokenizer/data/", name));
 }
 
 inline nlohmann::json ReadJson(const std::string& path) {

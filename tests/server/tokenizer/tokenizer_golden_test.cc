@@ -10,6 +10,7 @@
 #include "server/tokenizer/detokenizer.h"
 #include "server/tokenizer/tokenizer.h"
 #include "tests/server/tokenizer/test_models.h"
+#include "tests/source_dir.h"
 
 namespace tenon {
 namespace {
@@ -21,14 +22,14 @@ std::string ModelOf(const std::filesystem::path& golden) {
     return golden / "model";
   }
   const char* folder = std::getenv("TENON_TEST_MODEL");
-  return folder != nullptr ? folder : absl::StrCat(TENON_SOURCE_DIR, "/.cache/golden/smollm2");
+  return folder != nullptr ? folder : SourcePath(".cache/golden/smollm2");
 }
 
 std::vector<std::string> GoldenFolders() {
   std::vector<std::string> folders;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(
-           absl::StrCat(TENON_SOURCE_DIR, "/tests/golden/data"), error)) {
+           SourcePath("tests/golden/data"), error)) {
     if (std::filesystem::exists(entry.path() / "tokenizer_cases.json")) {
       folders.push_back(entry.path());
     }
