@@ -1,0 +1,174 @@
+"""What the comparison asks of a peer, and the parts that several of them share."""
+import abc
+import http.client
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from cells import Outcome
+
+START_TIMEOUT_S = 600
+RUN_TIMEOUT_S = 1800
+
+
+class Unsupported(Exception):
+    """The peer cannot run a cell; the reason is printed in its place."""
+
+
+class Peer(abc.ABC):
+    """A server or library under test. Started once for a model, dtype and number of adapters; then runs cells.
+
+        with peer.started(files, num_adapters):
+            outcome = peer.run(requests)
+    """
+
+    name = ""
+
+    def __init__(self, work: Path, threads: int):
+        self.work = work
+        self.threads = threads
+
+    @abc.abstractmethod
+    def version(self) -> str:
+        """Of the peer and what computes for it."""
+
+    @abc.abstractmethod
+    def flags(self) -> str:
+        """What it was started with, as a person would type it."""
+
+    def check(self, cell):
+        """Raises Unsupported when the cell is out of its reach."""
+
+    @abc.abstractmethod
+    def start(self, files, num_adapters: int):
+        """Loads the model and that many adapters; answers requests when this returns."""
+
+    @abc.abstractmethod
+    def run(self, requests: list) -> Outcome:
+        """All requests at once; greedy, end tokens ignored. Raises when an answer is short or an error."""
+
+    @abc.abstractmethod
+    def stop(self):
+        """Ends what start began. Does nothing when nothing runs."""
+
+
+class Process:
+    """A child process with its output in a file; stopped by its own id."""
+
+    def __init__(self, command: list, log: Path, environment: dict | None = None, stdin=None, stdout=None):
+        self._log_path = log
+        self._log = open(log, "wb")
+        self._process = subprocess.Popen(
+            [str(part) for part in command], stdin=stdin, stdout=stdout or self._log, stderr=self._log,
+            env={**os.environ, **(environment or {})})
+
+    @property
+    def stdin(self):
+        return self._process.stdin
+
+    @property
+    def stdout(self):
+        return self._process.stdout
+
+    def wait_until(self, ready):
+        """Polls `ready()` until it is true; raises with the end of the log when the process ends or time is up."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"did not start:\n{self._log_path.read_text(errors='replace')[-3000:]}")
+            time.sleep(0.1)
+
+    def stop(self):
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._log.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def http_ready(port: int, path: str):
+    """A predicate for Process.wait_until."""
+
+    def ready() -> bool:
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", path)
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+
+    return ready
+
+
+def run_http(port: int, path: str, bodies: list, count_tokens) -> Outcome:
+    """Posts all bodies at once, each on a thread, and reads their server-sent events. `count_tokens(event)` says how many tokens an
+    event (a dict) carries. Raises the first error."""
+    first_token_s = [0.0] * len(bodies)
+    num_tokens = [0] * len(bodies)
+    errors = []
+    begin = threading.Barrier(len(bodies) + 1)
+
+    def send(index: int):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=RUN_TIMEOUT_S)
+        connection.connect()
+        payload = json.dumps(bodies[index])
+        begin.wait()
+        try:
+            connection.request("POST", path, payload, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            if response.status != 200:
+                raise RuntimeError(f"HTTP {response.status}: {response.read(500)!r}")
+            for line in response:
+                if not line.startswith(b"data: {"):
+                    continue
+                count = count_tokens(json.loads(line[6:]))
+                if count and not num_tokens[index]:
+                    first_token_s[index] = time.perf_counter() - start
+                num_tokens[index] += count
+        except Exception as error:  # noqa: BLE001, it is raised again on the caller's thread
+            errors.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=send, args=(index,)) for index in range(len(bodies))]
+    for thread in threads:
+        thread.start()
+    begin.wait()
+    start = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    wall_s = time.perf_counter() - start
+    if errors:
+        raise errors[0]
+    return Outcome(wall_s, first_token_s, sum(num_tokens))
+
+
+class Worker:
+    """A library under test in its own interpreter: one JSON line in, one JSON line out."""
+
+    def __init__(self, python: Path, script: Path, work: Path, environment: dict):
+        self._process = Process([python, script], work / f"{script.stem}.log", environment, subprocess.PIPE, subprocess.PIPE)
+
+    def ask(self, message: dict) -> dict:
+        self._process.stdin.write(json.dumps(message).encode() + b"\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait_until(lambda: False)  # raises with the log
+        return json.loads(line)
+
+    def stop(self):
+        self._process.stop()

@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""Tenon beside llama.cpp, vLLM and transformers + PEFT on this machine's CPU: one command, the same work for all, side by side.
+
+    tests/benchmark/peers/run.py                                   the grid of the tables, hours
+    tests/benchmark/peers/run.py --adapters 0,8 --concurrency 32 --rounds 3 --peers tenon,llama.cpp
+
+Same weights, adapters (rank 16 on all linear layers), prompts, lengths, dtype and threads for each; greedy, end tokens ignored; all
+requests of a cell at once. Rounds are interleaved (A B C, A B C, ...) and medians reported. Each peer is started anew for each round, one
+at a time, so that none takes memory or a core from another, and runs the cell once before the run that counts.
+Writes results.md, results.json and adapters.svg to --output.
+"""
+import argparse
+import datetime
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+import limits
+from cells import grid
+from llama_cpp_peer import LlamaCppPeer
+from model_files import SHAPES, make_model
+from peer import Unsupported
+from peft_peer import PeftPeer
+from report import Comparison, Measured, to_json, to_markdown, write_plot
+from tenon_peer import TenonPeer
+from vllm_peer import VllmPeer
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def integers(text: str) -> list:
+    return [int(part) for part in text.split(",")]
+
+
+def names(text: str) -> list:
+    return text.split(",")
+
+
+def lengths(text: str) -> list:
+    return [tuple(int(side) for side in part.split("/")) for part in text.split(",")]
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=names, default=["125m"], help=f"of {', '.join(SHAPES)}")
+    parser.add_argument("--dtypes", type=names, default=["bf16"])
+    parser.add_argument("--adapters", type=integers, default=[0, 1, 4, 8, 32])
+    parser.add_argument("--concurrency", type=integers, default=[1, 8, 32])
+    parser.add_argument("--lengths", type=lengths, default=[(64, 64)], help="prompt/output, as 64/64,512/64,64/256")
+    parser.add_argument("--peers", type=names, default=["tenon", "llama.cpp", "vllm", "peft-mixed", "peft-grouped"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--cache", type=Path, default=ROOT / ".cache/peers", help="models, and the peers that install.sh makes")
+    parser.add_argument("--output", type=Path, default=ROOT / ".cache/peers/results")
+    return parser.parse_args()
+
+
+def make_peers(args, work: Path) -> list:
+    cache = args.cache
+    known = {
+        "tenon": lambda: TenonPeer(work, args.threads),
+        "llama.cpp": lambda: LlamaCppPeer(work, args.threads, cache / "llama.cpp/bin/llama-server"),
+        "vllm": lambda: VllmPeer(work, args.threads, cache / "vllm/bin/python"),
+        "peft-mixed": lambda: PeftPeer(work, args.threads, ROOT / ".cache/golden/venv/bin/python", "mixed"),
+        "peft-grouped": lambda: PeftPeer(work, args.threads, ROOT / ".cache/golden/venv/bin/python", "grouped"),
+    }
+    unknown = [name for name in args.peers if name not in known]
+    if unknown:
+        sys.exit(f"unknown peers {', '.join(unknown)}: want some of {', '.join(known)}")
+    return [known[name]() for name in args.peers]
+
+
+def machine() -> dict:
+    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")), platform.processor())
+    flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "").split()
+    units = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8") if flag in flags]
+    commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+    return {"date": datetime.date.today().isoformat(), "CPU": f"{os.cpu_count()} x {cpu} ({', '.join(units)})", "commit": commit,
+            "load before": f"{os.getloadavg()[0]:.1f}"}
+
+
+def run_cell(peer, files, cell, measured: Measured):
+    """One round of one cell by one peer, added to `measured`."""
+    try:
+        peer.check(cell)
+        peer.start(files, cell.adapters)
+        requests = cell.requests(files.shape.vocab_size)
+        peer.run(requests)  # warms caches and allocators
+        outcome = peer.run(requests)
+    except Unsupported as reason:
+        measured.reason = str(reason)
+        return
+    except Exception as error:  # noqa: BLE001, one peer's failure is a line of the report
+        traceback.print_exc()
+        measured.reason = f"{type(error).__name__}: {str(error).strip().splitlines()[-1][:200]}"
+        return
+    finally:
+        peer.stop()
+    measured.tokens_per_s.append(outcome.tokens_per_s)
+    if outcome.mean_first_token_s is not None:
+        measured.first_token_s.append(outcome.mean_first_token_s)
+    print(f"  {peer.name:24} {outcome.tokens_per_s:8.1f} tokens/s, first token after {outcome.mean_first_token_s or 0:.2f} s",
+          flush=True)
+
+
+def write(args, comparison: Comparison):
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "results.md").write_text(to_markdown(comparison))
+    (args.output / "results.json").write_text(to_json(comparison))
+    write_plot(comparison, args.output / "adapters.svg")
+
+
+def main():
+    args = arguments()
+    cells = grid(args.models, args.dtypes, args.adapters, args.concurrency, args.lengths)
+    with tempfile.TemporaryDirectory() as folder:
+        peers = make_peers(args, Path(folder))
+        results = {(cell, peer.name): Measured() for cell in cells for peer in peers}
+        comparison = Comparison(machine(), {}, {}, limits.measure(args.threads), results)
+        for number, cell in enumerate(cells, 1):
+            files = make_model(args.cache / "models", cell.model, cell.dtype, max(args.adapters))
+            for round_index in range(args.rounds):
+                print(f"{number}/{len(cells)} {cell}, round {round_index + 1} of {args.rounds}, load {os.getloadavg()[0]:.1f}", flush=True)
+                for peer in peers:
+                    if not results[cell, peer.name].reason:
+                        run_cell(peer, files, cell, results[cell, peer.name])
+            comparison.versions.update({peer.name: peer.version() for peer in peers})
+            comparison.flags.update({peer.name: peer.flags() for peer in peers})
+            write(args, comparison)  # after each cell: a long run that is cut short leaves what it has
+    comparison.machine["load after"] = f"{os.getloadavg()[0]:.1f}"
+    write(args, comparison)
+    print((args.output / "results.md").read_text())
+
+
+if __name__ == "__main__":
+    main()
