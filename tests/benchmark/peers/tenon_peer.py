@@ -46,10 +46,10 @@ class TenonPeer(Peer):
         subprocess.run([BIN / "serving_benchmark", f"--server={self._address}", f"--requests_file={path}",
                         f"--concurrency={len(requests)}", f"--json={report}"], check=True, stdout=subprocess.DEVNULL)
         result = json.loads(report.read_text())
-        if result["num_failed"]:
+        if result["failed"]:
             raise RuntimeError(f"{result['num_failed']} requests failed: {result['errors']}")
         # The report has percentiles; the mean is over all requests, as for the peers.
-        return Outcome(result["wall_s"], [result["first_token"]["mean_ms"] / 1000], result["output_tokens"])
+        return Outcome(result["wall_s"], [result["time_to_first_token"]["mean_ms"] / 1000], result["output_tokens"])
 
     def stop(self):
         if self._process is not None:
