@@ -266,8 +266,10 @@ CallEnvironment App::Parts::MakeCallEnvironment() {
   environment.clock = [] { return absl::Now(); };
   environment.draw = DrawRandomBits;
   environment.authenticator = access->authenticator();
+  environment.proxies = *TrustedProxies::Parse(config.trusted_proxies);  // checked with the flags
   environment.quotas = access->quotas();
   environment.usage = access->usage();
+  environment.directory = access->directory();
   return environment;
 }
 
@@ -321,6 +323,8 @@ absl::Status App::Parts::StartListeners() {
   RpcServerOptions rpc_options;
   rpc_options.address = config.listen;
   rpc_options.tls = {config.tls_certificate_file, config.tls_key_file, config.tls_client_ca_file};
+  rpc_options.max_connection_idle = config.max_connection_idle;
+  rpc_options.max_connection_age = config.max_connection_age;
   rpc_options.health_names = {v1::GenerationService::service_full_name(),
                               v1::AdapterService::service_full_name()};
   TENON_ASSIGN_OR_RETURN(

@@ -13,7 +13,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "server/tenant/trusted_proxies.h"
 #include "server/version.h"
 
 ABSL_FLAG(std::string, model, "", "Folder of the base model, as Hugging Face lays it out.");
@@ -40,6 +42,12 @@ ABSL_FLAG(std::string, jwt_audience, "", "What aud of a JWT must hold.");
 ABSL_FLAG(std::string, jwt_tenant_claim, "tenant", "Claim with the tenant.");
 ABSL_FLAG(std::string, jwt_role_claim, "role", "Claim with the role, or a list.");
 ABSL_FLAG(std::string, certificate_rules_file, "", "Whose client certificates are (JSON).");
+ABSL_FLAG(std::string, trusted_proxies, "",
+          "Whose x-forwarded-for is believed: unix, addresses, CIDR blocks, with commas.");
+ABSL_FLAG(absl::Duration, max_connection_idle, absl::Minutes(15),
+          "A connection without calls is closed after this long.");
+ABSL_FLAG(absl::Duration, max_connection_age, absl::Hours(1),
+          "Connections are renewed after this long; calls on them finish.");
 ABSL_FLAG(std::string, usage_log, "", "File of usage records, a JSON line a request.");
 ABSL_FLAG(absl::Duration, usage_flush_interval, absl::Seconds(5),
           "What a crash loses of usage at most.");
@@ -90,6 +98,9 @@ constexpr absl::string_view kFlagNames[] = {"model",
                                             "jwt_tenant_claim",
                                             "jwt_role_claim",
                                             "certificate_rules_file",
+                                            "trusted_proxies",
+                                            "max_connection_idle",
+                                            "max_connection_age",
                                             "usage_log",
                                             "usage_flush_interval",
                                             "store",
@@ -190,6 +201,9 @@ void CollectAccess(ServerConfig& config) {
   config.jwt_tenant_claim = absl::GetFlag(FLAGS_jwt_tenant_claim);
   config.jwt_role_claim = absl::GetFlag(FLAGS_jwt_role_claim);
   config.certificate_rules_file = absl::GetFlag(FLAGS_certificate_rules_file);
+  config.trusted_proxies = absl::GetFlag(FLAGS_trusted_proxies);
+  config.max_connection_idle = absl::GetFlag(FLAGS_max_connection_idle);
+  config.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
   config.usage_log = absl::GetFlag(FLAGS_usage_log);
   config.usage_flush_interval = absl::GetFlag(FLAGS_usage_flush_interval);
 }
@@ -295,6 +309,14 @@ absl::Status CheckPlaintext(absl::string_view flag, const std::string& address,
       "something in front of it encrypts"));
 }
 
+absl::Status CheckConnectionTime(absl::string_view flag, absl::Duration value) {
+  if (value >= absl::Seconds(1) && value <= absl::Hours(24)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", flag, "=", absl::FormatDuration(value), " is not in [1s, 24h]"));
+}
+
 absl::Status CheckAccess(const ServerConfig& config) {
   if (!config.admin_listen.empty()) {
     TENON_RETURN_IF_ERROR(CheckAddress("admin_listen", config.admin_listen, true));
@@ -311,6 +333,11 @@ absl::Status CheckAccess(const ServerConfig& config) {
                                       "tls_client_ca_file", config.tls_client_ca_file));
   TENON_RETURN_IF_ERROR(
       CheckTogether("jwt_issuer", config.jwt_issuer, "jwks_file", config.jwks_file));
+  if (const auto proxies = TrustedProxies::Parse(config.trusted_proxies); !proxies.ok()) {
+    return Annotate(proxies.status(), "--trusted_proxies");
+  }
+  TENON_RETURN_IF_ERROR(CheckConnectionTime("max_connection_idle", config.max_connection_idle));
+  TENON_RETURN_IF_ERROR(CheckConnectionTime("max_connection_age", config.max_connection_age));
   if (config.usage_flush_interval < absl::Milliseconds(10) ||
       config.usage_flush_interval > absl::Hours(1)) {
     return absl::InvalidArgumentError(

@@ -29,6 +29,8 @@ struct ServerConfig {
   std::string operator_key_file;  ///< holds an operator's key; empty: none
   std::string jwks_file;          ///< empty: no JWTs
   std::string jwt_issuer, jwt_audience, jwt_tenant_claim, jwt_role_claim;
+  std::string trusted_proxies;  ///< as TrustedProxies::Parse takes them; empty: none
+  absl::Duration max_connection_idle, max_connection_age;
   std::string certificate_rules_file;  ///< empty: certificates prove nothing
   std::string usage_log;               ///< empty: none
   absl::Duration usage_flush_interval;

@@ -70,7 +70,9 @@ grpc::ServerUnaryReactor* AdapterService::DeleteAdapter(grpc::CallbackServerCont
   // gRPC keeps request, response and reactor until Finish.
   worker_.Post([this, reactor, record, request, response] {
     record->Note("adapter", request->adapter());
-    reactor->Finish(record->End(Delete(backend_, record->tenant(), *request, *response)));
+    const absl::Status status = Delete(backend_, record->tenant(), *request, *response);
+    record->Audit(request->adapter(), status);
+    reactor->Finish(record->End(status));
   });
   return reactor;
 }

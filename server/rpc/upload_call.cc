@@ -104,7 +104,9 @@ absl::Status UploadCall::Store(const v1::UploadAdapterRequest& message) {
     return staged_->Append(message.chunk().file_name(),
                            std::as_bytes(std::span(data.data(), data.size())));
   }
-  return Publish(message.digest());
+  const absl::Status published = Publish(message.digest());
+  record_.Audit(order_.name(), published);
+  return published;
 }
 
 absl::Status UploadCall::CheckQuotas() const {
