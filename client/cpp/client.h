@@ -55,10 +55,17 @@ class Client {
 
   /// All pages.
   absl::StatusOr<std::vector<v1::Adapter>> ListAdapters() const;
-  /// `adapter` is "name" or "name@version".
+  /// `adapter` is "name" or "name@version", or "owner/name" of what another tenant shares.
   absl::StatusOr<v1::Adapter> GetAdapter(absl::string_view adapter) const;
   /// The versions that were deleted.
   absl::StatusOr<std::vector<int64_t>> DeleteAdapter(absl::string_view adapter) const;
+
+  /// Who else may use an adapter of the caller's; replaces what was said before.
+  absl::StatusOr<v1::AdapterVisibility> SetAdapterVisibility(
+      const v1::AdapterVisibility& visibility) const;
+  absl::StatusOr<v1::AdapterVisibility> GetAdapterVisibility(absl::string_view name) const;
+  /// What other tenants share with the caller; all pages.
+  absl::StatusOr<std::vector<v1::Adapter>> ListSharedAdapters() const;
 
   /// For a client that is connected to the admin listener.
   const TenantClient& tenants() const { return tenants_; }

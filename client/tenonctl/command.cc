@@ -78,6 +78,22 @@ std::vector<Command> MakeUserCommands() {
        "  tenonctl adapters delete ticket-router@1\n  tenonctl adapters delete ticket-router\n",
        {},
        RunDelete},
+      {"adapters share",
+       "NAME",
+       "let other tenants use an adapter, or say who may",
+       "  tenonctl adapters share ticket-router --with=globex,initech\n"
+       "  tenonctl adapters share ticket-router --nobody\n"
+       "  tenonctl adapters share ticket-router\n",
+       {{"with", "TENANTS", "these tenants, separated by commas; no others"},
+        {"everybody", "", "every tenant of the server"},
+        {"nobody", "", "its own tenant alone"}},
+       RunShare},
+      {"adapters shared",
+       "",
+       "what other tenants let this one use; a request names it OWNER/NAME",
+       "  tenonctl adapters shared\n",
+       {},
+       RunShared},
       {"model", "", "what the server serves, and its limits", "  tenonctl model\n", {}, RunModel},
   };
 }

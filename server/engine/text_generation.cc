@@ -160,7 +160,12 @@ absl::StatusOr<std::shared_ptr<const AdapterSelection>> TextGenerator::Select(
   std::vector<WeightedAdapter> adapters;
   int64_t num_contexts = 0;
   for (const RequestedAdapter& wanted : request.adapters) {
-    TENON_ASSIGN_OR_RETURN(AdapterHandle handle, registry_->Acquire(request.tenant, wanted.ref));
+    absl::StatusOr<AdapterHandle> found =
+        registry_->Acquire(wanted.owner.empty() ? request.tenant : wanted.owner, wanted.ref);
+    if (absl::IsNotFound(found.status()) && !wanted.owner.empty()) {
+      return AdapterNotFoundError(wanted.ToString());
+    }
+    TENON_ASSIGN_OR_RETURN(AdapterHandle handle, std::move(found));
     for (const WeightedAdapter& other : adapters) {
       if (other.adapter.id() == handle.id()) {
         return InvalidFieldError(wanted.field,

@@ -23,8 +23,14 @@ struct ChatPrompt {
 /// An adapter that a request names.
 struct RequestedAdapter {
   AdapterRef ref;
+  std::string owner;  ///< of an adapter that another tenant shares; empty: the request's tenant
   float weight = 1.0f;
   std::string field;  ///< where the request says so, "adapters[2]", for errors
+
+  /// "name@version" or "owner/name@version".
+  std::string ToString() const {
+    return owner.empty() ? ref.ToString() : owner + "/" + ref.ToString();
+  }
 };
 
 /// What a request says, with every bound checked and every default filled in. What depends on the

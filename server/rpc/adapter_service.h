@@ -5,10 +5,13 @@
 #include <atomic>
 #include <cstdint>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/time/time.h"
 #include "adapters/registry/adapter_registry.h"
 #include "adapters/residency/adapter_cache.h"
 #include "adapters/residency/adapter_publisher.h"
+#include "server/rpc/adapter_catalogue.h"
+#include "server/rpc/adapter_sharing.h"
 #include "server/rpc/call_record.h"
 #include "server/rpc/serial_executor.h"
 #include "tenon/v1/adapters.grpc.pb.h"
@@ -46,10 +49,25 @@ class AdapterService final : public v1::AdapterService::CallbackService {
   grpc::ServerUnaryReactor* DeleteAdapter(grpc::CallbackServerContext* context,
                                           const v1::DeleteAdapterRequest* request,
                                           v1::DeleteAdapterResponse* response) override;
+  grpc::ServerUnaryReactor* SetAdapterVisibility(
+      grpc::CallbackServerContext* context, const v1::SetAdapterVisibilityRequest* request,
+      v1::SetAdapterVisibilityResponse* response) override;
+  grpc::ServerUnaryReactor* GetAdapterVisibility(
+      grpc::CallbackServerContext* context, const v1::GetAdapterVisibilityRequest* request,
+      v1::GetAdapterVisibilityResponse* response) override;
+  grpc::ServerUnaryReactor* ListSharedAdapters(grpc::CallbackServerContext* context,
+                                               const v1::ListSharedAdaptersRequest* request,
+                                               v1::ListSharedAdaptersResponse* response) override;
 
  private:
+  // Has the worker do `work` for a caller who may, and ends the call with what came of it.
+  grpc::ServerUnaryReactor* Post(grpc::CallbackServerContext* context, absl::string_view method,
+                                 absl::AnyInvocable<absl::Status(CallRecord&)> work);
+
   const AdapterBackend backend_;
   const CallEnvironment environment_;
+  const AdapterCatalogue catalogue_;
+  const AdapterSharing sharing_;
   std::atomic<int64_t> num_uploads_ = 0;
   SerialExecutor worker_;  // last: its tasks use what is above
 };

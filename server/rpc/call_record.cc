@@ -77,8 +77,8 @@ void CallRecord::set_request_id(absl::string_view request_id) {
 }
 
 void CallRecord::Audit(absl::string_view object, const absl::Status& outcome) const {
-  const absl::Status written = environment_->directory->Audit(
-      {identity_.credential, peer_, method_}, tenant(), object, OutcomeName(outcome.code()));
+  const absl::Status written =
+      environment_->directory->Audit(audit_source(), tenant(), object, OutcomeName(outcome.code()));
   if (!written.ok()) {
     LogLine(LogLevel::kError, "audit_failed").Add("error", written);
   }

@@ -62,6 +62,9 @@ class CallRecord {
     notes_.emplace_back(key, std::move(value));
   }
 
+  /// Who asks, for the audit entry of a change that writes its own.
+  AuditSource audit_source() const { return {identity_.credential, peer_, method_}; }
+
   /// Writes into the audit log that this call changed `object` of its tenant, or tried to. Does
   /// I/O: from a worker only. An entry that cannot be written is logged as an error.
   void Audit(absl::string_view object, const absl::Status& outcome) const;

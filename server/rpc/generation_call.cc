@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "server/rpc/adapter_sharing.h"
 
 namespace tenon {
 namespace {
@@ -17,7 +18,7 @@ namespace {
 constexpr int32_t kDefaultMaxTokens = 256;
 
 void AppendAdapter(std::string* out, const RequestedAdapter& adapter) {
-  absl::StrAppend(out, adapter.ref.ToString());
+  absl::StrAppend(out, adapter.ToString());
   if (adapter.weight != 1.0f) {
     absl::StrAppend(out, "*", adapter.weight);
   }
@@ -41,6 +42,9 @@ absl::Status GenerationCall::Submit(const grpc::CallbackServerContext& context,
       ToTextRequest(request, backend_->limits, record_.environment().draw());
   record_.set_request_id(text.ok() ? absl::string_view(text->request_id) : "");
   TENON_RETURN_IF_ERROR(text.status());
+  for (RequestedAdapter& adapter : text->adapters) {
+    TENON_RETURN_IF_ERROR(SettleOwner(*record_.environment().directory, record_.tenant(), adapter));
+  }
   TENON_ASSIGN_OR_RETURN(RequestTicket ticket, TakeTicket(*text));
   text->request_id = record_.request_id();
   text->tenant = record_.tenant();
@@ -142,7 +146,7 @@ void GenerationCall::RecordUsage() {
   event.credential = record_.identity().credential;
   if (!generation_->selection().adapters().empty()) {
     const AdapterId& id = generation_->selection().adapters()[0].adapter.id();
-    event.adapter = id.name;
+    event.adapter = id.NameFor(record_.tenant());
     event.version = id.version;
   }
   event.outcome = OutcomeName(generation_->status().code());

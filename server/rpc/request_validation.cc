@@ -77,20 +77,25 @@ absl::Status ReadAdapters(const v1::GenerateRequest& request, TextRequest& out) 
     if (request.adapters_size() > 0) {
       return InvalidFieldError("adapters", "must be empty when adapter is set");
     }
-    TENON_ASSIGN_OR_RETURN(AdapterRef ref, ParseAdapterRef("adapter", request.adapter()));
-    out.adapters.push_back({.ref = std::move(ref), .weight = 1.0f, .field = "adapter"});
+    absl::string_view text = request.adapter();
+    TENON_ASSIGN_OR_RETURN(std::string owner, ConsumeOwner("adapter", &text));
+    TENON_ASSIGN_OR_RETURN(AdapterRef ref, ParseAdapterRef("adapter", text));
+    out.adapters.push_back(
+        {.ref = std::move(ref), .owner = std::move(owner), .weight = 1.0f, .field = "adapter"});
     return absl::OkStatus();
   }
   TENON_RETURN_IF_ERROR(CheckCount("adapters", request.adapters_size(), kMaxAdapters, "adapters"));
   for (int i = 0; i < request.adapters_size(); ++i) {
     const v1::AdapterWeight& wanted = request.adapters(i);
     const std::string field = absl::StrCat("adapters[", i, "]");
-    TENON_ASSIGN_OR_RETURN(AdapterRef ref,
-                           ParseAdapterRef(absl::StrCat(field, ".adapter"), wanted.adapter()));
+    absl::string_view text = wanted.adapter();
+    TENON_ASSIGN_OR_RETURN(std::string owner, ConsumeOwner(absl::StrCat(field, ".adapter"), &text));
+    TENON_ASSIGN_OR_RETURN(AdapterRef ref, ParseAdapterRef(absl::StrCat(field, ".adapter"), text));
     const float weight = wanted.has_weight() ? wanted.weight() : 1.0f;
     TENON_RETURN_IF_ERROR(
         CheckRange(absl::StrCat(field, ".weight"), weight, -kMaxAdapterWeight, kMaxAdapterWeight));
-    out.adapters.push_back({.ref = std::move(ref), .weight = weight, .field = field});
+    out.adapters.push_back(
+        {.ref = std::move(ref), .owner = std::move(owner), .weight = weight, .field = field});
   }
   return absl::OkStatus();
 }

@@ -48,7 +48,7 @@ void ResponseWriter::FillFinish(const TextFinish& finish, v1::Finish* out) const
   timings->set_decode_ms(absl::ToDoubleMilliseconds(finish.timings.decode));
   for (const WeightedAdapter& weighted : generation_->selection().named()) {
     v1::ServedAdapter* served = out->add_adapters();
-    served->set_name(weighted.adapter.id().name);
+    served->set_name(weighted.adapter.id().NameFor(generation_->request().tenant));
     served->set_version(weighted.adapter.id().version);
     served->set_digest(weighted.adapter->digest);
     served->set_weight(weighted.weight);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "server/tenant/identity.h"
@@ -43,6 +44,17 @@ struct KeyRecord {
   absl::Time revoked = absl::InfiniteFuture();  ///< infinite: not revoked
   absl::Time last_used = absl::InfinitePast();  ///< infinite: never; to within a flush interval
   std::string note;                             ///< what its owner wrote about it
+};
+
+/// Which other tenants may use an adapter, all its versions. An adapter without one is private.
+struct ShareRecord {
+  std::string tenant;   ///< the owner
+  std::string adapter;  ///< without a version
+  bool everybody = false;
+  /// Sorted. Names that no tenant has yet are kept: to refuse them would tell which exist.
+  std::vector<std::string> readers;
+
+  friend bool operator==(const ShareRecord&, const ShareRecord&) = default;
 };
 
 /// One line of the audit log.

@@ -68,6 +68,17 @@ CREATE TRIGGER audit_keeps_its_words BEFORE UPDATE ON audit
   BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 )sql";
 
+// Younger than the first release's tables, and nothing to servers that do not know it. The reader
+// "" is everybody.
+constexpr char kSharesTable[] = R"sql(
+CREATE TABLE IF NOT EXISTS shares (
+  tenant TEXT NOT NULL,
+  adapter TEXT NOT NULL,
+  reader TEXT NOT NULL,
+  PRIMARY KEY (tenant, adapter, reader)
+) WITHOUT ROWID;
+)sql";
+
 // Infinite times are the ends of the range.
 int64_t ToNanos(absl::Time time) {
   if (time == absl::InfiniteFuture()) {
@@ -164,6 +175,7 @@ absl::Status TenantStore::Migrate() {
       TENON_RETURN_IF_ERROR(db_.Execute(kSchema));
     }
   }
+  TENON_RETURN_IF_ERROR(db_.Execute(kSharesTable));
   {
     TENON_ASSIGN_OR_RETURN(SqliteStatement row, db_.Prepare("SELECT version FROM schema_version"));
     TENON_ASSIGN_OR_RETURN(const bool found, row.Step());
@@ -202,6 +214,28 @@ absl::StatusOr<std::vector<UsageRecord>> TenantStore::Usage() {
   return ReadAll<UsageRecord>(rows, ReadUsage);
 }
 
+absl::StatusOr<std::vector<ShareRecord>> TenantStore::Shares() {
+  TENON_ASSIGN_OR_RETURN(
+      SqliteStatement rows,
+      db_.Prepare("SELECT tenant, adapter, reader FROM shares ORDER BY tenant, adapter, reader"));
+  std::vector<ShareRecord> shares;
+  while (true) {
+    TENON_ASSIGN_OR_RETURN(const bool more, rows.Step());
+    if (!more) {
+      return shares;
+    }
+    if (shares.empty() || shares.back().tenant != rows.Text(0) ||
+        shares.back().adapter != rows.Text(1)) {
+      shares.push_back({rows.Text(0), rows.Text(1), false, {}});
+    }
+    if (rows.Text(2).empty()) {
+      shares.back().everybody = true;
+    } else {
+      shares.back().readers.push_back(rows.Text(2));
+    }
+  }
+}
+
 absl::Status TenantStore::PutTenant(const TenantRecord& tenant, const AuditEntry& audit) {
   TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
   {
@@ -227,9 +261,8 @@ absl::Status TenantStore::PutTenant(const TenantRecord& tenant, const AuditEntry
 
 absl::Status TenantStore::DeleteTenant(absl::string_view name, const AuditEntry& audit) {
   TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
-  for (const char* sql : {"DELETE FROM tenants WHERE name = ?",
-                          "DELETE FROM keys WHERE tenant = "
-                          "?"}) {
+  for (const char* sql : {"DELETE FROM tenants WHERE name = ?", "DELETE FROM keys WHERE tenant = ?",
+                          "DELETE FROM shares WHERE tenant = ?1 OR reader = ?1"}) {
     TENON_ASSIGN_OR_RETURN(SqliteStatement row, db_.Prepare(sql));
     row.Bind(1, name);
     TENON_RETURN_IF_ERROR(row.Run());
@@ -261,6 +294,30 @@ absl::Status TenantStore::InsertKey(const KeyRecord& key) {
   row.Bind(8, ToNanos(key.last_used));
   row.Bind(9, key.note);
   return row.Run();
+}
+
+absl::Status TenantStore::PutShare(const ShareRecord& share, const AuditEntry& audit) {
+  TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
+  {
+    TENON_ASSIGN_OR_RETURN(SqliteStatement row,
+                           db_.Prepare("DELETE FROM shares WHERE tenant = ? AND adapter = ?"));
+    row.Bind(1, share.tenant);
+    row.Bind(2, share.adapter);
+    TENON_RETURN_IF_ERROR(row.Run());
+  }
+  std::vector<std::string> readers = share.readers;
+  if (share.everybody) {
+    readers.emplace_back();
+  }
+  for (const std::string& reader : readers) {
+    TENON_ASSIGN_OR_RETURN(SqliteStatement row, db_.Prepare("INSERT INTO shares VALUES (?, ?, ?)"));
+    row.Bind(1, share.tenant);
+    row.Bind(2, share.adapter);
+    row.Bind(3, reader);
+    TENON_RETURN_IF_ERROR(row.Run());
+  }
+  TENON_RETURN_IF_ERROR(InsertAudit(audit));
+  return transaction.Commit();
 }
 
 absl::Status TenantStore::AppendAudit(const AuditEntry& audit) {

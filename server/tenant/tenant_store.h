@@ -29,13 +29,16 @@ class TenantStore {
   absl::StatusOr<std::vector<TenantRecord>> Tenants();
   absl::StatusOr<std::vector<KeyRecord>> Keys();
   absl::StatusOr<std::vector<UsageRecord>> Usage();
+  absl::StatusOr<std::vector<ShareRecord>> Shares();
 
   /// Inserts or replaces.
   absl::Status PutTenant(const TenantRecord& tenant, const AuditEntry& audit);
-  /// With its keys. Its usage and its audit entries stay.
+  /// With its keys, its shares and what was shared with it. Its usage and its audit entries stay.
   absl::Status DeleteTenant(absl::string_view name, const AuditEntry& audit);
   /// Inserts or replaces; all of them or none.
   absl::Status PutKeys(const std::vector<KeyRecord>& keys, const AuditEntry& audit);
+  /// Replaces what held for that adapter; a share with nobody is none.
+  absl::Status PutShare(const ShareRecord& share, const AuditEntry& audit);
   absl::Status AppendAudit(const AuditEntry& audit);
 
   /// Adds to totals and moves last uses; one transaction.
