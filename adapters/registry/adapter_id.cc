@@ -24,10 +24,6 @@ bool ParseVersion(absl::string_view text, int64_t* version) {
 
 std::string AdapterId::ToString() const { return absl::StrCat(tenant, "/", name, "@", version); }
 
-std::string AdapterId::NameFor(absl::string_view reader) const {
-  return reader == tenant ? name : absl::StrCat(tenant, "/", name);
-}
-
 std::string AdapterRef::ToString() const {
   return version == 0 ? name : absl::StrCat(name, "@", version);
 }
@@ -63,17 +59,6 @@ absl::StatusOr<AdapterRef> ParseAdapterRef(absl::string_view field, absl::string
   TENON_RETURN_IF_ERROR(ValidateName(field, name));
   ref.name = std::string(name);
   return ref;
-}
-
-absl::StatusOr<std::string> ConsumeOwner(absl::string_view field, absl::string_view* text) {
-  const size_t slash = text->find('/');
-  if (slash == absl::string_view::npos) {
-    return std::string();
-  }
-  std::string owner(text->substr(0, slash));
-  TENON_RETURN_IF_ERROR(ValidateName(field, owner));
-  text->remove_prefix(slash + 1);
-  return owner;
 }
 
 }  // namespace tenon

@@ -29,9 +29,6 @@ struct AdapterId {
 
   /// "tenant/name@version".
   std::string ToString() const;
-
-  /// What `reader` calls it, without a version: "name" of its own, "tenant/name" of another's.
-  std::string NameFor(absl::string_view reader) const;
 };
 
 /// What a request writes: "name" (the live version) or "name@7".
@@ -52,11 +49,6 @@ absl::Status ValidateName(absl::string_view field, absl::string_view name);
 
 /// Parses "name" or "name@version". INVALID_ARGUMENT, naming `field`, otherwise.
 absl::StatusOr<AdapterRef> ParseAdapterRef(absl::string_view field, absl::string_view text);
-
-/// Takes "owner/" from the front of "owner/name@version", where one tenant names an adapter of
-/// another, and returns the owner; "" when there is none. INVALID_ARGUMENT, naming `field`, when
-/// the owner is no name.
-absl::StatusOr<std::string> ConsumeOwner(absl::string_view field, absl::string_view* text);
 
 }  // namespace tenon
 

@@ -63,10 +63,6 @@ struct AdapterStatus {
   bool latest = false;  ///< the version that a bare name means
 };
 
-/// NOT_FOUND (ADAPTER_NOT_FOUND) for what a client called `ref`. Whatever the reason, the same
-/// bytes: another tenant's adapter looks like one that does not exist.
-absl::Status AdapterNotFoundError(absl::string_view ref);
-
 /// A ref-counted immutable snapshot of all live versions, replaced and never modified.
 ///
 /// Thread-safe. Readers take a copy of the snapshot's pointer and never wait for a writer's work; a

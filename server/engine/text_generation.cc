@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/registry/adapter_owner.h"
 
 namespace tenon {
 namespace {

@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/registry/adapter_owner.h"
 #include "server/rpc/adapter_sharing.h"
 
 namespace tenon {
@@ -146,7 +147,7 @@ void GenerationCall::RecordUsage() {
   event.credential = record_.identity().credential;
   if (!generation_->selection().adapters().empty()) {
     const AdapterId& id = generation_->selection().adapters()[0].adapter.id();
-    event.adapter = id.NameFor(record_.tenant());
+    event.adapter = NameFor(record_.tenant(), id);
     event.version = id.version;
   }
   event.outcome = OutcomeName(generation_->status().code());

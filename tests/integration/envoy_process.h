@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-#include "tests/integration/child_process.h"
+#include "tests/child_process.h"
 
 namespace tenon {
 

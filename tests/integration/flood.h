@@ -9,7 +9,7 @@
 
 #include "absl/time/time.h"
 #include "nlohmann/json.hpp"
-#include "tests/integration/child_process.h"
+#include "tests/child_process.h"
 
 namespace tenon {
 

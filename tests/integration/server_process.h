@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/integration/child_process.h"
+#include "tests/child_process.h"
 
 namespace tenon {
 

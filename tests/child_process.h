@@ -1,6 +1,6 @@
 // ChildProcess: a program that a test starts, and that does not outlive it.
-#ifndef TENON_TESTS_INTEGRATION_CHILD_PROCESS_H_
-#define TENON_TESTS_INTEGRATION_CHILD_PROCESS_H_
+#ifndef TENON_TESTS_CHILD_PROCESS_H_
+#define TENON_TESTS_CHILD_PROCESS_H_
 
 #include <sys/types.h>
 
@@ -38,6 +38,9 @@ class ChildProcess {
 /// The interpreter with what tests/requirements.txt names.
 std::string TestPython();
 
+/// The S3 server that deploy/install_deps.sh --tests builds.
+std::string TestS3Server();
+
 }  // namespace tenon
 
-#endif  // TENON_TESTS_INTEGRATION_CHILD_PROCESS_H_
+#endif  // TENON_TESTS_CHILD_PROCESS_H_

@@ -1,4 +1,4 @@
-#include "tests/integration/child_process.h"
+#include "tests/child_process.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -21,6 +21,13 @@ namespace {
   dup2(out, STDOUT_FILENO);
   execv(args[0], args.data());
   _exit(127);
+}
+
+// Where deploy/install_deps.sh puts what it makes.
+std::string CacheFolder() {
+  const char* cache = getenv("TENON_CACHE_DIR");
+  const char* home = getenv("HOME");
+  return cache != nullptr ? cache : absl::StrCat(home == nullptr ? "" : home, "/.cache/tenon");
 }
 
 }  // namespace
@@ -84,12 +91,8 @@ int64_t ChildProcess::ResidentBytes() const {
   return resident * sysconf(_SC_PAGESIZE);
 }
 
-std::string TestPython() {
-  const char* cache = getenv("TENON_CACHE_DIR");
-  const char* home = getenv("HOME");
-  return cache != nullptr
-             ? absl::StrCat(cache, "/venv-tests/bin/python")
-             : absl::StrCat(home == nullptr ? "" : home, "/.cache/tenon/venv-tests/bin/python");
-}
+std::string TestPython() { return absl::StrCat(CacheFolder(), "/venv-tests/bin/python"); }
+
+std::string TestS3Server() { return absl::StrCat(CacheFolder(), "/versitygw-1.8.0/versitygw"); }
 
 }  // namespace tenon
