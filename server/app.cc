@@ -17,6 +17,7 @@
 #include "adapters/registry/adapter_registry.h"
 #include "adapters/residency/adapter_cache.h"
 #include "adapters/residency/adapter_publisher.h"
+#include "adapters/store/adapter_versions.h"
 #include "adapters/store/local_store.h"
 #include "server/access.h"
 #include "server/engine/engine.h"
@@ -118,6 +119,7 @@ struct App::Parts {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<LocalAdapterStore> store;
   AdapterRegistry registry;
+  std::unique_ptr<AdapterVersions> versions;
   std::unique_ptr<AdapterPublisher> publisher;
   std::unique_ptr<AdapterCache> cache;
   std::unique_ptr<Engine> engine;
@@ -183,12 +185,14 @@ absl::Status App::Parts::OpenAdapters() {
   options.limits = MakeAdapterLimits();
   options.base = model.base;
   options.bf16 = model.dtype == at::kBFloat16;
-  publisher = std::make_unique<AdapterPublisher>(std::move(options), store.get(), &registry);
+  versions = std::make_unique<AdapterVersions>(store.get(), &registry,
+                                               options.limits.max_adapters_per_tenant);
+  publisher = std::make_unique<AdapterPublisher>(std::move(options), versions.get());
   cache = std::make_unique<AdapterCache>(
       config.adapter_host_bytes,
       [this](const AdapterInfo& info) { return publisher->Compile(info); });
   publisher->set_cache(cache.get());
-  TENON_RETURN_IF_ERROR(publisher->Restore());
+  TENON_RETURN_IF_ERROR(versions->Restore());
   LogLine(LogLevel::kInfo, "adapters_restored")
       .Add("store", absl::string_view(config.store))
       .Add("live", registry.num_live());
@@ -272,11 +276,9 @@ CallEnvironment App::Parts::MakeCallEnvironment() {
 }
 
 absl::Status App::Parts::DeleteAdaptersOf(absl::string_view tenant) {
-  for (const AdapterStatus& status : registry.List(tenant)) {
-    if (status.state == AdapterState::kLive) {
-      const AdapterId& id = status.adapter.id();
-      TENON_RETURN_IF_ERROR(publisher->Delete(tenant, {id.name, id.version}));
-    }
+  for (const std::shared_ptr<const AdapterName>& name : registry.Set(tenant).names) {
+    TENON_RETURN_IF_ERROR(
+        versions->Delete(tenant, {name->name}, /*force=*/true, "server").status());
   }
   return absl::OkStatus();
 }
@@ -300,8 +302,14 @@ void App::Parts::MakeServices() {
       std::make_unique<GenerationService>(std::move(generation), MakeCallEnvironment());
   AdapterBackend adapters;
   adapters.publisher = publisher.get();
+  adapters.versions = versions.get();
   adapters.registry = &registry;
   adapters.cache = cache.get();
+  adapters.acceptance.engine = engine.get();
+  adapters.acceptance.tokenizer = tokenizer.get();
+  adapters.acceptance.clock = [] { return absl::Now(); };
+  adapters.limits = MakeRequestLimits();
+  adapters.directory = access->directory();
   adapters.max_concurrent_uploads = config.max_concurrent_uploads;
   adapter_service = std::make_unique<AdapterService>(adapters, MakeCallEnvironment());
   TenantBackend tenants;
@@ -354,6 +362,7 @@ ServerReading App::Parts::Read() const {
   reading.total_cached_prompt_tokens = engine_stats.cached_prompt_tokens;
   reading.total_generated_tokens = engine_stats.generated_tokens;
   reading.num_live_adapters = registry.num_live();
+  reading.num_quarantined_adapters = registry.num_quarantined();
   reading.num_resident_adapters = cache_stats.num_resident;
   reading.resident_adapter_bytes = cache_stats.resident_bytes;
   reading.adapter_budget_bytes = cache_stats.budget_bytes;
@@ -418,6 +427,7 @@ void App::Drain(absl::Time deadline) {
   parts_->ready = false;
   parts_->rpc->SetServing(false);
   parts_->admin_rpc->SetServing(false);
+  parts_->adapter_service->Drain();
   parts_->engine->Drain(deadline);
   parts_->engine->Stop();
   const absl::Time last = std::min(absl::Now() + kFlushTime, deadline + kFlushTime);

@@ -160,7 +160,10 @@ absl::StatusOr<std::shared_ptr<const AdapterSelection>> TextGenerator::Select(
   std::vector<WeightedAdapter> adapters;
   int64_t num_contexts = 0;
   for (const RequestedAdapter& wanted : request.adapters) {
-    TENON_ASSIGN_OR_RETURN(AdapterHandle handle, registry_->Acquire(request.tenant, wanted.ref));
+    TENON_ASSIGN_OR_RETURN(
+        AdapterHandle handle,
+        registry_->Acquire(request.tenant, wanted.ref,
+                           request.routing_key.empty() ? request.request_id : request.routing_key));
     for (const WeightedAdapter& other : adapters) {
       if (other.adapter.id() == handle.id()) {
         return InvalidFieldError(wanted.field,

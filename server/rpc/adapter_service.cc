@@ -1,27 +1,15 @@
 #include "server/rpc/adapter_service.h"
 
 #include <memory>
+#include <string>
 #include <utility>
 
-#include "adapters/base/errors.h"
-#include "adapters/base/status_macros.h"
 #include "server/rpc/adapter_catalogue.h"
 #include "server/rpc/upload_call.h"
+#include "server/rpc/version_calls.h"
+#include "server/rpc/watch_call.h"
 
 namespace tenon {
-namespace {
-
-absl::Status Delete(const AdapterBackend& backend, const std::string& tenant,
-                    const v1::DeleteAdapterRequest& request, v1::DeleteAdapterResponse& response) {
-  TENON_ASSIGN_OR_RETURN(const AdapterRef ref, ParseAdapterRef("adapter", request.adapter()));
-  const std::vector<int64_t> versions =
-      AdapterCatalogue(backend.registry, backend.cache).LiveVersions(tenant, ref);
-  TENON_RETURN_IF_ERROR(backend.publisher->Delete(tenant, ref));
-  response.mutable_versions()->Assign(versions.begin(), versions.end());
-  return absl::OkStatus();
-}
-
-}  // namespace
 
 AdapterService::AdapterService(AdapterBackend backend, CallEnvironment environment)
     : backend_(backend), environment_(std::move(environment)) {}
@@ -58,21 +46,85 @@ grpc::ServerUnaryReactor* AdapterService::GetAdapter(grpc::CallbackServerContext
   return reactor;
 }
 
-grpc::ServerUnaryReactor* AdapterService::DeleteAdapter(grpc::CallbackServerContext* context,
-                                                        const v1::DeleteAdapterRequest* request,
-                                                        v1::DeleteAdapterResponse* response) {
+namespace {
+
+const std::string& ObjectOf(const v1::DeleteAdapterRequest& request) { return request.adapter(); }
+
+template <typename Request>
+const std::string& ObjectOf(const Request& request) {
+  return request.name();
+}
+
+}  // namespace
+
+template <typename Request, typename Response>
+grpc::ServerUnaryReactor* AdapterService::Change(
+    grpc::CallbackServerContext* context, const char* method,
+    absl::Status (*answer)(const AdapterBackend&, CallRecord&, const Request&, Response&),
+    const Request* request, Response* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  auto record = std::make_shared<CallRecord>(&environment_, *context, "DeleteAdapter");
+  auto record = std::make_shared<CallRecord>(&environment_, *context, method);
   if (!record->admission().ok()) {
     reactor->Finish(record->End(record->admission()));
     return reactor;
   }
   // gRPC keeps request, response and reactor until Finish.
-  worker_.Post([this, reactor, record, request, response] {
-    record->Note("adapter", request->adapter());
-    reactor->Finish(record->End(Delete(backend_, record->tenant(), *request, *response)));
+  changes_.Post([this, reactor, record, method = std::string(method), answer, request, response] {
+    const absl::Status status = answer(backend_, *record, *request, *response);
+    AuditChange(backend_, *record, method, ObjectOf(*request), status);
+    reactor->Finish(record->End(status));
   });
   return reactor;
 }
+
+grpc::ServerUnaryReactor* AdapterService::DeleteAdapter(grpc::CallbackServerContext* context,
+                                                        const v1::DeleteAdapterRequest* request,
+                                                        v1::DeleteAdapterResponse* response) {
+  return Change(context, "DeleteAdapter", &tenon::DeleteAdapter, request, response);
+}
+
+grpc::ServerUnaryReactor* AdapterService::Promote(grpc::CallbackServerContext* context,
+                                                  const v1::PromoteRequest* request,
+                                                  v1::PromoteResponse* response) {
+  return Change(context, "Promote", &PromoteAlias, request, response);
+}
+
+grpc::ServerUnaryReactor* AdapterService::Rollback(grpc::CallbackServerContext* context,
+                                                   const v1::RollbackRequest* request,
+                                                   v1::RollbackResponse* response) {
+  return Change(context, "Rollback", &RollbackAlias, request, response);
+}
+
+grpc::ServerUnaryReactor* AdapterService::SetSplit(grpc::CallbackServerContext* context,
+                                                   const v1::SetSplitRequest* request,
+                                                   v1::SetSplitResponse* response) {
+  return Change(context, "SetSplit", &SetAdapterSplit, request, response);
+}
+
+grpc::ServerUnaryReactor* AdapterService::GetHistory(grpc::CallbackServerContext* context,
+                                                     const v1::GetHistoryRequest* request,
+                                                     v1::GetHistoryResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  auto record = std::make_shared<CallRecord>(&environment_, *context, "GetHistory");
+  if (!record->admission().ok()) {
+    reactor->Finish(record->End(record->admission()));
+    return reactor;
+  }
+  changes_.Post([this, reactor, record, request, response] {
+    reactor->Finish(record->End(GetAdapterHistory(backend_, *record, *request, *response)));
+  });
+  return reactor;
+}
+
+grpc::ServerWriteReactor<v1::WatchAdaptersResponse>* AdapterService::WatchAdapters(
+    grpc::CallbackServerContext* context, const v1::WatchAdaptersRequest* request) {
+  auto call =
+      std::make_shared<WatchCall>(&backend_, &environment_, *context, &watches_, &watch_room_);
+  WatchCall* const reactor = call.get();
+  reactor->Begin(*request);
+  return reactor;
+}
+
+void AdapterService::Drain() { watch_room_.Drain(); }
 
 }  // namespace tenon

@@ -85,6 +85,8 @@ void ServerMetrics::AddEngineMetrics() {
 void ServerMetrics::AddAdapterMetrics() {
   AddLevel("tenon_adapters_live", "Adapter versions that requests may name.",
            &ServerReading::num_live_adapters);
+  AddLevel("tenon_adapters_quarantined", "Adapter versions that are not served: damaged files.",
+           &ServerReading::num_quarantined_adapters);
   AddLevel("tenon_adapters_resident", "Adapters whose tensors are in memory.",
            &ServerReading::num_resident_adapters);
   AddLevel("tenon_adapter_resident_bytes", "Bytes of resident adapters.",
