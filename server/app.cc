@@ -17,8 +17,10 @@
 #include "adapters/registry/adapter_registry.h"
 #include "adapters/residency/adapter_cache.h"
 #include "adapters/residency/adapter_publisher.h"
-#include "adapters/store/local_store.h"
+#include "adapters/store/adapter_versions.h"
+#include "adapters/store/catalogue_poll.h"
 #include "server/access.h"
+#include "server/adapter_storage.h"
 #include "server/engine/engine.h"
 #include "server/engine/text_generation.h"
 #include "server/http/http_server.h"
@@ -98,7 +100,7 @@ std::string AdminAddress(const ServerConfig& config) {
     return config.admin_listen;
   }
   std::error_code error;
-  return absl::StrCat("unix:", std::filesystem::absolute(config.store, error).string(),
+  return absl::StrCat("unix:", std::filesystem::absolute(LocalFolder(config), error).string(),
                       "/admin.sock");
 }
 
@@ -116,8 +118,9 @@ struct App::Parts {
   int64_t max_context_tokens = 0;
   Model model;
   std::unique_ptr<Tokenizer> tokenizer;
-  std::unique_ptr<LocalAdapterStore> store;
+  std::unique_ptr<AdapterStore> store;
   AdapterRegistry registry;
+  std::unique_ptr<AdapterVersions> versions;
   std::unique_ptr<AdapterPublisher> publisher;
   std::unique_ptr<AdapterCache> cache;
   std::unique_ptr<Engine> engine;
@@ -131,6 +134,7 @@ struct App::Parts {
   std::unique_ptr<RpcServer> admin_rpc;
   std::atomic<bool> ready = false;
   std::unique_ptr<HttpServer> http;
+  std::unique_ptr<CataloguePoll> poll;  // null for a store that nobody shares
 
   absl::Status LoadBase();
   absl::Status OpenAdapters();
@@ -139,6 +143,7 @@ struct App::Parts {
   absl::Status StartListeners();
   absl::Status DeleteAdaptersOf(absl::string_view tenant);
   absl::Status WarmUp();
+  void Serve();
 
   AdapterLimits MakeAdapterLimits() const;
   v1::GetModelResponse DescribeModel() const;
@@ -178,17 +183,19 @@ AdapterLimits App::Parts::MakeAdapterLimits() const {
 }
 
 absl::Status App::Parts::OpenAdapters() {
-  TENON_ASSIGN_OR_RETURN(store, LocalAdapterStore::Create(config.store));
+  TENON_ASSIGN_OR_RETURN(store, OpenAdapterStore(config));
   AdapterPublisher::Options options;
   options.limits = MakeAdapterLimits();
   options.base = model.base;
   options.bf16 = model.dtype == at::kBFloat16;
-  publisher = std::make_unique<AdapterPublisher>(std::move(options), store.get(), &registry);
+  versions = std::make_unique<AdapterVersions>(store.get(), &registry,
+                                               options.limits.max_adapters_per_tenant);
+  publisher = std::make_unique<AdapterPublisher>(std::move(options), versions.get());
   cache = std::make_unique<AdapterCache>(
       config.adapter_host_bytes,
       [this](const AdapterInfo& info) { return publisher->Compile(info); });
   publisher->set_cache(cache.get());
-  TENON_RETURN_IF_ERROR(publisher->Restore());
+  TENON_RETURN_IF_ERROR(versions->Restore());
   LogLine(LogLevel::kInfo, "adapters_restored")
       .Add("store", absl::string_view(config.store))
       .Add("live", registry.num_live());
@@ -274,11 +281,9 @@ CallEnvironment App::Parts::MakeCallEnvironment() {
 }
 
 absl::Status App::Parts::DeleteAdaptersOf(absl::string_view tenant) {
-  for (const AdapterStatus& status : registry.List(tenant)) {
-    if (status.state == AdapterState::kLive) {
-      const AdapterId& id = status.adapter.id();
-      TENON_RETURN_IF_ERROR(publisher->Delete(tenant, {id.name, id.version}));
-    }
+  for (const std::shared_ptr<const AdapterName>& name : registry.Set(tenant).names) {
+    TENON_RETURN_IF_ERROR(
+        versions->Delete(tenant, {name->name}, /*force=*/true, "server").status());
   }
   return absl::OkStatus();
 }
@@ -302,8 +307,14 @@ void App::Parts::MakeServices() {
       std::make_unique<GenerationService>(std::move(generation), MakeCallEnvironment());
   AdapterBackend adapters;
   adapters.publisher = publisher.get();
+  adapters.versions = versions.get();
   adapters.registry = &registry;
   adapters.cache = cache.get();
+  adapters.acceptance.engine = engine.get();
+  adapters.acceptance.tokenizer = tokenizer.get();
+  adapters.acceptance.clock = [] { return absl::Now(); };
+  adapters.limits = MakeRequestLimits();
+  adapters.directory = access->directory();
   adapters.max_concurrent_uploads = config.max_concurrent_uploads;
   adapter_service = std::make_unique<AdapterService>(adapters, MakeCallEnvironment());
   TenantBackend tenants;
@@ -338,7 +349,7 @@ absl::Status App::Parts::StartListeners() {
   TENON_ASSIGN_OR_RETURN(admin_rpc, RpcServer::Start(admin_options, {tenant_service.get()}));
   HttpServer::Sources sources;
   sources.metrics = [this] { return metrics->Render(Read()); };
-  sources.ready = [this] { return ready.load(); };
+  sources.ready = [this] { return ready.load() && store->status().reached; };
   TENON_ASSIGN_OR_RETURN(http, HttpServer::Start(config.http_listen, std::move(sources)));
   return absl::OkStatus();
 }
@@ -358,6 +369,10 @@ ServerReading App::Parts::Read() const {
   reading.total_cached_prompt_tokens = engine_stats.cached_prompt_tokens;
   reading.total_generated_tokens = engine_stats.generated_tokens;
   reading.num_live_adapters = registry.num_live();
+  reading.num_quarantined_adapters = registry.num_quarantined();
+  const StoreStatus store_status = store->status();
+  reading.store_current = store_status.current ? 1 : 0;
+  reading.store_generation = store_status.generation;
   reading.num_resident_adapters = cache_stats.num_resident;
   reading.resident_adapter_bytes = cache_stats.resident_bytes;
   reading.adapter_budget_bytes = cache_stats.budget_bytes;
@@ -397,6 +412,29 @@ absl::Status App::Parts::WarmUp() {
   return status;
 }
 
+// A catalogue that could not be reached at start is served as far as it is cached: generation is
+// SERVING, the adapters and the server as a whole are when a look has succeeded.
+void App::Parts::Serve() {
+  rpc->SetServing(true);
+  admin_rpc->SetServing(true);
+  ready = true;
+  if (!IsObjectStore(config)) {
+    return;
+  }
+  const auto show = [this](bool reached) {
+    rpc->SetServing("", reached);
+    rpc->SetServing(v1::AdapterService::service_full_name(), reached);
+  };
+  show(store->status().reached);
+  poll = std::make_unique<CataloguePoll>(config.store_poll_interval, [this, show] {
+    const absl::Status refreshed = versions->Refresh().status();
+    if (refreshed.ok()) {
+      show(store->status().reached);
+    }
+    return refreshed;
+  });
+}
+
 absl::StatusOr<std::unique_ptr<App>> App::Start(const ServerConfig& config) {
   TENON_RETURN_IF_ERROR(SetLogLevel(config.log_level));
   auto parts = std::make_unique<Parts>();
@@ -408,9 +446,7 @@ absl::StatusOr<std::unique_ptr<App>> App::Start(const ServerConfig& config) {
   parts->MakeServices();
   TENON_RETURN_IF_ERROR(parts->StartListeners());
   TENON_RETURN_IF_ERROR(parts->WarmUp());
-  parts->rpc->SetServing(true);
-  parts->admin_rpc->SetServing(true);
-  parts->ready = true;
+  parts->Serve();
   return std::unique_ptr<App>(new App(std::move(parts)));
 }
 
@@ -419,9 +455,11 @@ App::App(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 App::~App() = default;
 
 void App::Drain(absl::Time deadline) {
+  parts_->poll.reset();  // it would say SERVING again
   parts_->ready = false;
   parts_->rpc->SetServing(false);
   parts_->admin_rpc->SetServing(false);
+  parts_->adapter_service->Drain();
   parts_->engine->Drain(deadline);
   parts_->engine->Stop();
   const absl::Time last = std::min(absl::Now() + kFlushTime, deadline + kFlushTime);

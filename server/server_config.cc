@@ -15,6 +15,7 @@
 #include "absl/strings/str_replace.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/s3/s3_client.h"
 #include "server/tenant/trusted_proxies.h"
 #include "server/version.h"
 
@@ -51,7 +52,20 @@ ABSL_FLAG(absl::Duration, max_connection_age, absl::Hours(1),
 ABSL_FLAG(std::string, usage_log, "", "File of usage records, a JSON line a request.");
 ABSL_FLAG(absl::Duration, usage_flush_interval, absl::Seconds(5),
           "What a crash loses of usage at most.");
-ABSL_FLAG(std::string, store, "tenon-store", "Folder of uploaded adapters; made when missing.");
+ABSL_FLAG(
+    std::string, store, "tenon-store",
+    "Uploaded adapters: a folder, made when missing, or s3://bucket/prefix, shared by replicas.");
+ABSL_FLAG(std::string, store_cache, "tenon-store",
+          "Local folder beside --store=s3://: copies, tenants, the admin socket.");
+ABSL_FLAG(int64_t, store_cache_bytes, int64_t{10} << 30, "Copies of adapters' files there.");
+ABSL_FLAG(absl::Duration, store_poll_interval, absl::Seconds(5),
+          "How often a shared store is looked at for what other replicas changed.");
+ABSL_FLAG(std::string, s3_endpoint, "", "https://host[:port] of the store; default: AWS's.");
+ABSL_FLAG(std::string, s3_region, "us-east-1", "Region that requests are signed for.");
+ABSL_FLAG(bool, s3_path_style, false, "https://host/bucket/ instead of https://bucket.host/.");
+ABSL_FLAG(std::string, s3_ca_file, "", "PEM authorities of the store; default: the system's.");
+ABSL_FLAG(std::string, s3_credentials_file, "",
+          "As AWS's tools keep it, read again when used; default: AWS_ACCESS_KEY_ID and so on.");
 ABSL_FLAG(int64_t, kv_cache_bytes, 0, "Memory of the KV cache; 0: part of what is free.");
 ABSL_FLAG(int64_t, kv_block_size, 16, "Tokens of a KV block.");
 ABSL_FLAG(int64_t, max_batch_tokens, 512, "Tokens of a step at most.");
@@ -104,6 +118,14 @@ constexpr absl::string_view kFlagNames[] = {"model",
                                             "usage_log",
                                             "usage_flush_interval",
                                             "store",
+                                            "store_cache",
+                                            "store_cache_bytes",
+                                            "store_poll_interval",
+                                            "s3_endpoint",
+                                            "s3_region",
+                                            "s3_path_style",
+                                            "s3_ca_file",
+                                            "s3_credentials_file",
                                             "kv_cache_bytes",
                                             "kv_block_size",
                                             "max_batch_tokens",
@@ -218,6 +240,14 @@ ServerConfig CollectFlags() {
   config.listen = absl::GetFlag(FLAGS_listen);
   config.http_listen = absl::GetFlag(FLAGS_http_listen);
   config.store = absl::GetFlag(FLAGS_store);
+  config.store_cache = absl::GetFlag(FLAGS_store_cache);
+  config.store_cache_bytes = absl::GetFlag(FLAGS_store_cache_bytes);
+  config.store_poll_interval = absl::GetFlag(FLAGS_store_poll_interval);
+  config.s3_endpoint = absl::GetFlag(FLAGS_s3_endpoint);
+  config.s3_region = absl::GetFlag(FLAGS_s3_region);
+  config.s3_path_style = absl::GetFlag(FLAGS_s3_path_style);
+  config.s3_ca_file = absl::GetFlag(FLAGS_s3_ca_file);
+  config.s3_credentials_file = absl::GetFlag(FLAGS_s3_credentials_file);
   CollectAccess(config);
   config.kv_cache_bytes = absl::GetFlag(FLAGS_kv_cache_bytes);
   config.kv_block_size = absl::GetFlag(FLAGS_kv_block_size);
@@ -347,6 +377,30 @@ absl::Status CheckAccess(const ServerConfig& config) {
   return absl::OkStatus();
 }
 
+absl::Status CheckObjectStore(const ServerConfig& config) {
+  if (!IsObjectStore(config)) {
+    return absl::OkStatus();
+  }
+  if (const auto location = ParseS3Location(config.store); !location.ok()) {
+    return Annotate(location.status(), "--store");
+  }
+  if (config.store_cache.empty()) {
+    return absl::InvalidArgumentError("--store_cache must name a folder with --store=s3://");
+  }
+  if (!config.s3_endpoint.empty() && !absl::StartsWith(config.s3_endpoint, "https://") &&
+      !absl::StartsWith(config.s3_endpoint, "http://")) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--s3_endpoint=", config.s3_endpoint, " is not https://host[:port]"));
+  }
+  if (config.store_poll_interval < absl::Milliseconds(10) ||
+      config.store_poll_interval > absl::Hours(1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--store_poll_interval=", absl::FormatDuration(config.store_poll_interval),
+                     " is not in [10ms, 1h]"));
+  }
+  return CheckRange("store_cache_bytes", config.store_cache_bytes, 1, kMaxBytes);
+}
+
 absl::Status CheckAdapters(const ServerConfig& config) {
   TENON_RETURN_IF_ERROR(CheckRange("adapter_host_bytes", config.adapter_host_bytes, 1, kMaxBytes));
   TENON_RETURN_IF_ERROR(CheckRange("max_upload_bytes", config.max_upload_bytes, 1, kMaxBytes));
@@ -364,6 +418,12 @@ absl::Status CheckAdapters(const ServerConfig& config) {
 }
 
 }  // namespace
+
+bool IsObjectStore(const ServerConfig& config) { return absl::StartsWith(config.store, "s3://"); }
+
+const std::string& LocalFolder(const ServerConfig& config) {
+  return IsObjectStore(config) ? config.store_cache : config.store;
+}
 
 bool IsLocalAddress(absl::string_view address) {
   const absl::string_view host = address.substr(0, address.rfind(':'));
@@ -388,6 +448,7 @@ absl::Status ValidateServerConfig(const ServerConfig& config) {
   TENON_RETURN_IF_ERROR(CheckAccess(config));
   TENON_RETURN_IF_ERROR(CheckSizes(config));
   TENON_RETURN_IF_ERROR(CheckAdapters(config));
+  TENON_RETURN_IF_ERROR(CheckObjectStore(config));
   if (config.drain_timeout < absl::ZeroDuration() || config.drain_timeout > absl::Hours(24)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--drain_timeout=", absl::FormatDuration(config.drain_timeout), " is not in [0, 24h]"));

@@ -34,7 +34,12 @@ struct ServerConfig {
   std::string certificate_rules_file;  ///< empty: certificates prove nothing
   std::string usage_log;               ///< empty: none
   absl::Duration usage_flush_interval;
-  std::string store;               ///< folder of uploaded adapters
+  std::string store;              ///< folder of uploaded adapters, or s3://bucket/prefix
+  std::string store_cache;        ///< local folder beside a store that is no folder
+  int64_t store_cache_bytes = 0;  ///< of blobs there
+  absl::Duration store_poll_interval;
+  std::string s3_endpoint, s3_region, s3_ca_file, s3_credentials_file;
+  bool s3_path_style = false;
   int64_t kv_cache_bytes = 0;      ///< 0: a part of the memory that is free at start
   int64_t kv_block_size = 16;      ///< tokens
   int64_t max_batch_tokens = 512;  ///< per step
@@ -67,6 +72,12 @@ using Environment = std::function<const char*(const char* name)>;
 /// threads exist.
 absl::StatusOr<ServerConfig> ReadServerConfig(int argc, char** argv,
                                               const Environment& environment);
+
+/// Whether the store is a bucket.
+bool IsObjectStore(const ServerConfig& config);
+
+/// The local folder: of the store itself, or beside it. It holds the tenants and the admin socket.
+const std::string& LocalFolder(const ServerConfig& config);
 
 /// Whether "host:port" or "unix:/path" is reached from this machine only. A host name other than
 /// localhost is not, since it may resolve to anything.

@@ -117,7 +117,7 @@ class CurlTransport::Exchange {
       return absl::DataLossError(absl::StrCat("the object store's answer has more than ",
                                               options_.max_body_bytes, " bytes"));
     }
-    response_.body.append(piece);
+    response_.body.append(piece.data(), piece.size());
     return absl::OkStatus();
   }
 

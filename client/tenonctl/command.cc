@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/tenonctl/request_flags.h"
 #include "client/tenonctl/tenant_commands.h"
+#include "client/tenonctl/version_commands.h"
 
 namespace tenon {
 namespace {
@@ -57,8 +58,12 @@ std::vector<Command> MakeUserCommands() {
       {"adapters upload",
        "NAME FOLDER",
        "upload an adapter folder as PEFT saves it",
-       "  tenonctl adapters upload ticket-router ./ticket-router\n",
-       {},
+       "  tenonctl adapters upload ticket-router ./ticket-router\n"
+       "  tenonctl adapters upload ticket-router ./new --alias=canary --probes=probes.json\n",
+       {{"alias", "ALIAS", "the alias that moves to the new version; default latest"},
+        {"no-promote", "", "move no alias: the version is there by its number only"},
+        {"expect", "VERSION", "only if the alias points to this version now; 0: to none"},
+        {"probes", "FILE", "JSON with prompts and what they must answer before it goes live"}},
        RunUpload},
       {"adapters list",
        "",
@@ -67,8 +72,8 @@ std::vector<Command> MakeUserCommands() {
        {},
        RunList},
       {"adapters get",
-       "NAME[@VERSION]",
-       "one version of an adapter",
+       "NAME[@VERSION|@ALIAS]",
+       "one version of an adapter, and how it was accepted",
        "  tenonctl adapters get ticket-router@2\n",
        {},
        RunGet},
@@ -76,7 +81,7 @@ std::vector<Command> MakeUserCommands() {
        "NAME[@VERSION]",
        "delete a version, or all of them; requests in flight finish",
        "  tenonctl adapters delete ticket-router@1\n  tenonctl adapters delete ticket-router\n",
-       {},
+       {{"force", "", "also a version that aliases point to: they go back to where they were"}},
        RunDelete},
       {"adapters share",
        "NAME",
@@ -94,12 +99,21 @@ std::vector<Command> MakeUserCommands() {
        "  tenonctl adapters shared\n",
        {},
        RunShared},
+      {"adapters refresh",
+       "",
+       "have the server look at once for what other replicas changed in a shared store",
+       "  tenonctl --server=replica-2:50051 adapters refresh\n",
+       {},
+       RunRefresh},
       {"model", "", "what the server serves, and its limits", "  tenonctl model\n", {}, RunModel},
   };
 }
 
 std::vector<Command> MakeCommands() {
   std::vector<Command> commands = MakeUserCommands();
+  for (Command& command : MakeVersionCommands()) {
+    commands.push_back(std::move(command));
+  }
   for (Command& command : MakeTenantCommands()) {
     commands.push_back(std::move(command));
   }

@@ -58,6 +58,7 @@ CommandResult RunGet(const Client& client, const Arguments& arguments, Console& 
 CommandResult RunDelete(const Client& client, const Arguments& arguments, Console& console);
 CommandResult RunShare(const Client& client, const Arguments& arguments, Console& console);
 CommandResult RunShared(const Client& client, const Arguments& arguments, Console& console);
+CommandResult RunRefresh(const Client& client, const Arguments& arguments, Console& console);
 CommandResult RunModel(const Client& client, const Arguments& arguments, Console& console);
 
 /// What the program may read of its environment: "" for a variable that is not set.

@@ -1,4 +1,4 @@
-// tenonctl adapters share and shared.
+// tenonctl adapters share, shared and refresh.
 #include <string>
 #include <vector>
 
@@ -89,6 +89,21 @@ CommandResult RunShared(const Client& client, const Arguments& arguments, Consol
   }
   console.out << FormatAdapters(*adapters);
   return {};
+}
+
+CommandResult RunRefresh(const Client& client, const Arguments& arguments, Console& console) {
+  if (!arguments.words().empty()) {
+    return CommandResult::Usage(
+        absl::StrCat("wanted: no words; given: ", arguments.words().size(), " words"));
+  }
+  const absl::StatusOr<v1::RefreshResponse> response = client.Refresh();
+  if (response.ok()) {
+    console.out << (arguments.GetSwitch("json")
+                        ? ToJson(*response)
+                        : absl::StrCat("generation ", response->store_generation(), ", ",
+                                       response->num_changed(), " names changed\n"));
+  }
+  return CommandResult::Of(response.status());
 }
 
 }  // namespace tenon

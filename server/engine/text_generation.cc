@@ -162,7 +162,8 @@ absl::StatusOr<std::shared_ptr<const AdapterSelection>> TextGenerator::Select(
   int64_t num_contexts = 0;
   for (const RequestedAdapter& wanted : request.adapters) {
     absl::StatusOr<AdapterHandle> found =
-        registry_->Acquire(wanted.owner.empty() ? request.tenant : wanted.owner, wanted.ref);
+        registry_->Acquire(wanted.owner.empty() ? request.tenant : wanted.owner, wanted.ref,
+                           request.routing_key.empty() ? request.request_id : request.routing_key);
     if (absl::IsNotFound(found.status()) && !wanted.owner.empty()) {
       return AdapterNotFoundError(wanted.ToString());
     }

@@ -42,6 +42,8 @@ struct TextRequest {
   /// Plain text, a conversation, or token ids taken as they are.
   std::variant<std::string, ChatPrompt, std::vector<int32_t>> input;
   std::vector<RequestedAdapter> adapters;  ///< none: the base model
+  /// Chooses a side of a split adapter; empty: request_id does.
+  std::string routing_key;
   /// max_tokens of 0 stands for the default: 256, or what the context leaves when that is less.
   SamplingParams sampling;
   int32_t num_samples = 1;

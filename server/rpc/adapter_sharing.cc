@@ -84,16 +84,20 @@ absl::Status AdapterSharing::Get(absl::string_view reader, const v1::GetAdapterR
   return absl::OkStatus();
 }
 
-absl::Status AdapterSharing::CheckLive(absl::string_view tenant, const std::string& name) const {
+bool AdapterSharing::IsThere(absl::string_view tenant, absl::string_view name) const {
+  const std::shared_ptr<const AdapterName> found = registry_->Find(tenant, name);
+  return found != nullptr && !found->versions.empty();
+}
+
+absl::Status AdapterSharing::CheckThere(absl::string_view tenant, const std::string& name) const {
   TENON_RETURN_IF_ERROR(ValidateName("visibility.name", name));
-  return catalogue_->LiveVersions(tenant, AdapterRef{name}).empty() ? AdapterNotFoundError(name)
-                                                                    : absl::OkStatus();
+  return IsThere(tenant, name) ? absl::OkStatus() : AdapterNotFoundError(name);
 }
 
 absl::StatusOr<v1::AdapterVisibility> AdapterSharing::Set(absl::string_view tenant,
                                                           const v1::AdapterVisibility& wanted,
                                                           const AuditSource& source) const {
-  TENON_RETURN_IF_ERROR(CheckLive(tenant, wanted.name()));
+  TENON_RETURN_IF_ERROR(CheckThere(tenant, wanted.name()));
   TENON_ASSIGN_OR_RETURN(ShareRecord share, FromProto(tenant, wanted));
   TENON_ASSIGN_OR_RETURN(const ShareRecord kept, directory_->Share(std::move(share), source));
   return ToProto(kept);
@@ -101,7 +105,7 @@ absl::StatusOr<v1::AdapterVisibility> AdapterSharing::Set(absl::string_view tena
 
 absl::StatusOr<v1::AdapterVisibility> AdapterSharing::Find(absl::string_view tenant,
                                                            const std::string& name) const {
-  TENON_RETURN_IF_ERROR(CheckLive(tenant, name));
+  TENON_RETURN_IF_ERROR(CheckThere(tenant, name));
   return ToProto(directory_->ShareOf(tenant, name));
 }
 
@@ -141,8 +145,7 @@ absl::Status AdapterSharing::List(absl::string_view reader,
 absl::Status AdapterSharing::ForgetDeleted(absl::string_view tenant, absl::string_view name,
                                            const AuditSource& source) const {
   const ShareRecord share = directory_->ShareOf(tenant, name);
-  if ((!share.everybody && share.readers.empty()) ||
-      !catalogue_->LiveVersions(tenant, AdapterRef{std::string(name)}).empty()) {
+  if ((!share.everybody && share.readers.empty()) || IsThere(tenant, name)) {
     return absl::OkStatus();
   }
   return directory_->Share({std::string(tenant), std::string(name), false, {}}, source).status();

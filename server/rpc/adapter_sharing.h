@@ -22,8 +22,9 @@ absl::Status SettleOwner(const TenantDirectory& directory, absl::string_view rea
 /// The sharing calls of adapters.proto. Thread-safe; borrows all.
 class AdapterSharing {
  public:
-  AdapterSharing(const AdapterCatalogue* catalogue, TenantDirectory* directory)
-      : catalogue_(catalogue), directory_(directory) {}
+  AdapterSharing(const AdapterRegistry* registry, const AdapterCatalogue* catalogue,
+                 TenantDirectory* directory)
+      : registry_(registry), catalogue_(catalogue), directory_(directory) {}
 
   /// GetAdapter of "name" or "owner/name", with a version or without.
   absl::Status Get(absl::string_view reader, const v1::GetAdapterRequest& request,
@@ -46,8 +47,10 @@ class AdapterSharing {
                              const AuditSource& source) const;
 
  private:
-  absl::Status CheckLive(absl::string_view tenant, const std::string& name) const;
+  bool IsThere(absl::string_view tenant, absl::string_view name) const;
+  absl::Status CheckThere(absl::string_view tenant, const std::string& name) const;
 
+  const AdapterRegistry* const registry_;
   const AdapterCatalogue* const catalogue_;
   TenantDirectory* const directory_;
 };

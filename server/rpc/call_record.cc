@@ -76,14 +76,6 @@ void CallRecord::set_request_id(absl::string_view request_id) {
       request_id.empty() ? absl::StrFormat("%016x", environment_->draw()) : std::string(request_id);
 }
 
-void CallRecord::Audit(absl::string_view object, const absl::Status& outcome) const {
-  const absl::Status written =
-      environment_->directory->Audit(audit_source(), tenant(), object, OutcomeName(outcome.code()));
-  if (!written.ok()) {
-    LogLine(LogLevel::kError, "audit_failed").Add("error", written);
-  }
-}
-
 grpc::Status CallRecord::End(const absl::Status& outcome) {
   const absl::Status& status = admission_.ok() ? outcome : admission_;
   environment_->metrics->RecordCall(method_, OutcomeName(status.code()));

@@ -31,7 +31,7 @@ struct CallEnvironment {
   TrustedProxies proxies;  ///< whose word on a caller's address counts
   QuotaBook* quotas = nullptr;
   UsageLedger* usage = nullptr;
-  TenantDirectory* directory = nullptr;  ///< keeps the audit log
+  const TenantDirectory* directory = nullptr;  ///< who shares adapters with whom
 };
 
 /// One call from its arrival to its end: who calls is settled first, by the policy of its method. A
@@ -64,10 +64,6 @@ class CallRecord {
 
   /// Who asks, for the audit entry of a change that writes its own.
   AuditSource audit_source() const { return {identity_.credential, peer_, method_}; }
-
-  /// Writes into the audit log that this call changed `object` of its tenant, or tried to. Does
-  /// I/O: from a worker only. An entry that cannot be written is logged as an error.
-  void Audit(absl::string_view object, const absl::Status& outcome) const;
 
   /// Counts the call, writes its line (warnings for the server's own errors) and gives what the
   /// client gets. Called once.

@@ -264,6 +264,10 @@ absl::StatusOr<TextRequest> ToTextRequest(const v1::GenerateRequest& request,
   out.request_id = request.request_id();
   TENON_RETURN_IF_ERROR(ReadInput(request, limits, out));
   TENON_RETURN_IF_ERROR(ReadAdapters(request, out));
+  TENON_RETURN_IF_ERROR(CheckCount("routing_key",
+                                   static_cast<int64_t>(request.routing_key().size()),
+                                   kMaxRoutingKeyBytes, "bytes"));
+  out.routing_key = request.routing_key();
   TENON_RETURN_IF_ERROR(ReadSampling(request.sampling(), limits, drawn_seed, out));
   TENON_RETURN_IF_ERROR(ReadStopping(request.stopping(), limits, out));
   TENON_RETURN_IF_ERROR(ReadOutput(request.output(), out.sampling));

@@ -37,6 +37,7 @@ struct RequestLimits {
 };
 
 inline constexpr int kMaxRequestIdBytes = 128;
+inline constexpr int kMaxRoutingKeyBytes = 256;
 inline constexpr int kMaxSamples = 16;
 inline constexpr int kMaxAdapters = 8;
 inline constexpr float kMaxAdapterWeight = 8.0f;

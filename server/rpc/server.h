@@ -55,6 +55,8 @@ class RpcServer {
   RpcServer& operator=(const RpcServer&) = delete;
 
   void SetServing(bool serving);
+  /// Of one service, or of "" alone.
+  void SetServing(const std::string& service, bool serving);
 
   /// Accepts no new calls, and cancels what still runs at `deadline`. Waits for both.
   void Shutdown(absl::Time deadline);

@@ -131,6 +131,9 @@ grpc::Status ToGrpcStatus(const absl::Status& status, absl::string_view request_
   if (!request_id.empty()) {
     (*info.mutable_metadata())["request_id"] = Presentable(request_id);
   }
+  for (const auto& [key, value] : GetErrorMetadata(status)) {
+    (*info.mutable_metadata())[key] = Presentable(value);
+  }
   out.add_details()->PackFrom(info);
   if (detail.has_value() && !HidesItsCause(status.code())) {
     AddDetail(*detail, message, out);

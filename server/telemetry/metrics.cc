@@ -85,6 +85,8 @@ void ServerMetrics::AddEngineMetrics() {
 void ServerMetrics::AddAdapterMetrics() {
   AddLevel("tenon_adapters_live", "Adapter versions that requests may name.",
            &ServerReading::num_live_adapters);
+  AddLevel("tenon_adapters_quarantined", "Adapter versions that are not served: damaged files.",
+           &ServerReading::num_quarantined_adapters);
   AddLevel("tenon_adapters_resident", "Adapters whose tensors are in memory.",
            &ServerReading::num_resident_adapters);
   AddLevel("tenon_adapter_resident_bytes", "Bytes of resident adapters.",
@@ -127,6 +129,11 @@ void ServerMetrics::AddTenants() {
                          .Name("tenon_quota_refusals_total")
                          .Help("Requests that a quota refused, by tenant and limit.")
                          .Register(registry_);
+  AddLevel("tenon_store_current", "0 when the shared store was not reached at the last look.",
+           &ServerReading::store_current);
+  AddLevel("tenon_store_generation",
+           "Changes of the shared catalogue that are served here; equal on replicas in step.",
+           &ServerReading::store_generation);
   AddLevel("tenon_token_keys_current", "0 when the JWKS file is bad and the last good one holds.",
            &ServerReading::token_keys_current);
 }

@@ -29,9 +29,12 @@ struct ServerReading {
   int64_t total_steps = 0, total_preemptions = 0;
   int64_t total_prompt_tokens = 0, total_cached_prompt_tokens = 0, total_generated_tokens = 0;
   int64_t num_live_adapters = 0;
+  int64_t num_quarantined_adapters = 0;
   int64_t num_resident_adapters = 0, resident_adapter_bytes = 0, adapter_budget_bytes = 0;
   int64_t total_adapter_hits = 0, total_adapter_loads = 0, total_failed_adapter_loads = 0,
           total_adapter_evictions = 0;
+  int64_t store_current = 1;       ///< 0: the shared store could not be reached at the last look
+  int64_t store_generation = 0;    ///< StoreStatus::generation; 0 for a store that is not shared
   int64_t token_keys_current = 1;  ///< 0: the JWKS file is bad, an older one is in force
   /// As clients write them, sorted, distinct.
   std::vector<std::string> running_adapters, waiting_adapters;

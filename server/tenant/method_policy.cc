@@ -9,6 +9,7 @@ namespace {
 constexpr RoleSet kOpen;
 constexpr RoleSet kReaders = {Role::kInference, Role::kAdapterWriter, Role::kTenantAdmin};
 constexpr RoleSet kWriters = {Role::kAdapterWriter, Role::kTenantAdmin};
+constexpr RoleSet kRefreshers = {Role::kAdapterWriter, Role::kTenantAdmin, Role::kOperator};
 constexpr RoleSet kAdmins = {Role::kTenantAdmin, Role::kOperator};
 constexpr RoleSet kOperators = {Role::kOperator};
 
@@ -22,6 +23,12 @@ constexpr MethodPolicy kPolicies[] = {
     {"tenon.v1.AdapterService.ListAdapters", kReaders},
     {"tenon.v1.AdapterService.GetAdapter", kReaders},
     {"tenon.v1.AdapterService.DeleteAdapter", kWriters},
+    {"tenon.v1.AdapterService.Promote", kWriters},
+    {"tenon.v1.AdapterService.Rollback", kWriters},
+    {"tenon.v1.AdapterService.SetSplit", kWriters},
+    {"tenon.v1.AdapterService.GetHistory", kReaders},
+    {"tenon.v1.AdapterService.WatchAdapters", kReaders},
+    {"tenon.v1.AdapterService.Refresh", kRefreshers},
     {"tenon.v1.AdapterService.SetAdapterVisibility", kWriters},
     {"tenon.v1.AdapterService.GetAdapterVisibility", kReaders},
     {"tenon.v1.AdapterService.ListSharedAdapters", kReaders},
