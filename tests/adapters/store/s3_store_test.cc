@@ -2,13 +2,9 @@
 // bucket are two replicas.
 #include "adapters/store/s3_store.h"
 
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <cstdio>
@@ -24,9 +20,8 @@
 #include "absl/time/clock.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
-#include "adapters/s3/curl_transport.h"
 #include "tests/adapters/s3/fault_proxy.h"
-#include "tests/child_process.h"
+#include "tests/adapters/s3/s3_test_server.h"
 
 namespace tenon {
 namespace {
@@ -40,18 +35,6 @@ using FileTexts = std::map<std::string, std::string>;
 
 // The time that a caller may wait for a store that is down or slow (retries and one last try).
 constexpr absl::Duration kWorstWait = absl::Seconds(5);
-
-int FreePort() {
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof(address);
-  bind(fd, reinterpret_cast<sockaddr*>(&address), size);
-  getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
-  close(fd);
-  return ntohs(address.sin_port);
-}
 
 std::string Text(const FileBytes& file) {
   return {reinterpret_cast<const char*>(file.bytes.data()), file.bytes.size()};
@@ -67,9 +50,8 @@ class S3StoreTest : public testing::Test {
   S3StoreTest() {
     std::string pattern = testing::TempDir() + "/tenon-s3-XXXXXX";
     root_ = mkdtemp(pattern.data());
-    std::filesystem::create_directories(root_ / "data" / "models");
-    StartServer();
-    proxy_ = std::make_unique<FaultProxy>(server_port_);
+    server_ = std::make_unique<S3TestServer>(root_.string());
+    proxy_ = std::make_unique<FaultProxy>(server_->port());
   }
   ~S3StoreTest() override {
     stores_.clear();
@@ -78,35 +60,9 @@ class S3StoreTest : public testing::Test {
     std::filesystem::remove_all(root_);
   }
 
-  void StartServer() {
-    server_port_ = server_port_ == 0 ? FreePort() : server_port_;
-    server_ = std::make_unique<ChildProcess>(std::vector<std::string>{
-        TestS3Server(), "--access", "tenon", "--secret", "very-secret", "--quiet", "--port",
-        absl::StrCat("127.0.0.1:", server_port_), "posix", (root_ / "data").string()});
-    const S3Client client(ClientOptions(server_port_));
-    const absl::Time give_up = absl::Now() + absl::Seconds(30);
-    while (!client.List("").ok() && absl::Now() < give_up) {
-    }
-    ASSERT_TRUE(client.List("").ok()) << client.List("").status();
-  }
-
-  S3Client::Options ClientOptions(int port) {
-    S3Client::Options options;
-    options.location = *ParseS3Location("s3://models/prod");
-    options.location.endpoint = absl::StrCat("http://127.0.0.1:", port);
-    options.location.path_style = true;
-    options.credentials = [] { return S3Credentials{"tenon", "very-secret", ""}; };
-    options.transport = [transport = std::make_shared<CurlTransport>(CurlTransport::Options())](
-                            const HttpRequest& request) { return transport->Send(request); };
-    options.retry.clock = [] { return absl::Now(); };
-    options.retry.sleep = [](absl::Duration time) { absl::SleepFor(time); };
-    options.retry.chance = [] { return 0.5; };
-    return options;
-  }
-
   absl::StatusOr<std::unique_ptr<S3AdapterStore>> OpenStore(const std::string& cache) {
     S3AdapterStore::Options options;
-    options.client = ClientOptions(proxy_->port());
+    options.client = S3TestServer::ClientOptions(proxy_->port());
     options.cache_folder = (root_ / cache).string();
     options.clock = [] { return absl::Now(); };
     options.draw_nonce = [this] { return absl::StrCat("nonce-", nonce_++); };
@@ -159,12 +115,12 @@ class S3StoreTest : public testing::Test {
     return {};
   }
   int64_t CountObjects(const std::string& prefix) {
-    return static_cast<int64_t>(S3Client(ClientOptions(server_port_)).List(prefix)->size());
+    return static_cast<int64_t>(
+        S3Client(S3TestServer::ClientOptions(server_->port())).List(prefix)->size());
   }
 
   std::filesystem::path root_;
-  int server_port_ = 0;
-  std::unique_ptr<ChildProcess> server_;
+  std::unique_ptr<S3TestServer> server_;
   std::unique_ptr<FaultProxy> proxy_;
   std::atomic<int64_t> nonce_ = 0;
   std::map<std::string, std::unique_ptr<S3AdapterStore>> stores_;
@@ -390,7 +346,7 @@ TEST_F(S3StoreTest, UploadThatBreaksOffIsNotThereAndItsNumberIsNotUsedByAnother)
 
 TEST_F(S3StoreTest, StrangeObjectsAreLeftOutAndTheOthersGoOn) {
   ASSERT_TRUE(Put(Replica("one"), "fr", Adapter("a")).ok());
-  const S3Client client(ClientOptions(server_port_));
+  const S3Client client(S3TestServer::ClientOptions(server_->port()));
   for (const auto& [key, text] : std::map<std::string, std::string>{
            {"names/acme/zero.json", ""},
            {"names/acme/deep.json", std::string(100'000, '[')},
@@ -411,7 +367,7 @@ TEST_F(S3StoreTest, SecondProcessOnOneCacheIsRefused) {
 
 TEST_F(S3StoreTest, WrongCredentialsAreSaidAtStart) {
   S3AdapterStore::Options options;
-  options.client = ClientOptions(proxy_->port());
+  options.client = S3TestServer::ClientOptions(proxy_->port());
   options.client.credentials = [] { return S3Credentials{"tenon", "wrong-secret", ""}; };
   options.cache_folder = (root_ / "one").string();
   options.clock = [] { return absl::Now(); };
