@@ -33,7 +33,7 @@ absl::StatusOr<S3Location> ParseS3Location(absl::string_view text);
 /// What an object must be for a Put to take place.
 struct PutCondition {
   bool absent = false;  ///< If-None-Match: *
-  std::string etag;     ///< If-Match; empty: no matter
+  std::string etag{};   ///< If-Match; empty: no matter
 };
 
 /// An object's content and its ETag.

@@ -160,7 +160,7 @@ TEST_F(S3ClientTest, ConditionsGoWithTheWriteAndTheirFailureIsAborted) {
   EXPECT_EQ(*Make(Location()).Put("k", "v", {.absent = true}), "\"2\"");
   EXPECT_EQ(sent_[0].headers["if-none-match"], "*");
   Give(412);
-  EXPECT_EQ(Make(Location()).Put("k", "v", {.etag = "\"1\""}).status().code(),
+  EXPECT_EQ(Make(Location()).Put("k", "v", {.absent = false, .etag = "\"1\""}).status().code(),
             absl::StatusCode::kAborted);
   EXPECT_EQ(sent_[1].headers["if-match"], "\"1\"");
   EXPECT_THAT(sent_, SizeIs(2)) << "a refusal at the first try is a refusal";
@@ -186,7 +186,7 @@ TEST_F(S3ClientTest, TornDownloadBeginsAgain) {
                   .Download(
                       "k",
                       [&](absl::string_view piece) {
-                        got += piece;
+                        got.append(piece.data(), piece.size());
                         return absl::OkStatus();
                       },
                       [&] {

@@ -39,7 +39,10 @@ class NameStateTest : public testing::Test {
     return version;
   }
   absl::StatusOr<AliasChange> Add(int64_t number, const std::string& alias = "latest") {
-    return state_.Add(Version(number), {.alias = alias, .actor = "key:a"}, now_);
+    CommitOrder order;
+    order.alias = alias;
+    order.actor = "key:a";
+    return state_.Add(Version(number), order, now_);
   }
   absl::StatusOr<AliasChange> Move(const std::string& alias, int64_t version,
                                    std::optional<int64_t> expected = std::nullopt) {

@@ -40,6 +40,12 @@ std::string Text(const FileBytes& file) {
   return {reinterpret_cast<const char*>(file.bytes.data()), file.bytes.size()};
 }
 
+CommitOrder OrderFor(const std::string& alias) {
+  CommitOrder order;
+  order.alias = alias;
+  return order;
+}
+
 FileTexts Adapter(const std::string& weights) {
   return {{"adapter_config.json", "{\"peft_type\":\"LORA\"}"},
           {"adapter_model.safetensors", weights}};
@@ -133,7 +139,7 @@ TEST_F(S3StoreTest, VersionsAndAliasesAreSharedByReplicas) {
   ASSERT_TRUE(first.ok()) << first.status();
   EXPECT_EQ(first->info.id.version, 1);
   EXPECT_TRUE(first->created);
-  const auto second = Put(two, "fr", Adapter("b"), {.alias = "canary"});
+  const auto second = Put(two, "fr", Adapter("b"), OrderFor("canary"));
   ASSERT_TRUE(second.ok()) << second.status();
   EXPECT_EQ(second->info.id.version, 2) << "though it had not refreshed";
   EXPECT_THAT(second->name.after.pointers.aliases,
