@@ -229,7 +229,7 @@ TEST_F(SharingTest, ChangesOfAdaptersAreAudited) {
     EXPECT_EQ(entry.actor(), "key:" + key_id("adapter-writer"));
   }
   EXPECT_THAT(actions, ElementsAre("DeleteAdapter fr ok", "DeleteAdapter fr ok",
-                                   "SetAdapterVisibility fr ok", "UploadAdapter fr ok"))
+                                   "SetAdapterVisibility fr ok", "UploadAdapter fr@1 ok"))
       << "a deletion also takes the share back";
 }
 
