@@ -82,7 +82,7 @@ install_s3_server() {
       go=$wheel/go/bin/go
     fi
     mkdir -p "$target.partial"
-    GOBIN=$target.partial GOTOOLCHAIN=local "$go" install github.com/versity/versitygw/cmd/versitygw@v1.8.0
+    CGO_ENABLED=0 GOBIN=$target.partial GOTOOLCHAIN=local "$go" install github.com/versity/versitygw/cmd/versitygw@v1.8.0
     mv "$target.partial" "$target"
   fi
 }

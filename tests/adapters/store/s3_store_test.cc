@@ -111,9 +111,12 @@ class S3StoreTest : public testing::Test {
   std::filesystem::path ObjectWith(const std::string& prefix, const std::string& text) const {
     for (const auto& entry :
          std::filesystem::recursive_directory_iterator(root_ / "data/models/prod" / prefix)) {
+      if (!entry.is_regular_file()) {
+        continue;
+      }
       std::ifstream file(entry.path(), std::ios::binary);
       const std::string content((std::istreambuf_iterator<char>(file)), {});
-      if (entry.is_regular_file() && content == text) {
+      if (content == text) {
         return entry.path();
       }
     }
