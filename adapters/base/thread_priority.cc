@@ -7,13 +7,14 @@
 namespace tenon {
 namespace {
 
-constexpr int kNice = 10;
+constexpr int kLevels = 5;
 
 }  // namespace
 
 void LowerThreadPriority() {
   const id_t thread = static_cast<id_t>(syscall(SYS_gettid));
-  [[maybe_unused]] const int refused = setpriority(PRIO_PROCESS, thread, kNice);
+  const int now = getpriority(PRIO_PROCESS, thread);
+  [[maybe_unused]] const int refused = setpriority(PRIO_PROCESS, thread, now + kLevels);
 }
 
 }  // namespace tenon

@@ -4,10 +4,10 @@
 
 namespace tenon {
 
-/// Makes the calling thread give way to the others of this machine: a nice value of 10, with which
-/// the kernel gives it about a tenth of a CPU that somebody else wants, and all of one that nobody
-/// does (setpriority(2), sched(7); on Linux a nice value is a thread's). Never to the idle class,
-/// in which a load under full traffic would not end. Does nothing where it is not allowed.
+/// Makes the calling thread give way to the others of its process: five nice levels below its own,
+/// with which the kernel gives it about a quarter of a CPU that another thread wants, and all of one
+/// that nobody does (setpriority(2), sched(7); on Linux a nice value is a thread's). Lower still, a
+/// load under full traffic would take many steps' time.
 void LowerThreadPriority();
 
 }  // namespace tenon

@@ -70,7 +70,8 @@ v1::GetResidencyResponse ResidencyTest::Residency() {
 }
 
 v1::AdapterResidency ResidencyTest::ResidencyOf(const std::string& name) {
-  for (const v1::AdapterResidency& adapter : Residency().adapters()) {
+  const v1::GetResidencyResponse response = Residency();
+  for (const v1::AdapterResidency& adapter : response.adapters()) {
     if (adapter.name() == name) {
       return adapter;
     }
