@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "client/cpp/client_options.h"
+#include "client/cpp/residency_client.h"
 #include "client/cpp/tenant_client.h"
 #include "client/cpp/version_client.h"
 #include "tenon/v1/adapters.grpc.pb.h"
@@ -69,6 +70,7 @@ class Client {
   /// Aliases, histories and watching.
   const VersionClient& versions() const { return versions_; }
 
+  const ResidencyClient& residency() const { return residency_; }
   /// For a client that is connected to the admin listener.
   const TenantClient& tenants() const { return tenants_; }
 
@@ -76,6 +78,7 @@ class Client {
   Client(std::shared_ptr<grpc::Channel> channel, ClientOptions options);
 
   ClientOptions options_;
+  ResidencyClient residency_;
   TenantClient tenants_;
   VersionClient versions_;
   std::shared_ptr<v1::GenerationService::Stub> generation_;

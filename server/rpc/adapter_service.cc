@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "adapters/base/thread_priority.h"
 #include "server/rpc/adapter_catalogue.h"
 #include "server/rpc/upload_call.h"
 #include "server/rpc/version_calls.h"
@@ -12,7 +13,9 @@
 namespace tenon {
 
 AdapterService::AdapterService(AdapterBackend backend, CallEnvironment environment)
-    : backend_(backend), environment_(std::move(environment)) {}
+    : backend_(backend), environment_(std::move(environment)) {
+  worker_.Post([] { LowerThreadPriority(); });  // hashing and compiling give way to the engine
+}
 
 AdapterService::~AdapterService() = default;
 
