@@ -7,7 +7,6 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
 
 namespace tenon {
 namespace {
@@ -15,9 +14,6 @@ namespace {
 // The payload is four lines: kind, retry_after in ms, reason, subject. A subject may itself hold
 // newlines (it can echo a client's string), so it comes last and takes the rest.
 constexpr absl::string_view kDetailUrl = "type.tenon.dev/tenon.ErrorDetail";
-
-// One payload a fact; the key is the rest of the address.
-constexpr absl::string_view kMetadataUrl = "type.tenon.dev/tenon.ErrorMetadata/";
 
 absl::Status WithDetail(absl::StatusCode code, absl::string_view message, ErrorDetail::Kind kind,
                         absl::string_view reason, absl::string_view subject,
@@ -96,21 +92,6 @@ std::optional<ErrorDetail> GetErrorDetail(const absl::Status& status) {
   }
   return ErrorDetail{static_cast<ErrorDetail::Kind>(kind), lines[2], lines[3],
                      absl::Milliseconds(retry_after_ms)};
-}
-
-absl::Status WithMetadata(absl::Status status, absl::string_view key, absl::string_view value) {
-  status.SetPayload(absl::StrCat(kMetadataUrl, key), absl::Cord(value));  // none when OK
-  return status;
-}
-
-std::map<std::string, std::string> GetErrorMetadata(const absl::Status& status) {
-  std::map<std::string, std::string> metadata;
-  status.ForEachPayload([&metadata](absl::string_view url, const absl::Cord& value) {
-    if (absl::ConsumePrefix(&url, kMetadataUrl)) {
-      metadata.emplace(url, std::string(value));
-    }
-  });
-  return metadata;
 }
 
 std::string Quoted(absl::string_view text) {

@@ -3,7 +3,6 @@
 #ifndef TENON_ADAPTERS_BASE_ERRORS_H_
 #define TENON_ADAPTERS_BASE_ERRORS_H_
 
-#include <map>
 #include <optional>
 #include <string>
 
@@ -69,13 +68,6 @@ absl::Status PermissionDeniedError(absl::string_view reason, absl::string_view m
 
 /// The detail that one of the constructors above attached, if any.
 std::optional<ErrorDetail> GetErrorDetail(const absl::Status& status);
-
-/// `status` with one more fact for machines: google.rpc.ErrorInfo.metadata. `key` is lower_snake_case.
-/// OK stays OK.
-absl::Status WithMetadata(absl::Status status, absl::string_view key, absl::string_view value);
-
-/// What WithMetadata attached, by key.
-std::map<std::string, std::string> GetErrorMetadata(const absl::Status& status);
 
 /// `text` in double quotes for a message or a log line: bytes other than printable ASCII escaped,
 /// cut after 120 bytes. For every string that a client wrote.

@@ -27,7 +27,10 @@ AdapterPublisher::AdapterPublisher(Options options, AdapterVersions* versions)
     : options_(std::move(options)), versions_(versions) {
   versions_->set_on_retired([this](const AdapterInfo& info) {
     if (cache_ != nullptr) {
-      cache_->Evict(info.digest);
+      cache_->Forget(info.digest);
+    }
+    if (host_ != nullptr) {
+      host_->Erase(info.digest);
     }
   });
 }
@@ -44,7 +47,8 @@ absl::StatusOr<AdapterCandidate> AdapterPublisher::Prepare(absl::string_view ten
   TENON_RETURN_IF_ERROR(ValidateName("name", name));
   TENON_ASSIGN_OR_RETURN(FileSet files, upload->Seal());
   TENON_RETURN_IF_ERROR(CheckDigest(expected_digest, upload->digest()));
-  TENON_ASSIGN_OR_RETURN(Compilation compilation, Validate(std::move(files)));
+  TENON_ASSIGN_OR_RETURN(const AdapterSpec spec, ParseAdapter(std::move(files), options_.limits));
+  TENON_ASSIGN_OR_RETURN(Compilation compilation, Validate(spec));
   AdapterInfo& facts = compilation.facts;
   facts.id = AdapterId{std::string(tenant), std::string(name), 0};
   facts.digest = upload->digest();
@@ -79,8 +83,8 @@ void AdapterPublisher::Reject(AdapterCandidate candidate) {
   }
 }
 
-absl::StatusOr<AdapterPublisher::Compilation> AdapterPublisher::Validate(FileSet files) const {
-  TENON_ASSIGN_OR_RETURN(const AdapterSpec spec, ParseAdapter(std::move(files), options_.limits));
+absl::StatusOr<AdapterPublisher::Compilation> AdapterPublisher::Validate(
+    const AdapterSpec& spec) const {
   CompileReport report;
   Compilation result;
   TENON_ASSIGN_OR_RETURN(
@@ -106,12 +110,34 @@ absl::StatusOr<AdapterPublisher::Compilation> AdapterPublisher::Validate(FileSet
   return result;
 }
 
+absl::StatusOr<std::shared_ptr<const AdapterSpec>> AdapterPublisher::Parse(
+    const AdapterInfo& info) {
+  if (host_ != nullptr) {
+    if (std::shared_ptr<const AdapterSpec> spec = host_->Find(info.digest); spec != nullptr) {
+      return spec;
+    }
+  }
+  TENON_ASSIGN_OR_RETURN(FileSet files, versions_->Open(info.id));
+  TENON_ASSIGN_OR_RETURN(AdapterSpec parsed, ParseAdapter(std::move(files), options_.limits));
+  auto spec = std::make_shared<const AdapterSpec>(std::move(parsed));
+  if (host_ != nullptr) {
+    host_->Insert(info.digest, spec, info.stored_bytes);
+  }
+  return spec;
+}
+
 absl::StatusOr<std::shared_ptr<const CompiledAdapter>> AdapterPublisher::Compile(
     const AdapterInfo& info) {
-  TENON_ASSIGN_OR_RETURN(FileSet files, versions_->Open(info.id));
-  absl::StatusOr<Compilation> compilation = Validate(std::move(files));
+  const auto annotate = [&info](const absl::Status& status) {
+    return Annotate(status, absl::StrCat("adapter ", info.id.ToString()));
+  };
+  const absl::StatusOr<std::shared_ptr<const AdapterSpec>> spec = Parse(info);
+  if (!spec.ok()) {
+    return absl::IsDataLoss(spec.status()) ? spec.status() : annotate(spec.status());
+  }
+  absl::StatusOr<Compilation> compilation = Validate(**spec);
   if (!compilation.ok()) {
-    return Annotate(compilation.status(), absl::StrCat("adapter ", info.id.ToString()));
+    return annotate(compilation.status());
   }
   return std::move(compilation->compiled);
 }

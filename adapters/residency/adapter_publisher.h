@@ -10,10 +10,12 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "adapters/formats/adapter_limits.h"
+#include "adapters/formats/adapter_spec.h"
 #include "adapters/methods/base_shape.h"
 #include "adapters/methods/compiled_adapter.h"
 #include "adapters/registry/adapter_registry.h"
 #include "adapters/residency/adapter_cache.h"
+#include "adapters/residency/host_tier.h"
 #include "adapters/store/adapter_versions.h"
 
 namespace tenon {
@@ -54,6 +56,8 @@ class AdapterPublisher {
 
   /// The cache loads through Compile and is filled by Prepare; set before the first of either.
   void set_cache(AdapterCache* cache) { cache_ = cache; }
+  /// Where Compile looks before it reads and parses, and leaves what it has parsed. May be null.
+  void set_host_tier(HostTier* host) { host_ = host; }
 
   absl::StatusOr<std::unique_ptr<StagedUpload>> BeginUpload();
 
@@ -84,11 +88,14 @@ class AdapterPublisher {
     AdapterInfo facts;
   };
 
-  absl::StatusOr<Compilation> Validate(FileSet files) const;
+  absl::StatusOr<Compilation> Validate(const AdapterSpec& spec) const;
+  // From the host tier, or from the store.
+  absl::StatusOr<std::shared_ptr<const AdapterSpec>> Parse(const AdapterInfo& info);
 
   const Options options_;
   AdapterVersions* const versions_;
   AdapterCache* cache_ = nullptr;
+  HostTier* host_ = nullptr;
 };
 
 }  // namespace tenon

@@ -184,7 +184,7 @@ absl::Status Catalogue::Insert(const StoredVersion& version) {
   const AdapterInfo& info = version.info;
   TENON_ASSIGN_OR_RETURN(SqliteStatement row,
                          db_.Prepare("INSERT INTO versions VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, "
-                                     "?, ?, ?, ?, ?)"));
+                                     "?, ?, ?, ?, ?, ?)"));
   row.Bind(1, info.id.tenant);
   row.Bind(2, info.id.name);
   row.Bind(3, info.id.version);

@@ -101,6 +101,9 @@ INSERT INTO history (tenant, name, action, alias, from_version, to_version, acto
 UPDATE schema_version SET version = 3;
 )sql";
 
+// The step from each schema to the next, an empty database being 0.
+constexpr const char* kSteps[kSchemaVersion] = {kSchema, kUpgradeTo2, kUpgradeTo3};
+
 absl::Status QuickCheck(SqliteConnection* db) {
   TENON_ASSIGN_OR_RETURN(SqliteStatement check, db->Prepare("PRAGMA quick_check(1)"));
   TENON_ASSIGN_OR_RETURN(const bool found, check.Step());
@@ -133,12 +136,9 @@ absl::StatusOr<int64_t> ReadSchemaVersion(SqliteConnection* db) {
 absl::Status Migrate(SqliteConnection* db) {
   TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(db));
   TENON_ASSIGN_OR_RETURN(int64_t version, ReadSchemaVersion(db));
-  for (const char* step : {kSchema, kUpgradeTo2, kUpgradeTo3}) {
-    const int64_t from = step == kSchema ? 0 : step == kUpgradeTo2 ? 1 : 2;
-    if (version == from) {
-      TENON_RETURN_IF_ERROR(db->Execute(step));
-      version = from + 1;
-    }
+  while (version >= 0 && version < kSchemaVersion) {
+    TENON_RETURN_IF_ERROR(db->Execute(kSteps[version]));
+    ++version;
   }
   if (version != kSchemaVersion) {
     return absl::FailedPreconditionError(absl::StrCat(

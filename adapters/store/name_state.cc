@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "adapters/base/error_metadata.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
 

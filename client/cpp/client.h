@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "client/cpp/client_options.h"
+#include "client/cpp/residency_client.h"
 #include "client/cpp/tenant_client.h"
 #include "client/cpp/version_client.h"
 #include "tenon/v1/adapters.grpc.pb.h"
@@ -79,6 +80,7 @@ class Client {
   /// Has the server look for what other replicas changed in a shared store.
   absl::StatusOr<v1::RefreshResponse> Refresh() const;
 
+  const ResidencyClient& residency() const { return residency_; }
   /// For a client that is connected to the admin listener.
   const TenantClient& tenants() const { return tenants_; }
 
@@ -86,6 +88,7 @@ class Client {
   Client(std::shared_ptr<grpc::Channel> channel, ClientOptions options);
 
   ClientOptions options_;
+  ResidencyClient residency_;
   TenantClient tenants_;
   VersionClient versions_;
   std::shared_ptr<v1::GenerationService::Stub> generation_;

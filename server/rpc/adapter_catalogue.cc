@@ -33,7 +33,7 @@ absl::StatusOr<AdapterRef> DecodePageToken(const std::string& token) {
   return InvalidFieldError("page_token", "is not a next_page_token of this server");
 }
 
-v1::AdapterState ToProto(AdapterState state) {
+v1::AdapterState StateToProto(AdapterState state) {
   switch (state) {
     case AdapterState::kLive:
       return v1::ADAPTER_STATE_LIVE;
@@ -128,7 +128,7 @@ v1::Adapter AdapterCatalogue::ToProto(const AdapterStatus& status) const {
   proto.set_name(info.id.name);
   proto.set_version(info.id.version);
   proto.set_digest(info.digest);
-  proto.set_state(tenon::ToProto(status.state));
+  proto.set_state(StateToProto(status.state));
   proto.set_latest(status.latest);
   for (const std::string& alias : status.aliases) {
     proto.add_aliases(alias);

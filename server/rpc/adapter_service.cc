@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "adapters/base/thread_priority.h"
 #include "server/rpc/upload_call.h"
 #include "server/rpc/version_calls.h"
 #include "server/rpc/watch_call.h"
@@ -14,7 +15,9 @@ AdapterService::AdapterService(AdapterBackend backend, CallEnvironment environme
     : backend_(backend),
       environment_(std::move(environment)),
       catalogue_(backend_.registry, backend_.cache),
-      sharing_(backend_.registry, &catalogue_, backend_.directory) {}
+      sharing_(backend_.registry, &catalogue_, backend_.directory) {
+  worker_.Post([] { LowerThreadPriority(); });  // hashing and compiling give way to the engine
+}
 
 AdapterService::~AdapterService() = default;
 

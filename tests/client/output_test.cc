@@ -10,6 +10,7 @@
 namespace tenon {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -54,6 +55,8 @@ v1::Adapter TestAdapter() {
   adapter.set_name("fr");
   adapter.set_version(3);
   adapter.set_latest(true);
+  adapter.add_aliases("latest");
+  adapter.add_aliases("stable");
   adapter.set_state(v1::ADAPTER_STATE_LIVE);
   adapter.set_method("LORA");
   adapter.set_max_rank(8);
@@ -65,8 +68,33 @@ v1::Adapter TestAdapter() {
 
 TEST(FormatAdaptersTest, IsATable) {
   EXPECT_EQ(FormatAdapters({TestAdapter()}),
-            "NAME  VERSION  LATEST  STATE  METHOD  RANK  SITES  SIZE     CREATED\n"
-            "fr          3  *       live   LORA       8     14  2.0 KiB  2023-11-14 22:13:20Z\n");
+            "NAME  VERSION  ALIASES         STATE  METHOD  RANK  SITES  SIZE     CREATED\n"
+            "fr          3  latest, stable  live   LORA       8     14  2.0 KiB  2023-11-14 22:13:20Z\n");
+}
+
+TEST(FormatAdapterTest, ShowsHowItWasAccepted) {
+  v1::Adapter adapter = TestAdapter();
+  EXPECT_THAT(FormatAdapter(adapter), Not(HasSubstr("acceptance")));
+  adapter.mutable_acceptance()->set_passed(true);
+  adapter.mutable_acceptance()->set_elapsed_ms(12);
+  v1::ProbeResult& result = *adapter.mutable_acceptance()->add_results();
+  result.set_name("greeting\x1b[2J");
+  result.set_passed(true);
+  result.set_details("the text that was expected");
+  EXPECT_THAT(FormatAdapter(adapter),
+              AllOf(HasSubstr("acceptance  passed in 12 ms"),
+                    HasSubstr("ok     greeting[2J: the text that was expected\n")));
+}
+
+TEST(FormatDifferencesTest, HasARowForEachFieldThatDiffers) {
+  v1::Adapter first = TestAdapter();
+  v1::Adapter second = first;
+  second.set_version(4);
+  second.set_max_rank(16);
+  second.clear_aliases();
+  const std::string text = FormatDifferences(first, second);
+  EXPECT_THAT(text, AllOf(HasSubstr("fr@3"), HasSubstr("fr@4"), HasSubstr("rank"),
+                          HasSubstr("latest, stable"), Not(HasSubstr("method"))));
 }
 
 TEST(FormatAdapterTest, ShowsWarningsAndResidency) {
@@ -76,7 +104,7 @@ TEST(FormatAdapterTest, ShowsWarningsAndResidency) {
   adapter.set_resident(true);
   adapter.set_resident_bytes(1024);
   adapter.add_warnings("dropout is \x1b ignored");
-  EXPECT_THAT(FormatAdapter(adapter), HasSubstr("version     3 (latest)\n"));
+  EXPECT_THAT(FormatAdapter(adapter), HasSubstr("aliases     latest, stable\n"));
   EXPECT_THAT(FormatAdapter(adapter), HasSubstr("resident    1.0 KiB\n"));
   EXPECT_THAT(FormatAdapter(adapter), HasSubstr("warning     dropout is  ignored\n"));
 }

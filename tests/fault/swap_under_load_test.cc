@@ -1,4 +1,4 @@
-// Publish, promote, roll back and delete at any moment under full load: no stream fails, none is
+// Publish, promote, roll back, unload and delete at any moment under full load: no stream fails, none is
 // answered by another version than the one that it reports, and none is held up.
 //
 // TENON_SWAPS sets how many changes are made; 1000 without.
@@ -16,6 +16,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "tenon/v1/residency.grpc.pb.h"
 #include "tests/fault/stream_load.h"
 #include "tests/integration/server_fixture.h"
 #include "tests/integration/version_calls.h"
@@ -107,16 +108,28 @@ class SwapUnderLoadTest : public ServerTest {
     known.versions.erase(known.versions.begin() + static_cast<int64_t>(index));
   }
 
+  // Takes what streams are using out of memory: it goes when they have ended, and comes back.
+  void Unload(const std::string& name) {
+    grpc::ClientContext context;
+    v1::UnloadAdapterRequest request;
+    request.set_adapter(name);
+    v1::UnloadAdapterResponse response;
+    Expect("unload", v1::ResidencyService::NewStub(channel_)->UnloadAdapter(&context, request,
+                                                                            &response));
+  }
+
   // One change of one name, at random.
   void Step() {
     const std::string& name = load_.adapters[random_() % load_.adapters.size()];
-    switch (random_() % 4) {
+    switch (random_() % 5) {
       case 0:
         return Publish(name, Folders()[random_() % Folders().size()]);
       case 1:
         return Promote(name);
       case 2:
         return Rollback(name);
+      case 3:
+        return Unload(name);
       default:
         return Delete(name);
     }

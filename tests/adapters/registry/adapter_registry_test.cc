@@ -272,10 +272,11 @@ TEST(AdapterRegistryTest, ConcurrentReadersAlwaysFindALiveVersion) {
   std::atomic<int64_t> heard = 0;
   const std::shared_ptr<void> claim = registry.Subscribe("acme", [&] { ++heard; });
   std::thread neighbour([&] {
-    for (int64_t version = 1; !stop; ++version) {
-      registry.Replace(Named("other", "de", {version}));
+    int64_t version = 0;
+    do {
+      registry.Replace(Named("other", "de", {++version}));
       registry.Subscribe("acme", [] {});
-    }
+    } while (!stop);
   });
   for (int64_t version = 2; version <= kSwaps; ++version) {
     registry.Replace(Named("acme", "fr", {version}));

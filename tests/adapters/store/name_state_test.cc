@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "adapters/base/error_metadata.h"
 #include "adapters/base/errors.h"
 
 namespace tenon {

@@ -18,6 +18,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "adapters/base/error_metadata.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
 #include "tests/adapters/s3/fault_proxy.h"

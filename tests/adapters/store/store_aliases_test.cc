@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "adapters/base/error_metadata.h"
 #include "adapters/base/errors.h"
 #include "gmock/gmock.h"
 #include "tests/adapters/store/store_test_fixture.h"
