@@ -114,6 +114,7 @@ struct App::Parts {
   ServerConfig config;
   std::string dtype;
   int64_t max_context_tokens = 0;
+  bool batch_invariant = false;
   Model model;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<LocalAdapterStore> store;
@@ -222,6 +223,17 @@ absl::Status App::Parts::StartEngine() {
   options.scheduler.max_context_tokens = max_context_tokens;
   options.scheduler.cache_salt = absl::StrCat(model.base.digest, " ", dtype);
   options.scheduler.prefix_cache = runner->prefix_sharing_is_exact();
+  options.scheduler.share_base_prefixes = config.share_base_prefixes;
+  options.scheduler.fair = config.fair_shares;
+  batch_invariant = runner->is_batch_invariant();
+  if (config.deterministic && !batch_invariant) {
+    return absl::FailedPreconditionError(
+        "--deterministic: this configuration computes with reference kernels, whose results depend "
+        "on what else is in the batch");
+  }
+  if (config.poison_freed_kv) {
+    runner->set_poison_freed_blocks(true);
+  }
   TENON_ASSIGN_OR_RETURN(
       engine, Engine::Create(options, std::move(runner), cache.get(), [] { return absl::Now(); }));
   LogLine(LogLevel::kInfo, "kv_cache")
@@ -257,6 +269,8 @@ RequestLimits App::Parts::MakeRequestLimits() const {
   limits.vocab_size = static_cast<int32_t>(model.config.vocab_size);
   limits.max_context_tokens = static_cast<int32_t>(max_context_tokens);
   limits.defaults = MakeSamplingDefaults(model);
+  limits.batch_invariant = batch_invariant;
+  limits.always_deterministic = config.deterministic;
   return limits;
 }
 

@@ -109,8 +109,11 @@ class TenantDirectory {
 
   /// Sums as last flushed.
   absl::StatusOr<std::vector<UsageRecord>> LoadUsage();
-  /// Adds `more` to the durable sums, and writes when keys were last used.
-  absl::Status Flush(const std::vector<UsageRecord>& more);
+  /// Rates' levels as last flushed.
+  absl::StatusOr<std::vector<BucketRecord>> LoadBuckets();
+  /// Adds `more` to the durable sums, replaces `buckets`, and writes when keys were last used.
+  absl::Status Flush(const std::vector<UsageRecord>& more,
+                     const std::vector<BucketRecord>& buckets = {});
 
  private:
   struct KeyEntry {
@@ -141,7 +144,7 @@ class TenantDirectory {
   Keys keys_ ABSL_GUARDED_BY(mutex_);
 };
 
-/// Each limit in [0, 2^53], so that JSON numbers carry it. INVALID_ARGUMENT, naming the field.
+/// Each limit in its range (kLimitFields). INVALID_ARGUMENT, naming the field.
 absl::Status ValidateLimits(const TenantLimits& limits);
 
 /// UNAUTHENTICATED, reason CREDENTIALS_INVALID.
