@@ -91,5 +91,24 @@ TEST(EngineInboxTest, WaitEndsAtItsTimeout) {
   inbox.Wait(-absl::Seconds(1));
 }
 
+TEST(EngineInboxTest, FloodOfOneTenantLeavesPlacesForOthers) {
+  EngineInbox inbox(100);
+  ASSERT_TRUE(inbox.Reserve("noisy", 100).ok());
+  EXPECT_EQ(GetErrorDetail(inbox.Reserve("noisy", 1))->reason, "QUEUE_FULL");
+  ASSERT_TRUE(inbox.Reserve("quiet", 50).ok()) << "half, as there are two";
+  EXPECT_FALSE(inbox.Reserve("quiet", 1).ok());
+  ASSERT_TRUE(inbox.Reserve("third", 33).ok());
+  EXPECT_FALSE(inbox.Reserve("fourth", 25).ok()) << "twice the bound is the end for all";
+  EXPECT_TRUE(inbox.Reserve("fourth", 17).ok());
+  inbox.Report(EngineStats(), {{"noisy", 100}, {"quiet", 50}}, absl::Seconds(1));
+  EXPECT_TRUE(inbox.Reserve("quiet", 50).ok());
+}
+
+TEST(EngineInboxTest, WithoutFairSharesTheQueueIsOneForAll) {
+  EngineInbox inbox(100, /*fair=*/false);
+  ASSERT_TRUE(inbox.Reserve("noisy", 100).ok());
+  EXPECT_FALSE(inbox.Reserve("quiet", 1).ok());
+}
+
 }  // namespace
 }  // namespace tenon
