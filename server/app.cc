@@ -19,6 +19,7 @@
 #include "adapters/residency/adapter_publisher.h"
 #include "adapters/store/local_store.h"
 #include "server/access.h"
+#include "server/adapter_meter.h"
 #include "server/engine/engine.h"
 #include "server/engine/text_generation.h"
 #include "server/http/http_server.h"
@@ -120,6 +121,9 @@ struct App::Parts {
   std::unique_ptr<LocalAdapterStore> store;
   AdapterRegistry registry;
   std::unique_ptr<AdapterPublisher> publisher;
+  // Set once, when the tenants are known; read by loaders, which may be there before.
+  std::atomic<AdapterMeter*> meter = nullptr;
+  std::unique_ptr<AdapterMeter> owned_meter;
   std::unique_ptr<AdapterCache> cache;
   std::unique_ptr<Engine> engine;
   std::unique_ptr<TextGenerator> generator;
@@ -136,6 +140,7 @@ struct App::Parts {
   absl::Status LoadBase();
   absl::Status OpenAdapters();
   absl::Status StartEngine();
+  void StartMeter();
   void MakeServices();
   absl::Status StartListeners();
   absl::Status DeleteAdaptersOf(absl::string_view tenant);
@@ -187,13 +192,36 @@ absl::Status App::Parts::OpenAdapters() {
   publisher = std::make_unique<AdapterPublisher>(std::move(options), store.get(), &registry);
   cache = std::make_unique<AdapterCache>(
       config.adapter_host_bytes,
-      [this](const AdapterInfo& info) { return publisher->Compile(info); });
+      [this](const AdapterInfo& info) {
+        if (AdapterMeter* const counter = meter.load(); counter != nullptr) {
+          counter->CountLoad(info.id);
+        }
+        return publisher->Compile(info);
+      });
   publisher->set_cache(cache.get());
   TENON_RETURN_IF_ERROR(publisher->Restore());
   LogLine(LogLevel::kInfo, "adapters_restored")
       .Add("store", absl::string_view(config.store))
       .Add("live", registry.num_live());
   return absl::OkStatus();
+}
+
+void App::Parts::StartMeter() {
+  AdapterMeter::Sources sources;
+  sources.clock = [] { return absl::Now(); };
+  sources.tenants = [directory = access->directory()] {
+    std::vector<std::string> names;
+    for (const TenantRecord& tenant : directory->List()) {
+      names.push_back(tenant.name);
+    }
+    return names;
+  };
+  sources.registry = &registry;
+  sources.resident_bytes = [this] { return cache->resident_bytes(); };
+  owned_meter = std::make_unique<AdapterMeter>(std::move(sources));
+  meter = owned_meter.get();
+  access->usage()->set_before_flush(
+      [counter = owned_meter.get()](UsageLedger& ledger) { counter->AddTo(ledger); });
 }
 
 absl::Status App::Parts::StartEngine() {
@@ -415,6 +443,7 @@ absl::StatusOr<std::unique_ptr<App>> App::Start(const ServerConfig& config) {
   TENON_RETURN_IF_ERROR(parts->OpenAdapters());
   TENON_RETURN_IF_ERROR(parts->StartEngine());
   TENON_ASSIGN_OR_RETURN(parts->access, Access::Open(config, [] { return absl::Now(); }));
+  parts->StartMeter();
   parts->MakeServices();
   TENON_RETURN_IF_ERROR(parts->StartListeners());
   TENON_RETURN_IF_ERROR(parts->WarmUp());

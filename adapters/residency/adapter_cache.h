@@ -90,6 +90,8 @@ class AdapterCache {
   void Evict(const std::string& digest) ABSL_LOCKS_EXCLUDED(mutex_);
 
   AdapterCacheStats stats() const ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Bytes of what is resident, by digest.
+  absl::flat_hash_map<std::string, int64_t> resident_bytes() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   using Compiled = std::shared_ptr<const CompiledAdapter>;

@@ -92,6 +92,11 @@ void UsageLedger::AddTotals(const UsageRecord& record) {
   sums.since_flush += record.totals;
 }
 
+void UsageLedger::set_before_flush(std::function<void(UsageLedger&)> before_flush) {
+  absl::MutexLock lock(&mutex_);
+  before_flush_ = std::move(before_flush);
+}
+
 std::vector<UsageRecord> UsageLedger::Read(absl::string_view tenant) const {
   std::vector<UsageRecord> records;
   absl::MutexLock lock(&mutex_);
@@ -117,8 +122,13 @@ void UsageLedger::Run() {
 }
 
 void UsageLedger::Flush() {
-  if (options_.before_flush) {
-    options_.before_flush(*this);
+  std::function<void(UsageLedger&)> before_flush;
+  {
+    absl::MutexLock lock(&mutex_);
+    before_flush = before_flush_;
+  }
+  if (before_flush) {
+    before_flush(*this);
   }
   std::string lines;
   size_t num_dropped = 0;

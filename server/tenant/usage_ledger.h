@@ -47,8 +47,6 @@ class UsageLedger {
     absl::Duration flush_interval = absl::Seconds(5);
     size_t max_waiting_lines = 100'000;  ///< between flushes; further ones are dropped, and logged
     std::function<absl::Time()> clock;
-    /// Adds what is counted elsewhere, before each flush. Runs on the ledger's thread.
-    std::function<void(UsageLedger&)> before_flush;
     /// What else is to be kept: QuotaBook::TakeChangedBuckets. Runs on the ledger's thread.
     std::function<std::vector<BucketRecord>()> take_buckets;
   };
@@ -63,6 +61,10 @@ class UsageLedger {
   void Add(const UsageEvent& event) ABSL_LOCKS_EXCLUDED(mutex_);
   /// Adds to the sums what no request accounts for: memory and loads of an adapter.
   void AddTotals(const UsageRecord& record) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  /// Adds what is counted elsewhere, before each flush from now on. Runs on the ledger's thread.
+  void set_before_flush(std::function<void(UsageLedger&)> before_flush)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   /// A tenant's sums by adapter, up to this moment.
   std::vector<UsageRecord> Read(absl::string_view tenant) const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -89,6 +91,7 @@ class UsageLedger {
   std::string lines_ ABSL_GUARDED_BY(mutex_);
   size_t num_lines_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t num_dropped_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::function<void(UsageLedger&)> before_flush_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;  // last: starts when everything above is there
 };

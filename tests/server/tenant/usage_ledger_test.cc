@@ -118,12 +118,15 @@ TEST_F(UsageLedgerTest, BucketsAreKeptWithTheSums) {
   options.flush_interval = absl::Hours(1);
   options.clock = [this] { return now_; };
   int num_flushes = 0;
-  options.before_flush = [&](UsageLedger& ledger) {
-    ++num_flushes;
-    ledger.AddTotals({"acme", "", {.loads = 1}});
-  };
   options.take_buckets = [&] { return std::vector<BucketRecord>{bucket}; };
-  ASSERT_TRUE(UsageLedger::Open(std::move(options), directory_.get()).ok());  // and gone
+  {
+    auto ledger = UsageLedger::Open(std::move(options), directory_.get());
+    ASSERT_TRUE(ledger.ok()) << ledger.status();
+    (*ledger)->set_before_flush([&](UsageLedger& flushed) {
+      ++num_flushes;
+      flushed.AddTotals({"acme", "", {.loads = 1}});
+    });
+  }
   EXPECT_EQ(num_flushes, 1);
   EXPECT_EQ((*directory_->LoadUsage())[0].totals.loads, 1);
   Reopen();
