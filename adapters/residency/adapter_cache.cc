@@ -204,7 +204,7 @@ absl::flat_hash_map<std::string, int64_t> AdapterCache::resident_bytes() const {
   absl::MutexLock lock(&mutex_);
   for (const auto& [digest, entry] : entries_) {
     if (entry.residency == Residency::kResident) {
-      bytes.emplace(digest, entry.compiled->nbytes());
+      bytes.emplace(digest, entry.compiled->resident_bytes());
     }
   }
   return bytes;

@@ -224,6 +224,7 @@ TEST_F(CanaryTest, NoSecretIsEverOutOfPlace) {
     for (const v1::AdapterUsage& usage : UsageOf(tenant).adapters()) {
       num_billed += usage.requests();
       EXPECT_GT(usage.device_seconds(), 0) << usage.adapter();
+      EXPECT_GT(usage.adapter_byte_seconds(), 0) << usage.adapter();
     }
   }
   EXPECT_EQ(num_billed, num_requests + static_cast<int64_t>(alone.size()));
@@ -311,6 +312,57 @@ TEST_F(CacheTimingTest, SharedModeIsSeenByTheSameAttack) {
   std::cout << absl::StreamFormat("shared prefixes: AUC %.3f of %d guesses\n", auc, 2 * kTrials);
   EXPECT_GT(auc, 0.9);
   EXPECT_EQ(cached_tokens, int64_t{kTrials} * (kPromptTokens - 16));
+}
+
+class MeteringTest : public ManyTenantsTest {
+ protected:
+  /// What is known of the adapter `fr` when `done` holds, or after a while.
+  template <typename Done>
+  v1::AdapterUsage Await(Done done) const {
+    v1::AdapterUsage fr;
+    for (int i = 0; i < 200 && !done(fr); ++i) {
+      absl::SleepFor(absl::Milliseconds(50));
+      for (const v1::AdapterUsage& usage : UsageOf("acme").adapters()) {
+        if (usage.adapter() == "fr") {
+          fr = usage;
+        }
+      }
+    }
+    EXPECT_TRUE(done(fr)) << fr.ShortDebugString();
+    return fr;
+  }
+};
+
+TEST_F(MeteringTest, MemoryAndLoadsAreChargedToTheAdaptersOwner) {
+  const std::vector<std::string> flags = {"--usage-flush-interval=100ms"};
+  StartWith({"acme", "globex"}, flags);
+  const std::unique_ptr<grpc::ClientContext> context = As("acme");
+  v1::UploadAdapterResponse uploaded;
+  auto writer = adapters_->UploadAdapter(context.get(), &uploaded);
+  for (const v1::UploadAdapterRequest& message : UploadMessages("fr", RandomAdapter(1))) {
+    writer->Write(message);
+  }
+  writer->WritesDone();
+  ASSERT_TRUE(writer->Finish().ok());
+  const v1::AdapterUsage before =
+      Await([](const v1::AdapterUsage& usage) { return usage.adapter_byte_seconds() > 0; });
+  EXPECT_EQ(before.loads(), 0) << "an upload leaves it resident";
+  server_.reset();
+  Start(flags);
+  admin_channel_ = server_->NewChannel(server_->admin_address());
+  tenants_ = v1::TenantService::NewStub(admin_channel_);
+  v1::GenerateRequest request;
+  request.set_prompt("a");
+  request.set_adapter("fr");
+  request.mutable_stopping()->set_max_tokens(1);
+  v1::GenerateOnceResponse response;
+  ASSERT_TRUE(GenerateAs("acme", request, &response).ok());
+  const v1::AdapterUsage after =
+      Await([](const v1::AdapterUsage& usage) { return usage.loads() > 0; });
+  EXPECT_EQ(after.loads(), 1);
+  EXPECT_EQ(after.requests(), 1);
+  EXPECT_GT(after.adapter_byte_seconds(), before.adapter_byte_seconds()) << "sums go on";
+  EXPECT_EQ(UsageOf("globex").adapters_size(), 0);
 }
 
 /// Nine quiet tenants, one after the other's answer, beside one with 60 requests at all times.
