@@ -34,9 +34,9 @@ bool BlockPool::Allocate(int64_t count, std::vector<BlockId>& blocks, BlockOwner
   for (int64_t i = 0; i < count; ++i) {
     const BlockId block = TakeAvailable();
     owners_[block] = owner;
+    ++AccountOf(owner).num_used;
     blocks.push_back(block);
   }
-  AccountOf(owner).num_used += count;
   return true;
 }
 
@@ -70,7 +70,10 @@ BlockId BlockPool::TakeAvailable() {
 }
 
 BlockId BlockPool::EvictOne() {
-  const auto load = [](const Account& a) { return static_cast<double>(a.lru.size()) / a.weight; };
+  const auto load = [](const Account& a) {
+    const int64_t num_cached = static_cast<int64_t>(a.lru.size());
+    return num_cached == 0 ? -1.0 : static_cast<double>(a.num_used + num_cached) / a.weight;
+  };
   const auto fullest =
       std::max_element(accounts_.begin(), accounts_.end(),
                        [&](const Account& a, const Account& b) { return load(a) < load(b); });

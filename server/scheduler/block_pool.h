@@ -23,8 +23,8 @@ using BlockKey = std::string;
 
 /// Hands out block ids and counts who uses them. A block that was published under a key and is used
 /// by nobody stays findable until its id is needed for something else: that of the owner who has
-/// most such blocks for his weight, his least recently used first. A flood of one owner's blocks so
-/// evicts that owner's own before those of anybody who has less.
+/// most blocks for his weight, used ones counted, his least recently used first. A flood of one
+/// owner's blocks so evicts that owner's own before those of anybody who has less.
 ///
 /// Not thread-safe (engine thread). Knows no tensors: KvCache holds the memory that the ids name.
 /// Invariants: every id is free, cached (count 0, findable) or used (count > 0); the three sum to
@@ -37,7 +37,7 @@ class BlockPool {
   /// Appends `count` ids with count 1 to `blocks`, evicting cached ones as needed; all or nothing.
   /// They are `owner`'s (>= 0) until they are handed out again.
   bool Allocate(int64_t count, std::vector<BlockId>& blocks, BlockOwner owner = 0);
-  /// The weight (> 0) by which the cached blocks of owners are compared; 1 until it is set.
+  /// The weight (> 0) by which the blocks of owners are compared; 1 until it is set.
   void SetWeight(BlockOwner owner, double weight);
 
   /// Takes the ids whose content nobody may look at any more: freed unpublished, or evicted, since

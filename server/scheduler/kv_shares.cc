@@ -1,6 +1,7 @@
 #include "server/scheduler/kv_shares.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace tenon {
 
@@ -22,7 +23,8 @@ int64_t KvShares::Excess(const Sequence& sequence) const {
 }
 
 int64_t KvShares::LimitOf(int64_t kv_percent, int64_t num_blocks) {
-  return kv_percent == 0 ? num_blocks : std::max<int64_t>(num_blocks * kv_percent / 100, 1);
+  return kv_percent == 0 ? std::numeric_limits<int64_t>::max()
+                         : std::max<int64_t>(num_blocks * kv_percent / 100, 1);
 }
 
 int64_t KvShares::LeftByLimit(const Sequence& sequence) const {

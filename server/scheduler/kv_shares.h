@@ -31,7 +31,7 @@ class KvShares {
   /// How many more blocks the tenant's limit allows.
   int64_t LeftByLimit(const Sequence& sequence) const;
 
-  /// The blocks that a limit of so many percent leaves; all of them for 0.
+  /// The blocks that a limit of so many percent allows; more than there are for 0.
   static int64_t LimitOf(int64_t kv_percent, int64_t num_blocks);
 
  private:

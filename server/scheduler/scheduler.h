@@ -153,6 +153,7 @@ class Scheduler {
       std::shared_ptr<const Context> context;
       int64_t num_tokens;
     };
+    uint64_t step;
     absl::Time now;
     int64_t tokens_left;
     std::vector<Row> rows;
@@ -279,6 +280,7 @@ class Scheduler {
   // All that ever called: as many as there are tenants. One for all when service is not shared.
   absl::flat_hash_map<std::string, Tenant> tenants_;
   uint64_t next_ticket_ = 1;
+  uint64_t num_planned_ = 0;
   WaitingQueue waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;  // oldest first
   std::vector<std::unique_ptr<Sequence>> finished_;

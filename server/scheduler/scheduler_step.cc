@@ -9,7 +9,8 @@
 namespace tenon {
 
 Batch Scheduler::Schedule(absl::Time now) {
-  Plan plan{.now = now,
+  Plan plan{.step = ++num_planned_,
+            .now = now,
             .tokens_left = options_.max_batch_tokens,
             .rows = {},
             .contexts = {},
@@ -48,12 +49,17 @@ void Scheduler::PlaceRunning(std::vector<Sequence*> active, Plan& plan) {
     }
     return;
   }
-  // The oldest first, then flow by flow in fair order, oldest first within each. Prefills for which
-  // there will be no tokens take no place.
+  // The oldest first, then flow by flow in fair order; within each who has waited longest for a
+  // row, then the oldest. Prefills for which there will be no tokens take no place.
   Place(active.front(), plan);
-  absl::flat_hash_map<FairShare::Flow*, std::vector<Sequence*>> by_flow;  // youngest first
+  absl::flat_hash_map<FairShare::Flow*, std::vector<Sequence*>> by_flow;  // the next one last
   for (int64_t i = num_active; --i > 0;) {
     by_flow[active[i]->flow_].push_back(active[i]);
+  }
+  for (auto& [flow, sequences] : by_flow) {
+    std::stable_sort(sequences.begin(), sequences.end(), [](const Sequence* a, const Sequence* b) {
+      return a->last_row_ > b->last_row_;
+    });
   }
   while (!by_flow.empty() && plan.num_places() < options_.max_sequences) {
     const auto next = std::min_element(
@@ -263,6 +269,7 @@ void Scheduler::PlanRow(Sequence* sequence, Plan& plan) {
   }
   pool_->Allocate(std::max<int64_t>(num_new_blocks, 0), sequence->blocks_, sequence->owner_);
   plan.rows.push_back({sequence, num_tokens});
+  sequence->last_row_ = plan.step;
   plan.tokens_left -= num_tokens;
   Charge(*sequence, sequence->num_computed_tokens_, sequence->num_computed_tokens_ + num_tokens);
 }

@@ -146,6 +146,7 @@ class Sequence {
   BlockOwner owner_ = 0;
   int64_t charged_tokens_ = 0;  // leading tokens whose computation was charged; never falls
   int64_t charged_context_tokens_ = 0;
+  uint64_t last_row_ = 0;  // the last step that it had a row in, as Scheduler counts them
   uint64_t ticket_ = 0;
   bool running_ = false;   // in Scheduler::running_, else in its queue or finished
   bool admitted_ = false;  // has been running at least once

@@ -507,6 +507,7 @@ TEST_F(SchedulerTest, TenantWithinItsShareTakesBlocksFromOneBeyond) {
   Add(2, Tokens(12, 100), 8);
   Step();
   Step();
+  Step();
   ASSERT_EQ(pool_->num_used(), 8);
   Sequence::Options other = SequenceOptions(3, Tokens(8, 200), 4);
   other.tenant = "globex";
@@ -563,13 +564,12 @@ TEST_F(SchedulerTest, LimitOnBlocksHoldsWithRoomToSpare) {
   options.tenant = "globex";
   options.share.kv_percent = 0;
   Add(options);
-  EXPECT_THAT(Ids(Step()), ElementsAre(1, 2, 3));
-  for (int step = 0; step < 12; ++step) {
+  EXPECT_THAT(Ids(Step()), ElementsAre(1, 3)) << "16 tokens a step";
+  for (int step = 0; step < 60; ++step) {
     Step();
     ASSERT_LE(pool_->num_used(0), 4) << "step " << step;
   }
   EXPECT_THAT(scheduler_->sequences(), IsEmpty());
-  EXPECT_GT(scheduler_->num_preemptions(), 0);
 }
 
 }  // namespace
