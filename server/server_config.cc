@@ -61,7 +61,12 @@ ABSL_FLAG(bool, deterministic, false,
 ABSL_FLAG(bool, poison_freed_kv, false,
           "Overwrite KV blocks with NaN when they are freed, so that a read of them cannot go "
           "unseen. Takes all KV memory at the start.");
-ABSL_FLAG(int64_t, adapter_host_bytes, int64_t{1} << 30, "Memory of resident adapters.");
+ABSL_FLAG(int64_t, adapter_device_bytes, int64_t{1} << 30,
+          "Compiled adapters where the model runs; on a CPU this is host memory.");
+ABSL_FLAG(int64_t, adapter_host_bytes, int64_t{1} << 30,
+          "Files of adapters kept mapped, checked and parsed; 0: none.");
+ABSL_FLAG(int64_t, merged_bytes, 0,
+          "Weights of their own for adapters that carry most of the traffic; 0: none.");
 ABSL_FLAG(int64_t, max_upload_bytes, int64_t{1} << 30, "All files of one upload.");
 ABSL_FLAG(int64_t, max_adapter_rank, 256, "Largest rank of an uploaded adapter.");
 ABSL_FLAG(int64_t, max_adapter_tensors, 20'000, "Tensors of an uploaded adapter's file.");
@@ -114,7 +119,9 @@ constexpr absl::string_view kFlagNames[] = {"model",
                                             "share_base_prefixes",
                                             "deterministic",
                                             "poison_freed_kv",
+                                            "adapter_device_bytes",
                                             "adapter_host_bytes",
+                                            "merged_bytes",
                                             "max_upload_bytes",
                                             "max_adapter_rank",
                                             "max_adapter_tensors",
@@ -230,7 +237,9 @@ ServerConfig CollectFlags() {
   config.share_base_prefixes = absl::GetFlag(FLAGS_share_base_prefixes);
   config.deterministic = absl::GetFlag(FLAGS_deterministic);
   config.poison_freed_kv = absl::GetFlag(FLAGS_poison_freed_kv);
+  config.adapter_device_bytes = absl::GetFlag(FLAGS_adapter_device_bytes);
   config.adapter_host_bytes = absl::GetFlag(FLAGS_adapter_host_bytes);
+  config.merged_bytes = absl::GetFlag(FLAGS_merged_bytes);
   config.max_upload_bytes = absl::GetFlag(FLAGS_max_upload_bytes);
   config.max_adapter_rank = absl::GetFlag(FLAGS_max_adapter_rank);
   config.max_adapter_tensors = absl::GetFlag(FLAGS_max_adapter_tensors);
@@ -340,7 +349,10 @@ absl::Status CheckAccess(const ServerConfig& config) {
 }
 
 absl::Status CheckAdapters(const ServerConfig& config) {
-  TENON_RETURN_IF_ERROR(CheckRange("adapter_host_bytes", config.adapter_host_bytes, 1, kMaxBytes));
+  TENON_RETURN_IF_ERROR(
+      CheckRange("adapter_device_bytes", config.adapter_device_bytes, 1, kMaxBytes));
+  TENON_RETURN_IF_ERROR(CheckRange("adapter_host_bytes", config.adapter_host_bytes, 0, kMaxBytes));
+  TENON_RETURN_IF_ERROR(CheckRange("merged_bytes", config.merged_bytes, 0, kMaxBytes));
   TENON_RETURN_IF_ERROR(CheckRange("max_upload_bytes", config.max_upload_bytes, 1, kMaxBytes));
   TENON_RETURN_IF_ERROR(CheckRange("max_adapter_rank", config.max_adapter_rank, 1, 4096));
   TENON_RETURN_IF_ERROR(

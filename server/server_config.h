@@ -43,7 +43,9 @@ struct ServerConfig {
   bool share_base_prefixes = false;  ///< tenants find each other's prefixes of the base model
   bool deterministic = false;        ///< as if every request asked for it
   bool poison_freed_kv = false;      ///< overwrite freed KV blocks with NaN
-  int64_t adapter_host_bytes = 0;  ///< of compiled adapters
+  int64_t adapter_device_bytes = 0;  ///< of compiled adapters
+  int64_t adapter_host_bytes = 0;    ///< of adapters' files, mapped and parsed
+  int64_t merged_bytes = 0;          ///< of merged weights; 0: nothing is merged
   int64_t max_upload_bytes = 0;
   int64_t max_adapter_rank = 0;
   int64_t max_adapter_tensors = 0;

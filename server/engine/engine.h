@@ -22,6 +22,7 @@
 namespace tenon {
 
 class EngineInbox;
+class MergeTier;
 class EngineLoop;
 
 /// One request as the engine takes it: already authenticated, tokenized and validated.
@@ -38,6 +39,7 @@ struct GenerationRequest {
   bool deterministic = false;   ///< only arithmetic that is the same in every batch may serve it
   std::shared_ptr<TokenStream> stream;  ///< never null
   absl::Time arrival;                   ///< set by Submit
+  AdapterClaim claim;                   ///< set by Submit, when there is room for the adapters
 };
 
 /// One step, as seen by whoever counts them.
@@ -47,6 +49,7 @@ struct StepStats {
   int64_t num_prefill_tokens = 0;  ///< in rows that compute more than the last token
   int64_t num_decode_tokens = 0;
   int64_t num_context_tokens = 0;  ///< virtual tokens of adapters, computed or copied
+  int64_t num_merged_tokens = 0;   ///< of the rows, on merged weights
   absl::Duration run;              ///< inside ModelRunner::Run
 };
 
@@ -57,6 +60,9 @@ struct EngineOptions {
   /// Bound of inbox and queue together. Tenants with less than their part of it are let in beyond,
   /// up to twice as many, so that one tenant's flood does not shut out the others.
   int64_t max_queued_sequences = 1024;
+
+  /// Weights of selections that are merged; borrowed, outlives the engine. Null: nothing is merged.
+  MergeTier* merge_tier = nullptr;
 
   /// Told of each step that ran and each sequence that ended, with its error when that was the
   /// reason. They run on the engine thread, so they only count. May be empty.
@@ -72,6 +78,7 @@ struct EngineStats {
   int64_t num_steps = 0, num_preemptions = 0;
   /// Prompts are counted when their sequence has its first token.
   int64_t prompt_tokens = 0, cached_prompt_tokens = 0, generated_tokens = 0;
+  int64_t merged_tokens = 0;  ///< prompt and generated ones that were computed on merged weights
   std::vector<std::string> running_adapters,
       waiting_adapters;  ///< "tenant/name@version", sorted, distinct
 };

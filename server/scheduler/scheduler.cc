@@ -4,6 +4,8 @@
 #include <cassert>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+
 namespace tenon {
 
 Scheduler::Scheduler(SchedulerOptions options, BlockPool* pool)
@@ -51,8 +53,12 @@ Scheduler::Tenant& Scheduler::TenantOf(absl::string_view name) {
 PrefixChain Scheduler::ChainOf(const Sequence& sequence) const {
   const AdapterSelection& selection = *sequence.selection();
   const bool shared = options_.share_base_prefixes && selection.adapters().empty();
+  // Merged rows leave other bits behind: nothing that they have computed is for one that promises
+  // its own. No selection's key begins like this.
+  const bool exact = sequence.deterministic() && !selection.adapters().empty();
   // "" is no tenant's name.
-  return prefix_index_.Begin(shared ? "" : sequence.tenant(), selection.key());
+  return prefix_index_.Begin(shared ? "" : sequence.tenant(),
+                             exact ? absl::StrCat("exact:", selection.key()) : selection.key());
 }
 
 absl::Duration Scheduler::ExpectedWait(absl::string_view tenant, absl::Time now) const {

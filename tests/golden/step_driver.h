@@ -3,6 +3,7 @@
 #define TENON_TESTS_GOLDEN_STEP_DRIVER_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -46,6 +47,8 @@ struct DriverOptions {
   int64_t max_context_tokens = 2048;
   bool prefix_cache = false;
   DriverStats* stats = nullptr;  ///< borrowed; may be null
+  /// The merged weights of a selection, or null; empty: none has any.
+  std::function<const MergedWeights*(const AdapterSelection&)> merged;
 };
 
 using AdapterMap = std::map<std::string, std::shared_ptr<const CompiledAdapter>>;

@@ -572,5 +572,20 @@ TEST_F(SchedulerTest, LimitOnBlocksHoldsWithRoomToSpare) {
   EXPECT_THAT(scheduler_->sequences(), IsEmpty());
 }
 
+TEST_F(SchedulerTest, DeterministicRequestsShareWithTheirLikeOnly) {
+  Make(16);
+  Add(1, Tokens(9), 1, "aa");  // may have run on merged weights
+  Step();
+  Sequence::Options exact = SequenceOptions(2, Tokens(9), 1, "aa");
+  exact.deterministic = true;
+  const Sequence* first = Add(exact);
+  Step();
+  EXPECT_EQ(first->num_cached_tokens(), 0);
+  exact.id = 3;
+  const Sequence* second = Add(exact);
+  Step();
+  EXPECT_EQ(second->num_cached_tokens(), 8);
+}
+
 }  // namespace
 }  // namespace tenon
