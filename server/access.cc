@@ -63,7 +63,11 @@ absl::StatusOr<std::unique_ptr<Access>> Access::Open(const ServerConfig& config,
         return directory->LimitsOf(tenant);
       },
       clock);
+  TENON_ASSIGN_OR_RETURN(const std::vector<BucketRecord> buckets,
+                         access->directory_->LoadBuckets());
+  access->quotas_->Restore(buckets);
   UsageLedger::Options usage;
+  usage.take_buckets = [quotas = access->quotas_.get()] { return quotas->TakeChangedBuckets(); };
   usage.path = config.usage_log;
   usage.flush_interval = config.usage_flush_interval;
   usage.clock = clock;

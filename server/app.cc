@@ -21,6 +21,7 @@
 #include "adapters/store/adapter_versions.h"
 #include "adapters/store/catalogue_poll.h"
 #include "server/access.h"
+#include "server/adapter_meter.h"
 #include "server/adapter_storage.h"
 #include "server/engine/engine.h"
 #include "server/engine/merge_tier.h"
@@ -128,12 +129,16 @@ struct App::Parts {
   ServerConfig config;
   std::string dtype;
   int64_t max_context_tokens = 0;
+  bool batch_invariant = false;
   Model model;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<AdapterStore> store;
   AdapterRegistry registry;
   std::unique_ptr<AdapterVersions> versions;
   std::unique_ptr<AdapterPublisher> publisher;
+  // Set once, when the tenants are known; read by loaders, which may be there before.
+  std::atomic<AdapterMeter*> meter = nullptr;
+  std::unique_ptr<AdapterMeter> owned_meter;
   std::unique_ptr<HostTier> host_tier;
   std::unique_ptr<AdapterCache> cache;
   std::unique_ptr<MergeTier> merge_tier;
@@ -154,6 +159,7 @@ struct App::Parts {
   absl::Status LoadBase();
   absl::Status OpenAdapters();
   absl::Status StartEngine();
+  void StartMeter();
   void MakeServices();
   absl::Status StartListeners();
   absl::Status DeleteAdaptersOf(absl::string_view tenant);
@@ -211,7 +217,12 @@ absl::Status App::Parts::OpenAdapters() {
   publisher->set_host_tier(host_tier.get());
   cache = std::make_unique<AdapterCache>(
       config.adapter_device_bytes,
-      [this](const AdapterInfo& info) { return publisher->Compile(info); });
+      [this](const AdapterInfo& info) {
+        if (AdapterMeter* const counter = meter.load(); counter != nullptr) {
+          counter->CountLoad(info.id);
+        }
+        return publisher->Compile(info);
+      });
   publisher->set_cache(cache.get());
   MergeTier::Options merge_options;
   merge_options.budget_bytes = config.merged_bytes;
@@ -223,6 +234,24 @@ absl::Status App::Parts::OpenAdapters() {
       .Add("store", absl::string_view(config.store))
       .Add("live", registry.num_live());
   return absl::OkStatus();
+}
+
+void App::Parts::StartMeter() {
+  AdapterMeter::Sources sources;
+  sources.clock = [] { return absl::Now(); };
+  sources.tenants = [directory = access->directory()] {
+    std::vector<std::string> names;
+    for (const TenantRecord& tenant : directory->List()) {
+      names.push_back(tenant.name);
+    }
+    return names;
+  };
+  sources.registry = &registry;
+  sources.resident_bytes = [this] { return cache->resident_bytes(); };
+  owned_meter = std::make_unique<AdapterMeter>(std::move(sources));
+  meter = owned_meter.get();
+  access->usage()->set_before_flush(
+      [counter = owned_meter.get()](UsageLedger& ledger) { counter->AddTo(ledger); });
 }
 
 absl::Status App::Parts::StartEngine() {
@@ -253,6 +282,17 @@ absl::Status App::Parts::StartEngine() {
   options.scheduler.max_context_tokens = max_context_tokens;
   options.scheduler.cache_salt = absl::StrCat(model.base.digest, " ", dtype);
   options.scheduler.prefix_cache = runner->prefix_sharing_is_exact();
+  options.scheduler.share_base_prefixes = config.share_base_prefixes;
+  options.scheduler.fair = config.fair_shares;
+  batch_invariant = runner->is_batch_invariant();
+  if (config.deterministic && !batch_invariant) {
+    return absl::FailedPreconditionError(
+        "--deterministic: this configuration computes with reference kernels, whose results depend "
+        "on what else is in the batch");
+  }
+  if (config.poison_freed_kv) {
+    runner->set_poison_freed_blocks(true);
+  }
   TENON_ASSIGN_OR_RETURN(
       engine, Engine::Create(options, std::move(runner), cache.get(), [] { return absl::Now(); }));
   LogLine(LogLevel::kInfo, "kv_cache")
@@ -288,6 +328,8 @@ RequestLimits App::Parts::MakeRequestLimits() const {
   limits.vocab_size = static_cast<int32_t>(model.config.vocab_size);
   limits.max_context_tokens = static_cast<int32_t>(max_context_tokens);
   limits.defaults = MakeSamplingDefaults(model);
+  limits.batch_invariant = batch_invariant;
+  limits.always_deterministic = config.deterministic;
   return limits;
 }
 
@@ -496,6 +538,7 @@ absl::StatusOr<std::unique_ptr<App>> App::Start(const ServerConfig& config) {
   TENON_RETURN_IF_ERROR(parts->OpenAdapters());
   TENON_RETURN_IF_ERROR(parts->StartEngine());
   TENON_ASSIGN_OR_RETURN(parts->access, Access::Open(config, [] { return absl::Now(); }));
+  parts->StartMeter();
   parts->MakeServices();
   TENON_RETURN_IF_ERROR(parts->StartListeners());
   TENON_RETURN_IF_ERROR(parts->WarmUp());

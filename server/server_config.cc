@@ -72,6 +72,17 @@ ABSL_FLAG(int64_t, max_batch_tokens, 512, "Tokens of a step at most.");
 ABSL_FLAG(int64_t, max_sequences, 64, "Sequences of a step at most.");
 ABSL_FLAG(int64_t, max_queued, 1024, "Sequences that wait at most; more are refused.");
 ABSL_FLAG(int64_t, max_context_tokens, 0, "Prompt and answer together; 0: the model's own.");
+ABSL_FLAG(bool, fair_shares, true,
+          "Share the engine among tenants by weight; false: first come, first served, and neither "
+          "weights nor kv_percent count.");
+ABSL_FLAG(bool, share_base_prefixes, false,
+          "Let tenants find each other's prompts of the base model in the prefix cache. Saves time, "
+          "and shows to who measures it what others have asked.");
+ABSL_FLAG(bool, deterministic, false,
+          "Promise every answer the bits of a solo run; refuses to start where that cannot hold.");
+ABSL_FLAG(bool, poison_freed_kv, false,
+          "Overwrite KV blocks with NaN when they are freed, so that a read of them cannot go "
+          "unseen. Takes all KV memory at the start.");
 ABSL_FLAG(int64_t, adapter_device_bytes, int64_t{1} << 30,
           "Compiled adapters where the model runs; on a CPU this is host memory.");
 ABSL_FLAG(int64_t, adapter_host_bytes, int64_t{1} << 30,
@@ -137,6 +148,10 @@ constexpr absl::string_view kFlagNames[] = {"model",
                                             "max_sequences",
                                             "max_queued",
                                             "max_context_tokens",
+                                            "fair_shares",
+                                            "share_base_prefixes",
+                                            "deterministic",
+                                            "poison_freed_kv",
                                             "adapter_device_bytes",
                                             "adapter_host_bytes",
                                             "merged_bytes",
@@ -262,6 +277,10 @@ ServerConfig CollectFlags() {
   config.max_sequences = absl::GetFlag(FLAGS_max_sequences);
   config.max_queued = absl::GetFlag(FLAGS_max_queued);
   config.max_context_tokens = absl::GetFlag(FLAGS_max_context_tokens);
+  config.fair_shares = absl::GetFlag(FLAGS_fair_shares);
+  config.share_base_prefixes = absl::GetFlag(FLAGS_share_base_prefixes);
+  config.deterministic = absl::GetFlag(FLAGS_deterministic);
+  config.poison_freed_kv = absl::GetFlag(FLAGS_poison_freed_kv);
   config.adapter_device_bytes = absl::GetFlag(FLAGS_adapter_device_bytes);
   config.adapter_host_bytes = absl::GetFlag(FLAGS_adapter_host_bytes);
   config.merged_bytes = absl::GetFlag(FLAGS_merged_bytes);

@@ -46,6 +46,10 @@ struct ServerConfig {
   int64_t max_sequences = 64;      ///< per step
   int64_t max_queued = 1024;       ///< sequences
   int64_t max_context_tokens = 0;  ///< 0: the model's own
+  bool fair_shares = true;           ///< among tenants; false: first come, first served
+  bool share_base_prefixes = false;  ///< tenants find each other's prefixes of the base model
+  bool deterministic = false;        ///< as if every request asked for it
+  bool poison_freed_kv = false;      ///< overwrite freed KV blocks with NaN
   int64_t adapter_device_bytes = 0;  ///< of compiled adapters
   int64_t adapter_host_bytes = 0;    ///< of adapters' files, mapped and parsed
   int64_t merged_bytes = 0;          ///< of merged weights; 0: nothing is merged

@@ -101,7 +101,8 @@ void TextGeneration::Take(FinishEvent event) {
                  event.num_prompt_tokens,
                  event.num_cached_tokens,
                  sample.num_tokens,
-                 event.timings};
+                 event.timings,
+                 event.device_time};
 }
 
 void TextGeneration::AddPiece(absl::StatusOr<TextPiece> piece, int32_t sample_index) {
@@ -149,6 +150,9 @@ absl::StatusOr<std::unique_ptr<TextGeneration>> TextGenerator::Start(
   submitted.sampling = request.sampling;
   submitted.num_samples = request.num_samples;
   submitted.deadline = request.deadline;
+  submitted.priority = request.priority;
+  submitted.share = request.share;
+  submitted.deterministic = request.deterministic;
   submitted.stream = stream;
   auto generation = std::make_unique<TextGeneration>(tokenizer_, std::move(request),
                                                      std::move(selection), std::move(stream));

@@ -9,6 +9,7 @@
 
 #include "absl/time/time.h"
 #include "adapters/registry/adapter_id.h"
+#include "server/scheduler/fair_share.h"
 #include "server/scheduler/sampling_params.h"
 #include "server/tokenizer/tokenizer.h"
 
@@ -50,6 +51,9 @@ struct TextRequest {
   std::vector<std::string> stop;
   bool include_stop = false;
   absl::Time deadline = absl::InfiniteFuture();
+  int32_t priority = 0;  ///< within the tenant
+  TenantShare share = {};  ///< the tenant's
+  bool deterministic = false;
 };
 
 }  // namespace tenon

@@ -25,6 +25,13 @@ void AppendAdapter(std::string* out, const RequestedAdapter& adapter) {
   }
 }
 
+TenantShare ShareOf(const TenantLimits& limits) {
+  TenantShare share;
+  share.weight = static_cast<double>(std::max<int64_t>(limits.weight, 1));
+  share.kv_percent = limits.kv_percent;
+  return share;
+}
+
 }  // namespace
 
 void GenerationCall::Begin(const grpc::CallbackServerContext& context,
@@ -49,6 +56,7 @@ absl::Status GenerationCall::Submit(const grpc::CallbackServerContext& context,
   TENON_ASSIGN_OR_RETURN(RequestTicket ticket, TakeTicket(*text));
   text->request_id = record_.request_id();
   text->tenant = record_.tenant();
+  text->share = ShareOf(record_.environment().quotas->LimitsOf(record_.tenant()));
   text->deadline = absl::FromChrono(context.deadline());
   if (!text->adapters.empty()) {
     record_.Note("adapter", absl::StrJoin(text->adapters, "+", AppendAdapter));
@@ -132,6 +140,7 @@ void GenerationCall::Count(const TextChunk& chunk) {
   usage_.prompt_tokens = std::max(usage_.prompt_tokens, finish.num_prompt_tokens);
   usage_.cached_prompt_tokens = std::max(usage_.cached_prompt_tokens, finish.num_cached_tokens);
   usage_.generated_tokens += finish.num_generated_tokens;
+  usage_.device_seconds += absl::ToDoubleSeconds(finish.device_time);
   record_.environment().metrics->RecordGeneration(
       {finish.timings.queue, finish.timings.adapter_wait, finish.timings.prefill,
        finish.timings.decode, finish.num_generated_tokens});
@@ -154,8 +163,11 @@ void GenerationCall::RecordUsage() {
   event.totals = usage_;
   event.elapsed = record_.elapsed();
   record_.environment().usage->Add(event);
-  record_.environment().metrics->RecordTenant(record_.tenant(), usage_.prompt_tokens,
-                                              usage_.generated_tokens);
+  record_.environment().metrics->RecordTenant(
+      record_.tenant(), {.prompt_tokens = usage_.prompt_tokens,
+                         .cached_prompt_tokens = usage_.cached_prompt_tokens,
+                         .generated_tokens = usage_.generated_tokens,
+                         .device_seconds = usage_.device_seconds});
 }
 
 grpc::Status GenerationCall::End() {

@@ -257,6 +257,25 @@ absl::StatusOr<ChatPrompt> ToChatPrompt(const v1::ChatInput& chat, const Request
   return prompt;
 }
 
+namespace {
+
+absl::Status ReadService(const v1::GenerateRequest& request, const RequestLimits& limits,
+                         TextRequest& out) {
+  TENON_RETURN_IF_ERROR(
+      CheckRange("priority", request.priority(), kMinPriority, kMaxPriority));
+  out.priority = request.priority();
+  if (request.deterministic() && !limits.batch_invariant) {
+    return PreconditionError(
+        "NOT_DETERMINISTIC", "deterministic",
+        "this server computes with reference kernels, whose results depend on what else is in the "
+        "batch");
+  }
+  out.deterministic = request.deterministic() || limits.always_deterministic;
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::StatusOr<TextRequest> ToTextRequest(const v1::GenerateRequest& request,
                                           const RequestLimits& limits, uint64_t drawn_seed) {
   TextRequest out;
@@ -271,6 +290,7 @@ absl::StatusOr<TextRequest> ToTextRequest(const v1::GenerateRequest& request,
   TENON_RETURN_IF_ERROR(ReadSampling(request.sampling(), limits, drawn_seed, out));
   TENON_RETURN_IF_ERROR(ReadStopping(request.stopping(), limits, out));
   TENON_RETURN_IF_ERROR(ReadOutput(request.output(), out.sampling));
+  TENON_RETURN_IF_ERROR(ReadService(request, limits, out));
   return out;
 }
 

@@ -55,6 +55,7 @@ void ResponseWriter::FillFinish(const TextFinish& finish, v1::Finish* out) const
     served->set_weight(weighted.weight);
   }
   out->set_request_id(generation_->request().request_id);
+  out->set_deterministic(generation_->request().deterministic);
 }
 
 template <typename Message>

@@ -59,6 +59,12 @@ struct GenerationTimes {
   int64_t num_generated_tokens = 0;
 };
 
+/// What one generation request took.
+struct TenantUse {
+  int64_t prompt_tokens = 0, cached_prompt_tokens = 0, generated_tokens = 0;
+  double device_seconds = 0;
+};
+
 /// Own metrics are named tenon_*; the few that gateways look for have vLLM's names too (Gateway API
 /// Inference Extension, model server protocol). Label values come from closed sets, except the
 /// adapter names of vllm:lora_requests_info, which keeps one series, and tenants, which are
@@ -81,7 +87,7 @@ class ServerMetrics {
 
   /// Counts a generation request that has ended for its tenant. The first kMaxTenantLabels tenants
   /// have series of their own, the others share the tenant "other".
-  void RecordTenant(absl::string_view tenant, int64_t prompt_tokens, int64_t generated_tokens)
+  void RecordTenant(absl::string_view tenant, const TenantUse& use)
       ABSL_LOCKS_EXCLUDED(tenants_mutex_);
 
   /// Counts a request that a quota refused, by the error's reason ("TOKEN_RATE").
@@ -147,6 +153,7 @@ class ServerMetrics {
 
   prometheus::Family<prometheus::Counter>* tenant_requests_;
   prometheus::Family<prometheus::Counter>* tenant_tokens_;
+  prometheus::Family<prometheus::Counter>* tenant_device_seconds_;
   prometheus::Family<prometheus::Counter>* quota_refusals_;
 
   absl::Mutex tenants_mutex_;

@@ -12,7 +12,6 @@
 namespace tenon {
 namespace {
 
-constexpr int64_t kMaxLimit = int64_t{1} << 53;
 constexpr size_t kMaxNoteBytes = 256;
 constexpr size_t kMaxReaders = 1000;
 
@@ -54,17 +53,11 @@ absl::Status InvalidCredentialsError() {
 }
 
 absl::Status ValidateLimits(const TenantLimits& limits) {
-  const std::pair<absl::string_view, int64_t> fields[] = {
-      {"limits.requests_per_second", limits.requests_per_second},
-      {"limits.tokens_per_minute", limits.tokens_per_minute},
-      {"limits.concurrent_requests", limits.concurrent_requests},
-      {"limits.queued_requests", limits.queued_requests},
-      {"limits.max_tokens", limits.max_tokens},
-      {"limits.adapters", limits.adapters},
-      {"limits.adapter_bytes", limits.adapter_bytes}};
-  for (const auto& [name, value] : fields) {
-    if (value < 0 || value > kMaxLimit) {
-      return InvalidFieldError(name, absl::StrCat(value, " is not in [0, ", kMaxLimit, "]"));
+  for (const LimitField& limit : kLimitFields) {
+    const int64_t value = limits.*limit.field;
+    if (value < 0 || value > limit.max) {
+      return InvalidFieldError(absl::StrCat("limits.", limit.name),
+                               absl::StrCat(value, " is not in [0, ", limit.max, "]"));
     }
   }
   return absl::OkStatus();
@@ -427,7 +420,13 @@ absl::StatusOr<std::vector<UsageRecord>> TenantDirectory::LoadUsage() {
   return store_.Usage();
 }
 
-absl::Status TenantDirectory::Flush(const std::vector<UsageRecord>& more) {
+absl::StatusOr<std::vector<BucketRecord>> TenantDirectory::LoadBuckets() {
+  absl::MutexLock write_lock(&write_mutex_);
+  return store_.Buckets();
+}
+
+absl::Status TenantDirectory::Flush(const std::vector<UsageRecord>& more,
+                                    const std::vector<BucketRecord>& buckets) {
   absl::MutexLock write_lock(&write_mutex_);
   std::vector<std::pair<std::string, absl::Time>> last_uses;
   {
@@ -438,7 +437,9 @@ absl::Status TenantDirectory::Flush(const std::vector<UsageRecord>& more) {
       }
     }
   }
-  return more.empty() && last_uses.empty() ? absl::OkStatus() : store_.Flush(more, last_uses);
+  return more.empty() && last_uses.empty() && buckets.empty()
+             ? absl::OkStatus()
+             : store_.Flush(more, last_uses, buckets);
 }
 
 }  // namespace tenon

@@ -122,8 +122,11 @@ class TenantDirectory {
 
   /// Sums as last flushed.
   absl::StatusOr<std::vector<UsageRecord>> LoadUsage();
-  /// Adds `more` to the durable sums, and writes when keys were last used.
-  absl::Status Flush(const std::vector<UsageRecord>& more);
+  /// Rates' levels as last flushed.
+  absl::StatusOr<std::vector<BucketRecord>> LoadBuckets();
+  /// Adds `more` to the durable sums, replaces `buckets`, and writes when keys were last used.
+  absl::Status Flush(const std::vector<UsageRecord>& more,
+                     const std::vector<BucketRecord>& buckets = {});
 
  private:
   struct KeyEntry {
@@ -156,7 +159,7 @@ class TenantDirectory {
   absl::btree_map<std::string, ShareRecord> shares_ ABSL_GUARDED_BY(mutex_);
 };
 
-/// Each limit in [0, 2^53], so that JSON numbers carry it. INVALID_ARGUMENT, naming the field.
+/// Each limit in its range (kLimitFields). INVALID_ARGUMENT, naming the field.
 absl::Status ValidateLimits(const TenantLimits& limits);
 
 /// UNAUTHENTICATED, reason CREDENTIALS_INVALID.

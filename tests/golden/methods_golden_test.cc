@@ -69,6 +69,7 @@ class MethodsGoldenTest : public testing::TestWithParam<std::pair<const char*, c
     goldens_ = *std::move(goldens);
     runner_ = *DecoderRunner::Create(model_.decoder, driver_.num_blocks, driver_.block_size,
                                      driver_.max_context_tokens);
+    runner_->set_poison_freed_blocks(true);
   }
 
   /// Fills adapters_; leaves in goldens_ the cases whose adapters compiled.

@@ -1,5 +1,6 @@
 #include "tests/golden/step_driver.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -127,8 +128,15 @@ absl::StatusOr<std::vector<DriverResult>> RunTogether(ModelRunner& runner,
     TENON_ASSIGN_OR_RETURN(const auto resolved, Resolve(batch, adapters, options));
     TENON_ASSIGN_OR_RETURN(const StepOutput output, runner.Run(batch, resolved));
     TENON_RETURN_IF_ERROR(Record(batch, output, results));
+    if (options.stats != nullptr) {
+      options.stats->num_chunks += std::count_if(batch.rows.begin(), batch.rows.end(),
+                                                 [](const BatchRow& row) { return !row.samples; });
+    }
     scheduler.Commit(batch, output.sampled, now);
     scheduler.TakeFinished();
+  }
+  if (options.stats != nullptr) {
+    options.stats->num_preemptions += scheduler.num_preemptions();
   }
   return results;
 }

@@ -194,7 +194,7 @@ TEST_F(DirectoryTest, DeletedTenantTakesItsKeysAndNobodyElses) {
 
 TEST_F(DirectoryTest, LimitsHoldAtOnceAndAfterARestart) {
   MakeKey("acme");
-  const TenantLimits limits{1, 2, 3, 4, 5, 6, 7};
+  const TenantLimits limits{1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
   ASSERT_TRUE(directory_->SetLimits("acme", limits, source_).ok());
   EXPECT_EQ(directory_->LimitsOf("acme"), limits);
   Reopen();
@@ -266,6 +266,14 @@ TEST_F(DirectoryTest, NamesAndLimitsAreChecked) {
   negative.adapter_bytes = -1;
   EXPECT_THAT(std::string(directory_->SetLimits("default", negative, source_).status().message()),
               HasSubstr("limits.adapter_bytes"));
+  TenantLimits heavy;
+  heavy.weight = 1001;
+  EXPECT_THAT(std::string(directory_->SetLimits("default", heavy, source_).status().message()),
+              HasSubstr("1001 is not in [0, 1000]"));
+  TenantLimits greedy;
+  greedy.kv_percent = 101;
+  EXPECT_THAT(std::string(directory_->SetLimits("default", greedy, source_).status().message()),
+              HasSubstr("limits.kv_percent"));
 }
 
 TEST_F(DirectoryTest, SecretIsNowhereOnDisk) {
