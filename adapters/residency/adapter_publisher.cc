@@ -121,7 +121,7 @@ absl::Status AdapterPublisher::CheckRoom(const AdapterId& id, const std::string&
     return QuotaExceededError(
         "ADAPTERS_PER_TENANT", "max_adapters_per_tenant",
         absl::StrCat("tenant ", id.tenant, " has ", num_live,
-                     " adapter versions, the limit max_adapters_per_tenant is ",
+                     " adapter versions, the limit max_adapters is ",
                      options_.limits.max_adapters_per_tenant, "; delete some first"));
   }
   return absl::OkStatus();
