@@ -45,7 +45,8 @@ CommandResult RunUpload(const Client& client, const Arguments& arguments, Consol
   }
   const v1::Adapter& adapter = response->adapter();
   console.out << adapter.name() << "@" << adapter.version()
-              << (response->created() ? "" : " holds these files already") << "\n";
+              << (response->created() ? "" : " holds these files already") << "\n"
+              << FormatUploadReport(adapter);
   for (const std::string& warning : adapter.warnings()) {
     console.err << "warning: " << PrintableText(warning) << "\n";
   }

@@ -31,6 +31,8 @@ std::string ToJson(const google::protobuf::Message& message);
 
 std::string FormatAdapters(const std::vector<v1::Adapter>& adapters);
 std::string FormatAdapter(const v1::Adapter& adapter);
+/// What the server made of an upload, on two indented lines.
+std::string FormatUploadReport(const v1::Adapter& adapter);
 std::string FormatModel(const v1::GetModelResponse& model);
 
 /// One line about the end of a sample: reason, tokens, adapter version and times.
