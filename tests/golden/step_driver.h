@@ -3,6 +3,7 @@
 #define TENON_TESTS_GOLDEN_STEP_DRIVER_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -37,8 +38,10 @@ struct DriverOptions {
   int64_t num_blocks = 256;
   int64_t block_size = 16;
   int64_t max_batch_tokens = 512;
+  int64_t max_sequences = 64;
   int64_t max_context_tokens = 2048;
   bool prefix_cache = false;
+  std::function<void(const Batch&)> observe;  ///< sees every step before it runs; may be empty
 };
 
 using AdapterMap = std::map<std::string, std::shared_ptr<const CompiledAdapter>>;
