@@ -17,9 +17,11 @@
 #include "adapters/registry/adapter_registry.h"
 #include "adapters/residency/adapter_cache.h"
 #include "adapters/residency/adapter_publisher.h"
+#include "adapters/residency/host_tier.h"
 #include "adapters/store/local_store.h"
 #include "server/access.h"
 #include "server/engine/engine.h"
+#include "server/engine/merge_tier.h"
 #include "server/engine/text_generation.h"
 #include "server/http/http_server.h"
 #include "server/memory_budget.h"
@@ -28,6 +30,7 @@
 #include "server/model/model.h"
 #include "server/rpc/adapter_service.h"
 #include "server/rpc/generation_service.h"
+#include "server/rpc/residency_service.h"
 #include "server/rpc/server.h"
 #include "server/rpc/tenant_service.h"
 #include "server/telemetry/logging.h"
@@ -102,6 +105,15 @@ std::string AdminAddress(const ServerConfig& config) {
                       "/admin.sock");
 }
 
+void LogMerge(const MergeEvent& event) {
+  LogLine line(event.status.ok() ? LogLevel::kInfo : LogLevel::kWarning, "adapter_merge");
+  line.Add("adapter", absl::string_view(event.adapters)).Add("bytes", event.nbytes);
+  line.Add("elapsed_ms", absl::ToDoubleMilliseconds(event.took));
+  if (!event.status.ok()) {
+    line.Add("error", event.status.message());
+  }
+}
+
 uint64_t DrawRandomBits() {
   thread_local absl::BitGen generator;
   return absl::Uniform<uint64_t>(generator);
@@ -119,13 +131,16 @@ struct App::Parts {
   std::unique_ptr<LocalAdapterStore> store;
   AdapterRegistry registry;
   std::unique_ptr<AdapterPublisher> publisher;
+  std::unique_ptr<HostTier> host_tier;
   std::unique_ptr<AdapterCache> cache;
+  std::unique_ptr<MergeTier> merge_tier;
   std::unique_ptr<Engine> engine;
   std::unique_ptr<TextGenerator> generator;
   std::unique_ptr<Access> access;
   std::unique_ptr<ServerMetrics> metrics;
   std::unique_ptr<GenerationService> generation_service;
   std::unique_ptr<AdapterService> adapter_service;
+  std::unique_ptr<ResidencyService> residency_service;
   std::unique_ptr<TenantService> tenant_service;
   std::unique_ptr<RpcServer> rpc;
   std::unique_ptr<RpcServer> admin_rpc;
@@ -145,6 +160,7 @@ struct App::Parts {
   RequestLimits MakeRequestLimits() const;
   CallEnvironment MakeCallEnvironment();
   ServerReading Read() const;
+  void ReadTiers(const AdapterCacheStats& device, ServerReading& reading) const;
 };
 
 absl::Status App::Parts::LoadBase() {
@@ -184,10 +200,17 @@ absl::Status App::Parts::OpenAdapters() {
   options.base = model.base;
   options.bf16 = model.dtype == at::kBFloat16;
   publisher = std::make_unique<AdapterPublisher>(std::move(options), store.get(), &registry);
+  host_tier = std::make_unique<HostTier>(config.adapter_host_bytes);
+  publisher->set_host_tier(host_tier.get());
   cache = std::make_unique<AdapterCache>(
-      config.adapter_host_bytes,
+      config.adapter_device_bytes,
       [this](const AdapterInfo& info) { return publisher->Compile(info); });
   publisher->set_cache(cache.get());
+  MergeTier::Options merge_options;
+  merge_options.budget_bytes = config.merged_bytes;
+  merge_options.on_merge = LogMerge;
+  merge_tier = std::make_unique<MergeTier>(merge_options, model.decoder, cache.get());
+  cache->set_on_forget([this](const std::string& digest) { merge_tier->Forget(digest); });
   TENON_RETURN_IF_ERROR(publisher->Restore());
   LogLine(LogLevel::kInfo, "adapters_restored")
       .Add("store", absl::string_view(config.store))
@@ -217,6 +240,7 @@ absl::Status App::Parts::StartEngine() {
                          DecoderRunner::Create(model.decoder, options.kv_num_blocks,
                                                config.kv_block_size, max_context_tokens));
   options.max_queued_sequences = config.max_queued;
+  options.merge_tier = merge_tier.get();
   options.scheduler.max_batch_tokens = config.max_batch_tokens;
   options.scheduler.max_sequences = config.max_sequences;
   options.scheduler.max_context_tokens = max_context_tokens;
@@ -304,6 +328,12 @@ void App::Parts::MakeServices() {
   adapters.cache = cache.get();
   adapters.max_concurrent_uploads = config.max_concurrent_uploads;
   adapter_service = std::make_unique<AdapterService>(adapters, MakeCallEnvironment());
+  ResidencyBackend residency;
+  residency.registry = &registry;
+  residency.tiers = {merge_tier.get(), cache.get(), host_tier.get()};
+  residency.wake_engine = [this] { engine->Wake(); };
+  residency_service =
+      std::make_unique<ResidencyService>(std::move(residency), MakeCallEnvironment());
   TenantBackend tenants;
   tenants.directory = access->directory();
   tenants.count_adapters = [this](absl::string_view tenant) {
@@ -322,9 +352,11 @@ absl::Status App::Parts::StartListeners() {
   rpc_options.address = config.listen;
   rpc_options.tls = {config.tls_certificate_file, config.tls_key_file, config.tls_client_ca_file};
   rpc_options.health_names = {v1::GenerationService::service_full_name(),
-                              v1::AdapterService::service_full_name()};
+                              v1::AdapterService::service_full_name(),
+                              v1::ResidencyService::service_full_name()};
   TENON_ASSIGN_OR_RETURN(
-      rpc, RpcServer::Start(rpc_options, {generation_service.get(), adapter_service.get()}));
+      rpc, RpcServer::Start(rpc_options, {generation_service.get(), adapter_service.get(),
+                                          residency_service.get()}));
   RpcServerOptions admin_options = rpc_options;
   admin_options.address = AdminAddress(config);
   admin_options.health_names = {v1::TenantService::service_full_name()};
@@ -353,6 +385,7 @@ ServerReading App::Parts::Read() const {
   reading.total_prompt_tokens = engine_stats.prompt_tokens;
   reading.total_cached_prompt_tokens = engine_stats.cached_prompt_tokens;
   reading.total_generated_tokens = engine_stats.generated_tokens;
+  reading.total_merged_tokens = engine_stats.merged_tokens;
   reading.num_live_adapters = registry.num_live();
   reading.num_resident_adapters = cache_stats.num_resident;
   reading.resident_adapter_bytes = cache_stats.resident_bytes;
@@ -361,10 +394,30 @@ ServerReading App::Parts::Read() const {
   reading.total_adapter_loads = cache_stats.loads;
   reading.total_failed_adapter_loads = cache_stats.failed_loads;
   reading.total_adapter_evictions = cache_stats.evictions;
+  ReadTiers(cache_stats, reading);
   reading.token_keys_current = access->keys_are_current() ? 1 : 0;
   reading.running_adapters = ClientNames(engine_stats.running_adapters);
   reading.waiting_adapters = ClientNames(engine_stats.waiting_adapters);
   return reading;
+}
+
+void App::Parts::ReadTiers(const AdapterCacheStats& device, ServerReading& reading) const {
+  const HostTierStats host = host_tier->stats();
+  const MergeTierStats merged = merge_tier->stats();
+  reading.held_adapter_bytes = device.held_bytes;
+  reading.pinned_adapter_bytes = device.pinned_bytes;
+  reading.total_adapter_misses = device.misses;
+  reading.num_host_adapters = host.num_adapters;
+  reading.host_adapter_bytes = host.num_bytes;
+  reading.host_adapter_budget_bytes = host.budget_bytes;
+  reading.total_host_hits = host.hits;
+  reading.total_host_misses = host.misses;
+  reading.num_merged = merged.num_merged;
+  reading.merged_bytes = merged.merged_bytes;
+  reading.merged_budget_bytes = merged.budget_bytes;
+  reading.total_merges = merged.merges;
+  reading.total_failed_merges = merged.failed_merges;
+  reading.total_unmerges = merged.unmerges;
 }
 
 // One token through the whole engine: readiness means that a request would be answered.

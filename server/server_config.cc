@@ -50,7 +50,12 @@ ABSL_FLAG(int64_t, max_batch_tokens, 512, "Tokens of a step at most.");
 ABSL_FLAG(int64_t, max_sequences, 64, "Sequences of a step at most.");
 ABSL_FLAG(int64_t, max_queued, 1024, "Sequences that wait at most; more are refused.");
 ABSL_FLAG(int64_t, max_context_tokens, 0, "Prompt and answer together; 0: the model's own.");
-ABSL_FLAG(int64_t, adapter_host_bytes, int64_t{1} << 30, "Memory of resident adapters.");
+ABSL_FLAG(int64_t, adapter_device_bytes, int64_t{1} << 30,
+          "Compiled adapters where the model runs; on a CPU this is host memory.");
+ABSL_FLAG(int64_t, adapter_host_bytes, int64_t{1} << 30,
+          "Files of adapters kept mapped, checked and parsed; 0: none.");
+ABSL_FLAG(int64_t, merged_bytes, 0,
+          "Weights of their own for adapters that carry most of the traffic; 0: none.");
 ABSL_FLAG(int64_t, max_upload_bytes, int64_t{1} << 30, "All files of one upload.");
 ABSL_FLAG(int64_t, max_adapter_rank, 256, "Largest rank of an uploaded adapter.");
 ABSL_FLAG(int64_t, max_adapter_tensors, 20'000, "Tensors of an uploaded adapter's file.");
@@ -99,7 +104,9 @@ constexpr absl::string_view kFlagNames[] = {"model",
                                             "max_sequences",
                                             "max_queued",
                                             "max_context_tokens",
+                                            "adapter_device_bytes",
                                             "adapter_host_bytes",
+                                            "merged_bytes",
                                             "max_upload_bytes",
                                             "max_adapter_rank",
                                             "max_adapter_tensors",
@@ -211,7 +218,9 @@ ServerConfig CollectFlags() {
   config.max_sequences = absl::GetFlag(FLAGS_max_sequences);
   config.max_queued = absl::GetFlag(FLAGS_max_queued);
   config.max_context_tokens = absl::GetFlag(FLAGS_max_context_tokens);
+  config.adapter_device_bytes = absl::GetFlag(FLAGS_adapter_device_bytes);
   config.adapter_host_bytes = absl::GetFlag(FLAGS_adapter_host_bytes);
+  config.merged_bytes = absl::GetFlag(FLAGS_merged_bytes);
   config.max_upload_bytes = absl::GetFlag(FLAGS_max_upload_bytes);
   config.max_adapter_rank = absl::GetFlag(FLAGS_max_adapter_rank);
   config.max_adapter_tensors = absl::GetFlag(FLAGS_max_adapter_tensors);
@@ -321,7 +330,10 @@ absl::Status CheckAccess(const ServerConfig& config) {
 }
 
 absl::Status CheckAdapters(const ServerConfig& config) {
-  TENON_RETURN_IF_ERROR(CheckRange("adapter_host_bytes", config.adapter_host_bytes, 1, kMaxBytes));
+  TENON_RETURN_IF_ERROR(
+      CheckRange("adapter_device_bytes", config.adapter_device_bytes, 1, kMaxBytes));
+  TENON_RETURN_IF_ERROR(CheckRange("adapter_host_bytes", config.adapter_host_bytes, 0, kMaxBytes));
+  TENON_RETURN_IF_ERROR(CheckRange("merged_bytes", config.merged_bytes, 0, kMaxBytes));
   TENON_RETURN_IF_ERROR(CheckRange("max_upload_bytes", config.max_upload_bytes, 1, kMaxBytes));
   TENON_RETURN_IF_ERROR(CheckRange("max_adapter_rank", config.max_adapter_rank, 1, 4096));
   TENON_RETURN_IF_ERROR(

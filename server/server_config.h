@@ -39,7 +39,9 @@ struct ServerConfig {
   int64_t max_sequences = 64;      ///< per step
   int64_t max_queued = 1024;       ///< sequences
   int64_t max_context_tokens = 0;  ///< 0: the model's own
-  int64_t adapter_host_bytes = 0;  ///< of compiled adapters
+  int64_t adapter_device_bytes = 0;  ///< of compiled adapters
+  int64_t adapter_host_bytes = 0;    ///< of adapters' files, mapped and parsed
+  int64_t merged_bytes = 0;          ///< of merged weights; 0: nothing is merged
   int64_t max_upload_bytes = 0;
   int64_t max_adapter_rank = 0;
   int64_t max_adapter_tensors = 0;

@@ -56,7 +56,8 @@ absl::StatusOr<AdapterInfo> AdapterPublisher::Publish(absl::string_view tenant,
   TENON_RETURN_IF_ERROR(ValidateName("name", name));
   TENON_ASSIGN_OR_RETURN(FileSet files, upload->Seal());
   TENON_RETURN_IF_ERROR(CheckDigest(expected_digest, upload->digest()));
-  TENON_ASSIGN_OR_RETURN(Candidate candidate, Validate(std::move(files)));
+  TENON_ASSIGN_OR_RETURN(const AdapterSpec spec, ParseAdapter(std::move(files), options_.limits));
+  TENON_ASSIGN_OR_RETURN(Candidate candidate, Validate(spec));
   candidate.facts.id = AdapterId{std::string(tenant), std::string(name), 0};
   TENON_ASSIGN_OR_RETURN(AdapterInfo info, MakeLive(std::move(upload), std::move(candidate.facts)));
   if (cache_ != nullptr) {
@@ -66,8 +67,8 @@ absl::StatusOr<AdapterInfo> AdapterPublisher::Publish(absl::string_view tenant,
   return info;
 }
 
-absl::StatusOr<AdapterPublisher::Candidate> AdapterPublisher::Validate(FileSet files) const {
-  TENON_ASSIGN_OR_RETURN(const AdapterSpec spec, ParseAdapter(std::move(files), options_.limits));
+absl::StatusOr<AdapterPublisher::Candidate> AdapterPublisher::Validate(
+    const AdapterSpec& spec) const {
   CompileReport report;
   Candidate candidate;
   TENON_ASSIGN_OR_RETURN(
@@ -164,7 +165,10 @@ absl::Status AdapterPublisher::DeleteVersion(const AdapterInfo& info) {
     return retired;
   }
   if (cache_ != nullptr) {
-    cache_->Evict(info.digest);
+    cache_->Forget(info.digest);
+  }
+  if (host_ != nullptr) {
+    host_->Erase(info.digest);
   }
   return absl::OkStatus();
 }
@@ -183,12 +187,34 @@ void AdapterPublisher::ReleaseDrained() {
   }
 }
 
+absl::StatusOr<std::shared_ptr<const AdapterSpec>> AdapterPublisher::Parse(
+    const AdapterInfo& info) {
+  if (host_ != nullptr) {
+    if (std::shared_ptr<const AdapterSpec> spec = host_->Find(info.digest); spec != nullptr) {
+      return spec;
+    }
+  }
+  TENON_ASSIGN_OR_RETURN(FileSet files, OpenFiles(info.id));
+  TENON_ASSIGN_OR_RETURN(AdapterSpec parsed, ParseAdapter(std::move(files), options_.limits));
+  auto spec = std::make_shared<const AdapterSpec>(std::move(parsed));
+  if (host_ != nullptr) {
+    host_->Insert(info.digest, spec, info.stored_bytes);
+  }
+  return spec;
+}
+
 absl::StatusOr<std::shared_ptr<const CompiledAdapter>> AdapterPublisher::Compile(
     const AdapterInfo& info) {
-  TENON_ASSIGN_OR_RETURN(FileSet files, OpenFiles(info.id));
-  absl::StatusOr<Candidate> candidate = Validate(std::move(files));
+  const auto annotate = [&info](const absl::Status& status) {
+    return Annotate(status, absl::StrCat("adapter ", info.id.ToString()));
+  };
+  const absl::StatusOr<std::shared_ptr<const AdapterSpec>> spec = Parse(info);
+  if (!spec.ok()) {
+    return absl::IsDataLoss(spec.status()) ? spec.status() : annotate(spec.status());
+  }
+  absl::StatusOr<Candidate> candidate = Validate(**spec);
   if (!candidate.ok()) {
-    return Annotate(candidate.status(), absl::StrCat("adapter ", info.id.ToString()));
+    return annotate(candidate.status());
   }
   return std::move(candidate->compiled);
 }

@@ -13,10 +13,12 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "adapters/formats/adapter_limits.h"
+#include "adapters/formats/adapter_spec.h"
 #include "adapters/methods/base_shape.h"
 #include "adapters/methods/compiled_adapter.h"
 #include "adapters/registry/adapter_registry.h"
 #include "adapters/residency/adapter_cache.h"
+#include "adapters/residency/host_tier.h"
 #include "adapters/store/adapter_store.h"
 
 namespace tenon {
@@ -44,6 +46,8 @@ class AdapterPublisher {
 
   /// The cache loads through Compile and is filled by Publish; set before the first Publish.
   void set_cache(AdapterCache* cache) { cache_ = cache; }
+  /// Where Compile looks before it reads and parses, and leaves what it has parsed. May be null.
+  void set_host_tier(HostTier* host) { host_ = host; }
 
   /// Publishes every stored version, without loading tensors. Called once, at start. Versions whose
   /// files are missing or cut are logged and left out; Damaged says which.
@@ -81,7 +85,10 @@ class AdapterPublisher {
     AdapterInfo facts;
   };
 
-  absl::StatusOr<Candidate> Validate(FileSet files) const;
+  absl::StatusOr<Candidate> Validate(const AdapterSpec& spec) const;
+  // From the host tier, or from the store.
+  absl::StatusOr<std::shared_ptr<const AdapterSpec>> Parse(const AdapterInfo& info)
+      ABSL_LOCKS_EXCLUDED(draining_mutex_);
   absl::Status CheckRoom(const AdapterId& id, const std::string& digest)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mutex_);
   absl::StatusOr<AdapterInfo> MakeLive(std::unique_ptr<StagedUpload> upload, AdapterInfo facts)
@@ -95,6 +102,7 @@ class AdapterPublisher {
   AdapterStore* const store_;
   AdapterRegistry* const registry_;
   AdapterCache* cache_ = nullptr;
+  HostTier* host_ = nullptr;
 
   // Unlike others of Tenon, held across the store's I/O, by workers only.
   absl::Mutex change_mutex_ ABSL_ACQUIRED_BEFORE(draining_mutex_);

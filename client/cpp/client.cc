@@ -28,6 +28,7 @@ std::shared_ptr<grpc::ChannelCredentials> MakeCredentials(const ClientOptions& o
 
 Client::Client(std::shared_ptr<grpc::Channel> channel, ClientOptions options)
     : options_(options),
+      residency_(channel, options),
       tenants_(channel, options),
       generation_(v1::GenerationService::NewStub(channel)),
       adapters_(v1::AdapterService::NewStub(channel)) {}

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "client/cpp/client_options.h"
+#include "client/cpp/residency_client.h"
 #include "client/cpp/tenant_client.h"
 #include "tenon/v1/adapters.grpc.pb.h"
 #include "tenon/v1/generation.grpc.pb.h"
@@ -60,6 +61,7 @@ class Client {
   /// The versions that were deleted.
   absl::StatusOr<std::vector<int64_t>> DeleteAdapter(absl::string_view adapter) const;
 
+  const ResidencyClient& residency() const { return residency_; }
   /// For a client that is connected to the admin listener.
   const TenantClient& tenants() const { return tenants_; }
 
@@ -67,6 +69,7 @@ class Client {
   Client(std::shared_ptr<grpc::Channel> channel, ClientOptions options);
 
   ClientOptions options_;
+  ResidencyClient residency_;
   TenantClient tenants_;
   std::shared_ptr<v1::GenerationService::Stub> generation_;
   std::shared_ptr<v1::AdapterService::Stub> adapters_;

@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/tenonctl/request_flags.h"
+#include "client/tenonctl/residency_commands.h"
 #include "client/tenonctl/tenant_commands.h"
 
 namespace tenon {
@@ -84,6 +85,9 @@ std::vector<Command> MakeUserCommands() {
 
 std::vector<Command> MakeCommands() {
   std::vector<Command> commands = MakeUserCommands();
+  for (Command& command : MakeResidencyCommands()) {
+    commands.push_back(std::move(command));
+  }
   for (Command& command : MakeTenantCommands()) {
     commands.push_back(std::move(command));
   }

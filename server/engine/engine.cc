@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "server/engine/adapter_pins.h"
 #include "server/engine/engine_inbox.h"
 #include "server/engine/engine_loop.h"
 
@@ -68,9 +69,14 @@ absl::Status Engine::Submit(GenerationRequest request) {
   TENON_RETURN_IF_ERROR(inbox_->Reserve(request.num_samples));
   request.arrival = clock_();
   request.stream->set_on_credit([inbox = inbox_] { inbox->Wake(); });
-  // Before the engine looks: an old failure whose back-off is over becomes a new load.
-  for (const WeightedAdapter& wanted : request.selection->adapters()) {
-    cache_->Prefetch(wanted.adapter, [inbox = inbox_] { inbox->Wake(); });
+  if (!request.selection->is_base()) {
+    // Before the engine looks: an old failure whose back-off is over becomes a new load. Without
+    // room now the engine asks again, and it is the engine that says when there never will be.
+    absl::StatusOr<AdapterClaim> claim = cache_->Claim(HandlesOf(*request.selection),
+                                                       [inbox = inbox_] { inbox->Wake(); });
+    if (claim.ok()) {
+      request.claim = *std::move(claim);
+    }
   }
   return inbox_->Put(std::move(request));
 }

@@ -22,6 +22,7 @@
 namespace tenon {
 
 class EngineInbox;
+class MergeTier;
 class EngineLoop;
 
 /// One request as the engine takes it: already authenticated, tokenized and validated.
@@ -35,6 +36,7 @@ struct GenerationRequest {
   absl::Time deadline = absl::InfiniteFuture();
   std::shared_ptr<TokenStream> stream;  ///< never null
   absl::Time arrival;                   ///< set by Submit
+  AdapterClaim claim;                   ///< set by Submit, when there is room for the adapters
 };
 
 /// One step, as seen by whoever counts them.
@@ -44,6 +46,7 @@ struct StepStats {
   int64_t num_prefill_tokens = 0;  ///< in rows that compute more than the last token
   int64_t num_decode_tokens = 0;
   int64_t num_context_tokens = 0;  ///< virtual tokens of adapters, computed or copied
+  int64_t num_merged_tokens = 0;   ///< of the rows, on merged weights
   absl::Duration run;              ///< inside ModelRunner::Run
 };
 
@@ -52,6 +55,9 @@ struct EngineOptions {
   int64_t kv_num_blocks = 0;
   int64_t kv_block_size = 16;
   int64_t max_queued_sequences = 1024;  ///< bound of inbox and queue together
+
+  /// Weights of selections that are merged; borrowed, outlives the engine. Null: nothing is merged.
+  MergeTier* merge_tier = nullptr;
 
   /// Told of each step that ran and each sequence that ended, with its error when that was the
   /// reason. They run on the engine thread, so they only count. May be empty.
@@ -67,6 +73,7 @@ struct EngineStats {
   int64_t num_steps = 0, num_preemptions = 0;
   /// Prompts are counted when their sequence has its first token.
   int64_t prompt_tokens = 0, cached_prompt_tokens = 0, generated_tokens = 0;
+  int64_t merged_tokens = 0;  ///< prompt and generated ones that were computed on merged weights
   std::vector<std::string> running_adapters,
       waiting_adapters;  ///< "tenant/name@version", sorted, distinct
 };

@@ -44,10 +44,13 @@ void EngineLoop::Run() {
       }
     }
     UpdateAdapters(now);
+    merged_ = options_.merge_tier == nullptr ? nullptr : options_.merge_tier->merged();
     const absl::Time nearest_deadline = UpdateSequences(now);
     const bool ran = RunStep();
-    Report(DeliverFinished(clock_()));
-    if (!ran && !stop) {
+    merged_.reset();  // what was unmerged meanwhile can go
+    const int64_t num_delivered = DeliverFinished(clock_());
+    Report(num_delivered);
+    if (!ran && !stop && num_delivered == 0) {  // an end may make room for an adapter
       inbox_->Wait(nearest_deadline - clock_());
       last_end_ = clock_();  // idle time says nothing about how fast sequences are served
     }
@@ -57,7 +60,10 @@ void EngineLoop::Run() {
 void EngineLoop::Start(GenerationRequest request) {
   auto active =
       std::make_shared<ActiveRequest>(ActiveRequest{.stream = std::move(request.stream),
-                                                    .pins = AdapterPins(request.selection),
+                                                    .pins = AdapterPins(request.selection,
+                                                                        std::move(request.claim)),
+                                                    .tenant = request.tenant,
+                                                    .arrival = request.arrival,
                                                     .adapter_names = {},
                                                     .samples = {},
                                                     .prompt_logprobs = {}});
@@ -92,23 +98,54 @@ void EngineLoop::Start(GenerationRequest request) {
   }
 }
 
-void EngineLoop::UpdateAdapters(absl::Time now) {
-  const auto is_done = [this, now](const std::shared_ptr<ActiveRequest>& request) {
-    const auto in_flight = [this](SequenceId id) { return scheduler_.Find(id) != nullptr; };
-    if (std::none_of(request->samples.begin(), request->samples.end(), in_flight)) {
-      return true;
+bool EngineLoop::UpdateLoading(const std::shared_ptr<ActiveRequest>& request, absl::Time now,
+                               bool& contended) {
+  absl::Status status;
+  if (!request->pins.claimed()) {
+    status = request->pins.Claim(cache_, !contended, now - request->arrival, wake_);
+    contended = contended || (status.ok() && !request->pins.claimed());
+  }
+  if (status.ok() && request->pins.claimed()) {
+    status = request->pins.Update(cache_, wake_);
+  }
+  for (const SequenceId id : request->samples) {
+    if (!status.ok()) {
+      Fail(id, status, now);
+    } else if (Sequence* sequence = scheduler_.Find(id); sequence != nullptr) {
+      sequence->set_waiting_for_adapter(!request->pins.complete());
     }
-    const absl::Status status = request->pins.Update(cache_, wake_);
-    for (const SequenceId id : request->samples) {
-      if (!status.ok()) {
-        Fail(id, status, now);
-      } else if (Sequence* sequence = scheduler_.Find(id); sequence != nullptr) {
-        sequence->set_waiting_for_adapter(!request->pins.complete());
-      }
-    }
-    return !status.ok() || request->pins.complete();
+  }
+  return !status.ok() || request->pins.complete();
+}
+
+void EngineLoop::SortLoading() {
+  absl::flat_hash_map<std::string, int64_t> num_claims;  // by tenant
+  for (const auto& [id, sequence] : active_) {
+    num_claims[sequence.request->tenant] += sequence.request->pins.claimed() ? 1 : 0;
+  }
+  const auto rank = [&](const std::shared_ptr<ActiveRequest>& request) {
+    return std::pair(num_claims[request->tenant], request->samples.front());
   };
-  loading_.erase(std::remove_if(loading_.begin(), loading_.end(), is_done), loading_.end());
+  std::sort(loading_.begin(), loading_.end(),
+            [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
+}
+
+void EngineLoop::UpdateAdapters(absl::Time now) {
+  if (loading_.empty()) {
+    return;
+  }
+  const auto in_flight = [this](SequenceId id) { return scheduler_.Find(id) != nullptr; };
+  const auto has_ended = [&](const std::shared_ptr<ActiveRequest>& request) {
+    return std::none_of(request->samples.begin(), request->samples.end(), in_flight);
+  };
+  bool contended = false;
+  const auto is_done = [&](const std::shared_ptr<ActiveRequest>& request) {
+    return UpdateLoading(request, now, contended);
+  };
+  std::erase_if(loading_, has_ended);  // first: their claims make room
+  SortLoading();
+  std::erase_if(loading_, is_done);
+  cache_->SetContended(contended);
 }
 
 absl::Time EngineLoop::UpdateSequences(absl::Time now) {
@@ -124,6 +161,7 @@ absl::Time EngineLoop::UpdateSequences(absl::Time now) {
       continue;
     }
     sequence->set_paused(!stream.has_credit());
+    sequence->set_merged(merged_ != nullptr && merged_->contains(sequence->selection()->key()));
     nearest_deadline = std::min(nearest_deadline, sequence->deadline());
   }
   return nearest_deadline;
@@ -137,7 +175,10 @@ bool EngineLoop::RunStep() {
   }
   absl::StatusOr<StepOutput> output = RunModel(batch);
   const absl::Time end = clock_();
-  CountStep(batch, end - begin);
+  CountStep(batch, output.ok() ? output->num_merged_tokens : 0, end - begin);
+  if (options_.merge_tier != nullptr) {
+    options_.merge_tier->Observe(batch, end);
+  }
   if (!output.ok()) {
     FailContexts(batch, std::vector<absl::Status>(batch.contexts.size(), output.status()), end);
     for (const BatchRow& row : batch.rows) {
@@ -153,14 +194,14 @@ bool EngineLoop::RunStep() {
 }
 
 absl::StatusOr<StepOutput> EngineLoop::RunModel(const Batch& batch) {
-  std::vector<std::vector<ResolvedAdapter>> adapters;
+  std::vector<ResolvedSelection> adapters;
   adapters.reserve(batch.segments.size() + batch.contexts.size());
   for (const BatchSegment& segment : batch.segments) {
     const SequenceId id = batch.rows[segment.row_begin].sequence->id();
-    adapters.push_back(active_.at(id).request->pins.resolved());
+    adapters.push_back({active_.at(id).request->pins.resolved(), FindMerged(segment)});
   }
   for (const ContextRow& row : batch.contexts) {
-    adapters.push_back(active_.at(row.user->id()).request->pins.resolved());
+    adapters.push_back({active_.at(row.user->id()).request->pins.resolved(), nullptr});
   }
   absl::StatusOr<StepOutput> output = runner_->Run(batch, adapters);
   if (!output.ok()) {
@@ -174,6 +215,14 @@ absl::StatusOr<StepOutput> EngineLoop::RunModel(const Batch& batch) {
                                             expected));
   }
   return output;
+}
+
+const MergedWeights* EngineLoop::FindMerged(const BatchSegment& segment) const {
+  if (!segment.merged) {
+    return nullptr;
+  }
+  const auto found = merged_->find(segment.selection->key());
+  return found == merged_->end() ? nullptr : found->second.get();
 }
 
 void EngineLoop::FailContexts(const Batch& batch, const std::vector<absl::Status>& context_status,
@@ -247,8 +296,9 @@ void EngineLoop::KeepPromptLogprobs(const BatchRow& row, std::vector<SampledToke
   }
 }
 
-void EngineLoop::CountStep(const Batch& batch, absl::Duration run) {
+void EngineLoop::CountStep(const Batch& batch, int64_t num_merged_tokens, absl::Duration run) {
   ++stats_.num_steps;
+  stats_.merged_tokens += num_merged_tokens;
   if (!options_.on_step) {
     return;
   }
@@ -257,6 +307,7 @@ void EngineLoop::CountStep(const Batch& batch, absl::Duration run) {
                  .num_prefill_tokens = 0,
                  .num_decode_tokens = 0,
                  .num_context_tokens = batch.num_context_tokens,
+                 .num_merged_tokens = num_merged_tokens,
                  .run = run};
   for (const BatchRow& row : batch.rows) {
     const bool is_decode = row.samples && row.num_tokens == 1;

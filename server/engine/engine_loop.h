@@ -15,6 +15,7 @@
 #include "server/engine/adapter_pins.h"
 #include "server/engine/engine.h"
 #include "server/engine/engine_inbox.h"
+#include "server/engine/merge_tier.h"
 
 namespace tenon {
 
@@ -47,6 +48,8 @@ class EngineLoop {
   struct ActiveRequest {
     std::shared_ptr<TokenStream> stream;
     AdapterPins pins;
+    std::string tenant;
+    absl::Time arrival;
     std::vector<std::string> adapter_names;     // "tenant/name@version"
     std::vector<SequenceId> samples;            // those that have ended included
     std::vector<SampledToken> prompt_logprobs;  // of prompt tokens 1..n-1, as far as computed
@@ -58,15 +61,25 @@ class EngineLoop {
 
   // --- at a step boundary ---
   void Start(GenerationRequest request);
-  /// Pins adapters; ends the requests whose adapter cannot be loaded.
+  /// Claims and pins adapters, request by request; ends the requests whose adapter cannot be loaded.
   void UpdateAdapters(absl::Time now);
-  /// Ends what was cancelled or is late, sets who is paused. Returns the nearest deadline.
+  /// Puts loading_ in the order in which requests may take room: those of tenants with the fewest
+  /// claims first, and of one tenant the oldest.
+  void SortLoading();
+  /// Whether a request of loading_ needs no more looking after. `contended` says that one before it
+  /// waits for room, and becomes true when this one does.
+  bool UpdateLoading(const std::shared_ptr<ActiveRequest>& request, absl::Time now,
+                     bool& contended);
+  /// Ends what was cancelled or is late, sets who is paused and who is merged. Returns the nearest
+  /// deadline.
   absl::Time UpdateSequences(absl::Time now);
 
   // --- a step ---
   /// False when there is nothing to run.
   bool RunStep();
   absl::StatusOr<StepOutput> RunModel(const Batch& batch);
+  /// What a segment's rows may run on, or null.
+  const MergedWeights* FindMerged(const BatchSegment& segment) const;
   /// Ends the users of contexts that were not computed; `context_status` as in StepOutput.
   void FailContexts(const Batch& batch, const std::vector<absl::Status>& context_status,
                     absl::Time now);
@@ -74,7 +87,7 @@ class EngineLoop {
   void FailRows(const Batch& batch, const std::vector<absl::Status>& row_status, absl::Time now);
   void PushEvents(const Batch& batch, StepOutput output);
   void KeepPromptLogprobs(const BatchRow& row, std::vector<SampledToken> chunk);
-  void CountStep(const Batch& batch, absl::Duration run);
+  void CountStep(const Batch& batch, int64_t num_merged_tokens, absl::Duration run);
 
   // --- ends ---
   void Fail(SequenceId id, const absl::Status& error, absl::Time now);
@@ -92,9 +105,11 @@ class EngineLoop {
   const std::function<void()> wake_;  // may run on any thread, and after this is gone
   BlockPool pool_;
   Scheduler scheduler_;
+  std::shared_ptr<const MergedSet> merged_;  // of the step that runs now; null: none
   SequenceId next_id_ = 1;
   absl::flat_hash_map<SequenceId, ActiveSequence> active_;
-  std::vector<std::shared_ptr<ActiveRequest>> loading_;  // not all of their adapters are pinned
+  // Not all of their adapters are pinned.
+  std::vector<std::shared_ptr<ActiveRequest>> loading_;
   EngineStats stats_;
   int64_t num_ended_ = 0;
   // What the sets of running and waiting sequences depend on, as of the last UpdateAdapterNames.

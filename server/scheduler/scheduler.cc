@@ -270,8 +270,11 @@ int64_t Scheduler::NumReclaimableBlocks() const {
 
 Batch Scheduler::BuildBatch(Plan plan) const {
   std::sort(plan.rows.begin(), plan.rows.end(), [](const Plan::Row& a, const Plan::Row& b) {
-    return std::forward_as_tuple(a.sequence->selection()->key(), a.sequence->id()) <
-           std::forward_as_tuple(b.sequence->selection()->key(), b.sequence->id());
+    const auto rank = [](const Sequence& sequence) {
+      return std::tuple<bool, const std::string&, SequenceId>(
+          sequence.merged(), sequence.selection()->key(), sequence.id());
+    };
+    return rank(*a.sequence) < rank(*b.sequence);
   });
   Batch batch;
   for (const auto& [sequence, num_tokens] : plan.rows) {
@@ -281,13 +284,14 @@ Batch Scheduler::BuildBatch(Plan plan) const {
                           .first_token = sequence->num_computed_tokens_,
                           .num_tokens = num_tokens,
                           .samples = end == static_cast<int64_t>(sequence->tokens_.size())});
-    if (batch.segments.empty() ||
+    if (batch.segments.empty() || batch.segments.back().merged != sequence->merged() ||
         batch.segments.back().selection->key() != sequence->selection()->key()) {
       batch.segments.push_back({.row_begin = row,
                                 .row_end = row,
                                 .token_begin = batch.num_tokens,
                                 .token_end = batch.num_tokens,
-                                .selection = sequence->selection()});
+                                .selection = sequence->selection(),
+                                .merged = sequence->merged()});
     }
     batch.num_tokens += num_tokens;
     batch.segments.back().row_end = row + 1;

@@ -46,7 +46,7 @@ struct SchedulerOptions {
 /// Not thread-safe (engine thread), but for Fits. No clock: the caller passes the time.
 /// Invariants: the sum of tokens of rows and contexts <= max_batch_tokens; a row's sequence holds
 /// blocks for all its tokens in the step, and its context is computed, in this step at the latest;
-/// rows are sorted so that equal selections are adjacent; a block that a row writes is held by that
+/// rows are sorted so that equal selections are adjacent, merged ones last; a block that a row writes is held by that
 /// row's sequence alone, one that a context row writes by users of that context.
 class Scheduler {
  public:

@@ -106,6 +106,9 @@ class Sequence {
   /// between steps.
   bool waiting_for_adapter() const { return waiting_for_adapter_; }
   bool paused() const { return paused_; }  ///< its outbox is full
+  /// Its rows may use weights that its selection has for itself. Set by the engine between steps.
+  bool merged() const { return merged_; }
+  void set_merged(bool value) { merged_ = value; }
   void set_waiting_for_adapter(bool value) { waiting_for_adapter_ = value; }
   void set_paused(bool value) { paused_ = value; }
   bool blocked() const { return waiting_for_adapter_ || paused_; }
@@ -136,6 +139,7 @@ class Sequence {
   FinishReason finish_reason_ = FinishReason::kNone;
   bool waiting_for_adapter_ = false;
   bool paused_ = false;
+  bool merged_ = false;
   SequenceTimings timings_;
   Phase phase_ = Phase::kQueue;
   absl::Time phase_since_;

@@ -24,6 +24,7 @@ ServerMetrics::ServerMetrics(const ServerFacts& facts, std::function<absl::Time(
   AddInfo(facts);
   AddEngineMetrics();
   AddAdapterMetrics();
+  AddTierMetrics();
   AddLatencies();
   AddTenants();
 }
@@ -80,6 +81,36 @@ void ServerMetrics::AddEngineMetrics() {
                    .Help("Part of the KV blocks that sequences hold, 0 to 1.")
                    .Register(registry_)
                    .Add({});
+}
+
+void ServerMetrics::AddTierMetrics() {
+  AddLevel("tenon_adapter_held_bytes", "Bytes of resident adapters that requests use or wait for.",
+           &ServerReading::held_adapter_bytes);
+  AddLevel("tenon_adapter_pinned_bytes", "Bytes of adapters that PinAdapter keeps resident.",
+           &ServerReading::pinned_adapter_bytes);
+  AddTotal("tenon_adapter_misses_total", "Requests whose adapter had to be loaded.",
+           &ServerReading::total_adapter_misses);
+  AddLevel("tenon_host_adapters", "Adapters whose files are mapped, checked and parsed.",
+           &ServerReading::num_host_adapters);
+  AddLevel("tenon_host_adapter_bytes", "Bytes of these files.", &ServerReading::host_adapter_bytes);
+  AddLevel("tenon_host_adapter_budget_bytes", "Bytes that these files may take.",
+           &ServerReading::host_adapter_budget_bytes);
+  AddTotal("tenon_host_adapter_hits_total", "Loads that had to compile only.",
+           &ServerReading::total_host_hits);
+  AddTotal("tenon_host_adapter_misses_total", "Loads that had to read, check and parse as well.",
+           &ServerReading::total_host_misses);
+  AddLevel("tenon_merged_selections", "Adapters (or compositions) on weights of their own.",
+           &ServerReading::num_merged);
+  AddLevel("tenon_merged_bytes", "Bytes of merged weights.", &ServerReading::merged_bytes);
+  AddLevel("tenon_merged_budget_bytes", "Bytes that merged weights may take.",
+           &ServerReading::merged_budget_bytes);
+  AddTotal("tenon_merges_total", "Adapters that were merged.", &ServerReading::total_merges);
+  AddTotal("tenon_merge_failures_total", "Merges that failed or found no room.",
+           &ServerReading::total_failed_merges);
+  AddTotal("tenon_unmerges_total", "Merged weights that were dropped.",
+           &ServerReading::total_unmerges);
+  AddTotal("tenon_merged_tokens_total", "Prompt and generated tokens computed on merged weights.",
+           &ServerReading::total_merged_tokens);
 }
 
 void ServerMetrics::AddAdapterMetrics() {

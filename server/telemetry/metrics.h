@@ -32,6 +32,11 @@ struct ServerReading {
   int64_t num_resident_adapters = 0, resident_adapter_bytes = 0, adapter_budget_bytes = 0;
   int64_t total_adapter_hits = 0, total_adapter_loads = 0, total_failed_adapter_loads = 0,
           total_adapter_evictions = 0;
+  int64_t held_adapter_bytes = 0, pinned_adapter_bytes = 0, total_adapter_misses = 0;
+  int64_t num_host_adapters = 0, host_adapter_bytes = 0, host_adapter_budget_bytes = 0;
+  int64_t total_host_hits = 0, total_host_misses = 0;
+  int64_t num_merged = 0, merged_bytes = 0, merged_budget_bytes = 0;
+  int64_t total_merges = 0, total_failed_merges = 0, total_unmerges = 0, total_merged_tokens = 0;
   int64_t token_keys_current = 1;  ///< 0: the JWKS file is bad, an older one is in force
   /// As clients write them, sorted, distinct.
   std::vector<std::string> running_adapters, waiting_adapters;
@@ -113,6 +118,7 @@ class ServerMetrics {
   void AddInfo(const ServerFacts& facts);
   void AddEngineMetrics();
   void AddAdapterMetrics();
+  void AddTierMetrics();
   void AddLatencies();
   void AddTenants();
   std::string TenantLabel(absl::string_view tenant) ABSL_LOCKS_EXCLUDED(tenants_mutex_);

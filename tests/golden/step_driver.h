@@ -42,6 +42,8 @@ struct DriverOptions {
   int64_t max_context_tokens = 2048;
   bool prefix_cache = false;
   std::function<void(const Batch&)> observe;  ///< sees every step before it runs; may be empty
+  /// The merged weights of a selection, or null; empty: none has any.
+  std::function<const MergedWeights*(const AdapterSelection&)> merged;
 };
 
 using AdapterMap = std::map<std::string, std::shared_ptr<const CompiledAdapter>>;

@@ -18,6 +18,7 @@
 #include "grpc/health/v1/health.pb.h"
 #include "grpc/reflection/v1alpha/reflection.grpc.pb.h"
 #include "server/tenant/method_policy.h"
+#include "tenon/v1/residency.pb.h"
 #include "tests/integration/tenant_fixture.h"
 
 namespace tenon {
@@ -183,6 +184,7 @@ class AuthMatrixTest : public TenantServerTest {
 
 TEST_F(AuthMatrixTest, EveryCellIsAsDeclared) {
   grpc::health::v1::HealthCheckRequest::descriptor();
+  v1::GetResidencyRequest::descriptor();
   Check("inference", channel_);
   Check("admin", admin_channel_);
   std::printf("%d cells\n", num_cells_);

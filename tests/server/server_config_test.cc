@@ -122,7 +122,7 @@ TEST_F(ServerConfigTest, EachBoundIsCheckedAndNamed) {
                                         "--max-virtual-tokens=0",
                                         "--max-bottleneck-width=0",
                                         "--max-override-bytes=-1",
-                                        "--adapter-host-bytes=0",
+                                        "--adapter-device-bytes=0",
                                         "--max-adapters=0",
                                         "--drain-timeout=-1s",
                                         "--max-concurrent-uploads=0",

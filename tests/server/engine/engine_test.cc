@@ -41,7 +41,7 @@ TEST_F(EngineTest, StopTokenIsMarkedAndCounted) {
 
 TEST_F(EngineTest, SamplesShareThePromptAndDrawFromTheirOwnSeeds) {
   std::map<int32_t, uint64_t> seeds;
-  script_.watch = [&](const Batch& batch, std::span<const std::vector<ResolvedAdapter>>) {
+  script_.watch = [&](const Batch& batch, std::span<const ResolvedSelection>) {
     for (const BatchRow& row : batch.rows) {
       seeds[row.sequence->sample_index()] = row.sequence->sampling().seed;
     }
@@ -145,7 +145,7 @@ TEST_F(EngineTest, IdleEngineWakesForTheNearestDeadline) {
 
 TEST_F(EngineTest, FullStreamPausesThatRequestAlone) {
   std::atomic<int> num_slow_rows = 0;
-  script_.watch = [&](const Batch& batch, std::span<const std::vector<ResolvedAdapter>>) {
+  script_.watch = [&](const Batch& batch, std::span<const ResolvedSelection>) {
     for (const BatchRow& row : batch.rows) {
       num_slow_rows += row.sequence->tokens()[0] == 1 ? 1 : 0;
     }

@@ -287,8 +287,8 @@ TEST_P(ContextRunnerTest, OtherNumberOfVirtualTokensThanPromisedFailsTheContext)
   }
   const Batch batch = scheduler.Schedule(absl::UnixEpoch());
   const std::shared_ptr<const CompiledAdapter> five = SoftPrompt(Words(5));
-  const std::vector<std::vector<ResolvedAdapter>> adapters = {
-      {}, {{five.get(), 1.0f}}, {{five.get(), 1.0f}}};
+  const std::vector<ResolvedSelection> adapters = {
+      {}, {{{five.get(), 1.0f}}}, {{{five.get(), 1.0f}}}};
   const absl::StatusOr<StepOutput> output = runner_->Run(batch, adapters);
   ASSERT_TRUE(output.ok()) << output.status();
   ASSERT_EQ(output->context_status.size(), 1u);

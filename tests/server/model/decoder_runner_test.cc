@@ -142,7 +142,7 @@ TEST(DecoderRunnerTest, NanLogitsFailTheirRowOnly) {
     scheduler.Add(std::make_unique<Sequence>(std::move(sequence)));
   }
   const Batch batch = scheduler.Schedule(absl::UnixEpoch());
-  const std::vector<std::vector<ResolvedAdapter>> base(batch.segments.size());
+  const std::vector<ResolvedSelection> base(batch.segments.size());
   const absl::StatusOr<StepOutput> output = runner->Run(batch, base);
   ASSERT_TRUE(output.ok()) << output.status();
   ASSERT_EQ(output->sampled.size(), 3u);
@@ -157,7 +157,7 @@ TEST(DecoderRunnerTest, NanLogitsFailTheirRowOnly) {
 TEST(DecoderRunnerTest, BatchesThatNameWhatIsNotThereAreRefused) {
   const DriverOptions options;
   const std::unique_ptr<DecoderRunner> runner = MakeRunner(SmallWeights(), options);
-  const std::vector<std::vector<ResolvedAdapter>> base(1);
+  const std::vector<ResolvedSelection> base(1);
   const auto message = [&](const Batch& batch) {
     const absl::Status status = runner->Run(batch, base).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInternal) << status;
