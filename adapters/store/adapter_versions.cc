@@ -88,7 +88,7 @@ absl::Status AdapterVersions::CheckRoom(const AdapterId& id, const std::string& 
     return QuotaExceededError(
         "ADAPTERS_PER_TENANT", "max_adapters_per_tenant",
         absl::StrCat("tenant ", id.tenant, " has ", num_versions,
-                     " adapter versions, the limit max_adapters_per_tenant is ",
+                     " adapter versions, the limit max_adapters is ",
                      max_versions_per_tenant_, "; delete some first"));
   }
   return absl::OkStatus();

@@ -113,7 +113,7 @@ absl::StatusOr<std::vector<DriverResult>> RunTogether(ModelRunner& runner,
   BlockPool pool(options.num_blocks, options.block_size);
   SchedulerOptions scheduler_options;
   scheduler_options.max_batch_tokens = options.max_batch_tokens;
-  scheduler_options.max_sequences = 64;
+  scheduler_options.max_sequences = options.max_sequences;
   scheduler_options.max_context_tokens = options.max_context_tokens;
   scheduler_options.prefix_cache = options.prefix_cache;
   Scheduler scheduler(scheduler_options, &pool);
@@ -124,6 +124,9 @@ absl::StatusOr<std::vector<DriverResult>> RunTogether(ModelRunner& runner,
     const Batch batch = scheduler.Schedule(now);
     if (batch.empty()) {
       return absl::InternalError("the scheduler has sequences but no step");
+    }
+    if (options.observe) {
+      options.observe(batch);
     }
     TENON_ASSIGN_OR_RETURN(const auto resolved, Resolve(batch, adapters, options));
     TENON_ASSIGN_OR_RETURN(const StepOutput output, runner.Run(batch, resolved));
