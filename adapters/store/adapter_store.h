@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "adapters/formats/file_set.h"
 #include "adapters/registry/adapter_name.h"
 #include "adapters/registry/alias_history.h"
@@ -73,6 +74,16 @@ struct CommittedVersion {
   NameChange name;
 };
 
+/// How a store that keeps its catalogue elsewhere stands with it.
+struct StoreStatus {
+  bool reached = true;  ///< ever since the start: what is served is at least that new
+  bool current = true;  ///< at the last look
+  /// Changes that were ever made, of all names that are known here. Equal on two replicas when both
+  /// serve the same.
+  int64_t generation = 0;
+  absl::Time synced = absl::InfiniteFuture();  ///< the last look that succeeded
+};
+
 /// Versions of adapters, immutable and durable, and the aliases that point to them: what was
 /// acknowledged is there after a crash, what was not is not there at all. Every changing method is
 /// atomic and answers with the name as it then is, ready for AdapterRegistry::Replace. Names that
@@ -129,6 +140,11 @@ class AdapterStore {
   /// never was.
   virtual absl::StatusOr<std::vector<AliasChange>> History(absl::string_view tenant,
                                                            absl::string_view name) = 0;
+
+  /// Looks for what other processes changed, and returns the names that are different from what
+  /// this store answered before. UNAVAILABLE when the catalogue cannot be reached.
+  virtual absl::StatusOr<std::vector<AdapterName>> Refresh() { return std::vector<AdapterName>(); }
+  virtual StoreStatus status() const { return StoreStatus(); }
 
   /// All versions of all tenants, ordered by tenant, name and version.
   absl::StatusOr<std::vector<AdapterInfo>> List();

@@ -41,6 +41,29 @@ absl::Status AdapterVersions::Restore() {
   return absl::OkStatus();
 }
 
+absl::StatusOr<int64_t> AdapterVersions::Refresh() {
+  absl::MutexLock lock(&change_mutex_);
+  TENON_ASSIGN_OR_RETURN(std::vector<AdapterName> changed, store_->Refresh());
+  for (AdapterName& name : changed) {
+    const std::shared_ptr<const AdapterName> before = registry_->Find(name.tenant, name.name);
+    std::vector<std::shared_ptr<const AdapterInfo>> gone;
+    if (before != nullptr) {
+      for (const auto& [version, info] : before->versions) {
+        if (!name.versions.contains(version)) {
+          gone.push_back(info);
+        }
+      }
+    }
+    registry_->Replace(std::move(name));
+    for (const std::shared_ptr<const AdapterInfo>& info : gone) {
+      if (on_retired_) {
+        on_retired_(*info);
+      }
+    }
+  }
+  return static_cast<int64_t>(changed.size());
+}
+
 absl::StatusOr<CommittedVersion> AdapterVersions::Commit(std::unique_ptr<StagedUpload> upload,
                                                          AdapterInfo facts,
                                                          const CommitOrder& order) {
@@ -65,7 +88,7 @@ absl::Status AdapterVersions::CheckRoom(const AdapterId& id, const std::string& 
     return QuotaExceededError(
         "ADAPTERS_PER_TENANT", "max_adapters_per_tenant",
         absl::StrCat("tenant ", id.tenant, " has ", num_versions,
-                     " adapter versions, the limit max_adapters_per_tenant is ",
+                     " adapter versions, the limit max_adapters is ",
                      max_versions_per_tenant_, "; delete some first"));
   }
   return absl::OkStatus();
@@ -100,9 +123,8 @@ absl::StatusOr<NameChange> AdapterVersions::Rollback(absl::string_view tenant,
         absl::StrCat("alias ", ref.ToString(), " points to version ", pointer->second,
                      " and has pointed to no other that is still there"));
   }
-  AliasMove move{std::string(tenant), std::string(name),      std::string(alias),
-                 *target,             pointer->second,        AliasAction::kRollback,
-                 std::string(actor)};
+  AliasMove move{std::string(tenant), std::string(name),      std::string(alias), *target,
+                 pointer->second,     AliasAction::kRollback, std::string(actor)};
   move.expected_version = expected_version.value_or(pointer->second);
   TENON_ASSIGN_OR_RETURN(NameChange moved, store_->MoveAlias(move));
   registry_->Replace(moved.after);
@@ -183,10 +205,9 @@ absl::StatusOr<std::vector<AliasMove>> AdapterVersions::MovesOff(const AdapterNa
   std::vector<AliasMove> moves;
   for (const auto& [alias, target] : name.pointers.aliases) {
     if (target == version) {
-      const std::optional<int64_t> earlier =
-          RollbackTarget(history, alias, [&](int64_t candidate) {
-            return candidate != version && name.versions.contains(candidate);
-          });
+      const std::optional<int64_t> earlier = RollbackTarget(history, alias, [&](int64_t candidate) {
+        return candidate != version && name.versions.contains(candidate);
+      });
       moves.push_back({name.tenant, name.name, alias, earlier.value_or(0), version,
                        AliasAction::kDelete, std::string(actor)});
     }

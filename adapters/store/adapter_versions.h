@@ -46,6 +46,11 @@ class AdapterVersions {
   /// Puts all stored names into the registry. Called once, at start. Damaged versions are logged.
   absl::Status Restore() ABSL_LOCKS_EXCLUDED(change_mutex_);
 
+  /// Takes what other replicas changed in a shared store into the registry, and returns how many
+  /// names that were. Errors of AdapterStore::Refresh; what was known then stays served.
+  absl::StatusOr<int64_t> Refresh() ABSL_LOCKS_EXCLUDED(change_mutex_);
+  StoreStatus store_status() const { return store_->status(); }
+
   absl::StatusOr<std::unique_ptr<StagedUpload>> Begin(int64_t max_bytes) {
     return store_->Begin(max_bytes);
   }

@@ -160,4 +160,46 @@ absl::StatusOr<std::vector<int64_t>> Client::DeleteAdapter(absl::string_view ada
   return std::vector<int64_t>(response->versions().begin(), response->versions().end());
 }
 
+absl::StatusOr<v1::AdapterVisibility> Client::SetAdapterVisibility(
+    const v1::AdapterVisibility& visibility) const {
+  v1::SetAdapterVisibilityRequest request;
+  *request.mutable_visibility() = visibility;
+  auto response =
+      Call(options_, *adapters_, &v1::AdapterService::Stub::SetAdapterVisibility, request);
+  if (!response.ok()) {
+    return response.status();
+  }
+  return std::move(*response->mutable_visibility());
+}
+
+absl::StatusOr<v1::AdapterVisibility> Client::GetAdapterVisibility(absl::string_view name) const {
+  v1::GetAdapterVisibilityRequest request;
+  request.set_name(std::string(name));
+  auto response =
+      Call(options_, *adapters_, &v1::AdapterService::Stub::GetAdapterVisibility, request);
+  if (!response.ok()) {
+    return response.status();
+  }
+  return std::move(*response->mutable_visibility());
+}
+
+absl::StatusOr<std::vector<v1::Adapter>> Client::ListSharedAdapters() const {
+  std::vector<v1::Adapter> adapters;
+  v1::ListSharedAdaptersRequest request;
+  do {
+    auto response =
+        Call(options_, *adapters_, &v1::AdapterService::Stub::ListSharedAdapters, request);
+    if (!response.ok()) {
+      return response.status();
+    }
+    adapters.insert(adapters.end(), response->adapters().begin(), response->adapters().end());
+    request.set_page_token(response->next_page_token());
+  } while (!request.page_token().empty());
+  return adapters;
+}
+
+absl::StatusOr<v1::RefreshResponse> Client::Refresh() const {
+  return Call(options_, *adapters_, &v1::AdapterService::Stub::Refresh, v1::RefreshRequest());
+}
+
 }  // namespace tenon

@@ -61,7 +61,7 @@ class Client {
 
   /// All pages.
   absl::StatusOr<std::vector<v1::Adapter>> ListAdapters() const;
-  /// `adapter` is "name" or "name@version".
+  /// `adapter` is "name" or "name@version", or "owner/name" of what another tenant shares.
   absl::StatusOr<v1::Adapter> GetAdapter(absl::string_view adapter) const;
   /// The versions that were deleted. `force` as in DeleteAdapterRequest.
   absl::StatusOr<std::vector<int64_t>> DeleteAdapter(absl::string_view adapter,
@@ -69,6 +69,16 @@ class Client {
 
   /// Aliases, histories and watching.
   const VersionClient& versions() const { return versions_; }
+
+  /// Who else may use an adapter of the caller's; replaces what was said before.
+  absl::StatusOr<v1::AdapterVisibility> SetAdapterVisibility(
+      const v1::AdapterVisibility& visibility) const;
+  absl::StatusOr<v1::AdapterVisibility> GetAdapterVisibility(absl::string_view name) const;
+  /// What other tenants share with the caller; all pages.
+  absl::StatusOr<std::vector<v1::Adapter>> ListSharedAdapters() const;
+
+  /// Has the server look for what other replicas changed in a shared store.
+  absl::StatusOr<v1::RefreshResponse> Refresh() const;
 
   const ResidencyClient& residency() const { return residency_; }
   /// For a client that is connected to the admin listener.

@@ -100,7 +100,7 @@ CommandResult RunUpload(const Client& client, const Arguments& arguments, Consol
   if (!adapter.aliases().empty()) {
     console.out << " (" << absl::StrJoin(adapter.aliases(), ", ") << ")";
   }
-  console.out << "\n";
+  console.out << "\n" << FormatUploadReport(adapter);
   for (const std::string& warning : adapter.warnings()) {
     console.err << "warning: " << PrintableText(warning) << "\n";
   }

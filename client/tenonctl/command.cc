@@ -84,6 +84,28 @@ std::vector<Command> MakeUserCommands() {
        "  tenonctl adapters delete ticket-router@1\n  tenonctl adapters delete ticket-router\n",
        {{"force", "", "also a version that aliases point to: they go back to where they were"}},
        RunDelete},
+      {"adapters share",
+       "NAME",
+       "let other tenants use an adapter, or say who may",
+       "  tenonctl adapters share ticket-router --with=globex,initech\n"
+       "  tenonctl adapters share ticket-router --nobody\n"
+       "  tenonctl adapters share ticket-router\n",
+       {{"with", "TENANTS", "these tenants, separated by commas; no others"},
+        {"everybody", "", "every tenant of the server"},
+        {"nobody", "", "its own tenant alone"}},
+       RunShare},
+      {"adapters shared",
+       "",
+       "what other tenants let this one use; a request names it OWNER/NAME",
+       "  tenonctl adapters shared\n",
+       {},
+       RunShared},
+      {"adapters refresh",
+       "",
+       "have the server look at once for what other replicas changed in a shared store",
+       "  tenonctl --server=replica-2:50051 adapters refresh\n",
+       {},
+       RunRefresh},
       {"model", "", "what the server serves, and its limits", "  tenonctl model\n", {}, RunModel},
   };
 }

@@ -218,6 +218,24 @@ std::string FormatDifferences(const v1::Adapter& first, const v1::Adapter& secon
   return FormatTable(rows);
 }
 
+std::string FormatUploadReport(const v1::Adapter& adapter) {
+  std::vector<std::string> effect = {adapter.method()};
+  if (adapter.max_rank() > 0) {
+    effect.push_back(absl::StrCat("rank ", adapter.max_rank(), " at most"));
+  }
+  if (adapter.num_virtual_tokens() > 0) {
+    effect.push_back(absl::StrCat(adapter.num_virtual_tokens(), " virtual tokens"));
+  }
+  if (adapter.num_sites() > 0) {
+    effect.push_back(absl::StrCat(adapter.num_sites(), " sites changed, ",
+                                  adapter.num_untouched_sites(), " left alone"));
+  }
+  return absl::StrFormat("  %s\n  %d parameters, %s stored, %s resident, norm %g at most\n",
+                         absl::StrJoin(effect, ", "), adapter.num_parameters(),
+                         FormatBytes(adapter.stored_bytes()), FormatBytes(adapter.resident_bytes()),
+                         adapter.delta_norm_bound());
+}
+
 std::string FormatModel(const v1::GetModelResponse& model) {
   return FormatFields({
       {"name", model.name()},

@@ -45,6 +45,8 @@ std::string FormatAdapter(const v1::Adapter& adapter);
 std::string FormatDifferences(const v1::Adapter& first, const v1::Adapter& second);
 /// Passed or failed, and a line for each probe.
 std::string FormatAcceptance(const v1::AcceptanceReport& report);
+/// What the server made of an upload, on two indented lines.
+std::string FormatUploadReport(const v1::Adapter& adapter);
 std::string FormatModel(const v1::GetModelResponse& model);
 
 /// One line about the end of a sample: reason, tokens, adapter version and times.

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "adapters/base/thread_priority.h"
-#include "server/rpc/adapter_catalogue.h"
 #include "server/rpc/upload_call.h"
 #include "server/rpc/version_calls.h"
 #include "server/rpc/watch_call.h"
@@ -13,7 +12,10 @@
 namespace tenon {
 
 AdapterService::AdapterService(AdapterBackend backend, CallEnvironment environment)
-    : backend_(backend), environment_(std::move(environment)) {
+    : backend_(backend),
+      environment_(std::move(environment)),
+      catalogue_(backend_.registry, backend_.cache),
+      sharing_(backend_.registry, &catalogue_, backend_.directory) {
   worker_.Post([] { LowerThreadPriority(); });  // hashing and compiling give way to the engine
 }
 
@@ -34,8 +36,7 @@ grpc::ServerUnaryReactor* AdapterService::ListAdapters(grpc::CallbackServerConte
                                                        v1::ListAdaptersResponse* response) {
   CallRecord record(&environment_, *context, "ListAdapters");
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(record.End(AdapterCatalogue(backend_.registry, backend_.cache)
-                                 .List(record.tenant(), *request, *response)));
+  reactor->Finish(record.End(catalogue_.List(record.tenant(), *request, *response)));
   return reactor;
 }
 
@@ -44,8 +45,7 @@ grpc::ServerUnaryReactor* AdapterService::GetAdapter(grpc::CallbackServerContext
                                                      v1::GetAdapterResponse* response) {
   CallRecord record(&environment_, *context, "GetAdapter");
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(record.End(AdapterCatalogue(backend_.registry, backend_.cache)
-                                 .Get(record.tenant(), *request, *response)));
+  reactor->Finish(record.End(sharing_.Get(record.tenant(), *request, *response)));
   return reactor;
 }
 
@@ -107,16 +107,60 @@ grpc::ServerUnaryReactor* AdapterService::SetSplit(grpc::CallbackServerContext* 
 grpc::ServerUnaryReactor* AdapterService::GetHistory(grpc::CallbackServerContext* context,
                                                      const v1::GetHistoryRequest* request,
                                                      v1::GetHistoryResponse* response) {
+  return Run(context, "GetHistory", [this, request, response](CallRecord& record) {
+    return GetAdapterHistory(backend_, record, *request, *response);
+  });
+}
+
+grpc::ServerUnaryReactor* AdapterService::Run(grpc::CallbackServerContext* context,
+                                              absl::string_view method,
+                                              absl::AnyInvocable<absl::Status(CallRecord&)> work) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  auto record = std::make_shared<CallRecord>(&environment_, *context, "GetHistory");
+  auto record = std::make_shared<CallRecord>(&environment_, *context, method);
   if (!record->admission().ok()) {
     reactor->Finish(record->End(record->admission()));
     return reactor;
   }
-  changes_.Post([this, reactor, record, request, response] {
-    reactor->Finish(record->End(GetAdapterHistory(backend_, *record, *request, *response)));
+  changes_.Post([reactor, record, task = std::move(work)]() mutable {
+    reactor->Finish(record->End(task(*record)));
   });
   return reactor;
+}
+
+grpc::ServerUnaryReactor* AdapterService::SetAdapterVisibility(
+    grpc::CallbackServerContext* context, const v1::SetAdapterVisibilityRequest* request,
+    v1::SetAdapterVisibilityResponse* response) {
+  return Run(context, "SetAdapterVisibility", [this, request, response](CallRecord& record) {
+    const std::string& name = request->visibility().name();
+    record.Note("adapter", name);
+    auto holds = sharing_.Set(record.tenant(), request->visibility(), record.audit_source());
+    if (!holds.ok()) {  // what took place is in the audit log already
+      AuditChange(backend_, record, "SetAdapterVisibility", name, holds.status());
+      return holds.status();
+    }
+    *response->mutable_visibility() = *std::move(holds);
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* AdapterService::GetAdapterVisibility(
+    grpc::CallbackServerContext* context, const v1::GetAdapterVisibilityRequest* request,
+    v1::GetAdapterVisibilityResponse* response) {
+  return Run(context, "GetAdapterVisibility", [this, request, response](CallRecord& record) {
+    auto holds = sharing_.Find(record.tenant(), request->name());
+    if (holds.ok()) {
+      *response->mutable_visibility() = *std::move(holds);
+    }
+    return holds.status();
+  });
+}
+
+grpc::ServerUnaryReactor* AdapterService::ListSharedAdapters(
+    grpc::CallbackServerContext* context, const v1::ListSharedAdaptersRequest* request,
+    v1::ListSharedAdaptersResponse* response) {
+  return Run(context, "ListSharedAdapters", [this, request, response](CallRecord& record) {
+    return sharing_.List(record.tenant(), *request, *response);
+  });
 }
 
 grpc::ServerWriteReactor<v1::WatchAdaptersResponse>* AdapterService::WatchAdapters(
@@ -126,6 +170,19 @@ grpc::ServerWriteReactor<v1::WatchAdaptersResponse>* AdapterService::WatchAdapte
   WatchCall* const reactor = call.get();
   reactor->Begin(*request);
   return reactor;
+}
+
+grpc::ServerUnaryReactor* AdapterService::Refresh(grpc::CallbackServerContext* context,
+                                                  const v1::RefreshRequest*,
+                                                  v1::RefreshResponse* response) {
+  return Run(context, "Refresh", [this, response](CallRecord&) {
+    const absl::StatusOr<int64_t> changed = backend_.versions->Refresh();
+    if (changed.ok()) {
+      response->set_num_changed(*changed);
+      response->set_store_generation(backend_.versions->store_status().generation);
+    }
+    return changed.status();
+  });
 }
 
 void AdapterService::Drain() { watch_room_.Drain(); }

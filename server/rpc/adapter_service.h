@@ -5,12 +5,15 @@
 #include <atomic>
 #include <cstdint>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/time/time.h"
 #include "adapters/registry/adapter_registry.h"
 #include "adapters/residency/adapter_cache.h"
 #include "adapters/residency/adapter_publisher.h"
 #include "adapters/store/adapter_versions.h"
 #include "server/engine/acceptance.h"
+#include "server/rpc/adapter_catalogue.h"
+#include "server/rpc/adapter_sharing.h"
 #include "server/rpc/call_record.h"
 #include "server/rpc/request_validation.h"
 #include "server/rpc/serial_executor.h"
@@ -26,7 +29,7 @@ struct AdapterBackend {
   AdapterVersions* versions = nullptr;
   AdapterRegistry* registry = nullptr;
   AdapterCache* cache = nullptr;
-  TenantDirectory* directory = nullptr;  ///< for its audit log
+  TenantDirectory* directory = nullptr;   ///< for its audit log
   AcceptanceRun::Environment acceptance;  ///< where uploads are tried before they go live
   RequestLimits limits;                   ///< of probes
   /// Uploads at the same time; further ones are refused with a retry time.
@@ -37,8 +40,8 @@ struct AdapterBackend {
 
 /// Disk, hashing and compiling happen on one worker thread of the service, an upload's next message
 /// is read when the last one has been written: a fast uploader waits for the disk, not in memory.
-/// Changes of aliases have a worker of their own, so that a rollback waits for no upload, and so have
-/// the watchers.
+/// Changes of aliases have a worker of their own, so that a rollback waits for no upload, and so
+/// have the watchers.
 ///
 /// Thread-safe. Outlives the gRPC server that it is registered with.
 class AdapterService final : public v1::AdapterService::CallbackService {
@@ -71,6 +74,19 @@ class AdapterService final : public v1::AdapterService::CallbackService {
                                        v1::GetHistoryResponse* response) override;
   grpc::ServerWriteReactor<v1::WatchAdaptersResponse>* WatchAdapters(
       grpc::CallbackServerContext* context, const v1::WatchAdaptersRequest* request) override;
+  grpc::ServerUnaryReactor* SetAdapterVisibility(
+      grpc::CallbackServerContext* context, const v1::SetAdapterVisibilityRequest* request,
+      v1::SetAdapterVisibilityResponse* response) override;
+  grpc::ServerUnaryReactor* GetAdapterVisibility(
+      grpc::CallbackServerContext* context, const v1::GetAdapterVisibilityRequest* request,
+      v1::GetAdapterVisibilityResponse* response) override;
+  grpc::ServerUnaryReactor* ListSharedAdapters(grpc::CallbackServerContext* context,
+                                               const v1::ListSharedAdaptersRequest* request,
+                                               v1::ListSharedAdaptersResponse* response) override;
+
+  grpc::ServerUnaryReactor* Refresh(grpc::CallbackServerContext* context,
+                                    const v1::RefreshRequest* request,
+                                    v1::RefreshResponse* response) override;
 
   /// Ends the watchers, which would go on for ever, with UNAVAILABLE; later ones end at once.
   void Drain();
@@ -83,8 +99,14 @@ class AdapterService final : public v1::AdapterService::CallbackService {
                                                           const Request&, Response&),
                                    const Request* request, Response* response);
 
+  // Runs `work` on `changes_`, unless the caller may not.
+  grpc::ServerUnaryReactor* Run(grpc::CallbackServerContext* context, absl::string_view method,
+                                absl::AnyInvocable<absl::Status(CallRecord&)> work);
+
   const AdapterBackend backend_;
   const CallEnvironment environment_;
+  const AdapterCatalogue catalogue_;
+  const AdapterSharing sharing_;
   std::atomic<int64_t> num_uploads_ = 0;
   WatchRoom watch_room_;
   // Last: their tasks use what is above.

@@ -11,6 +11,7 @@
 #include "adapters/base/status_macros.h"
 #include "server/rpc/acceptance_conversion.h"
 #include "server/rpc/adapter_catalogue.h"
+#include "server/rpc/adapter_sharing.h"
 #include "server/telemetry/logging.h"
 #include "server/tenant/tenant_directory.h"
 
@@ -111,7 +112,9 @@ absl::Status DeleteAdapter(const AdapterBackend& backend, CallRecord& record,
                                                   record.identity().credential));
   response.mutable_versions()->Assign(versions.begin(), versions.end());
   response.set_generation(backend.registry->Set(record.tenant()).generation);
-  return absl::OkStatus();
+  const AdapterCatalogue catalogue(backend.registry, backend.cache);
+  return AdapterSharing(backend.registry, &catalogue, backend.directory)
+      .ForgetDeleted(record.tenant(), ref.name, record.audit_source());
 }
 
 absl::Status PromoteAlias(const AdapterBackend& backend, CallRecord& record,
@@ -181,15 +184,16 @@ absl::Status GetAdapterHistory(const AdapterBackend& backend, CallRecord& record
   record.Note("adapter", request.name());
   TENON_RETURN_IF_ERROR(ValidateName("name", request.name()));
   if (request.max_changes() < 0 || request.max_changes() > kMaxHistory) {
-    return InvalidFieldError("max_changes", absl::StrCat(request.max_changes(), " is not in [0, ",
-                                                         kMaxHistory, "]"));
+    return InvalidFieldError(
+        "max_changes", absl::StrCat(request.max_changes(), " is not in [0, ", kMaxHistory, "]"));
   }
   const size_t limit = request.max_changes() == 0 ? kDefaultChanges : request.max_changes();
   TENON_ASSIGN_OR_RETURN(const std::vector<AliasChange> history,
                          backend.versions->History(record.tenant(), request.name()));
   if (history.empty()) {
-    return ResourceNotFoundError("ADAPTER_NOT_FOUND", request.name(),
-                                 absl::StrCat("no adapter ", request.name(), " has ever been here"));
+    return ResourceNotFoundError(
+        "ADAPTER_NOT_FOUND", request.name(),
+        absl::StrCat("no adapter ", request.name(), " has ever been here"));
   }
   for (size_t i = 0; i < std::min(limit, history.size()); ++i) {
     *response.add_changes() = ToProto(history[history.size() - 1 - i]);

@@ -97,6 +97,26 @@ TEST(FormatDifferencesTest, HasARowForEachFieldThatDiffers) {
                           HasSubstr("latest, stable"), Not(HasSubstr("method"))));
 }
 
+TEST(FormatUploadReportTest, SaysWhatTheMethodHas) {
+  v1::Adapter adapter;
+  adapter.set_method("LORA");
+  adapter.set_max_rank(8);
+  adapter.set_num_sites(60);
+  adapter.set_num_untouched_sites(152);
+  adapter.set_num_parameters(460800);
+  adapter.set_stored_bytes(1 << 20);
+  adapter.set_resident_bytes(512 << 10);
+  adapter.set_delta_norm_bound(12.5);
+  EXPECT_EQ(FormatUploadReport(adapter),
+            "  LORA, rank 8 at most, 60 sites changed, 152 left alone\n"
+            "  460800 parameters, 1.0 MiB stored, 512.0 KiB resident, norm 12.5 at most\n");
+
+  v1::Adapter prefix;
+  prefix.set_method("PREFIX_TUNING");
+  prefix.set_num_virtual_tokens(16);
+  EXPECT_THAT(FormatUploadReport(prefix), HasSubstr("  PREFIX_TUNING, 16 virtual tokens\n"));
+}
+
 TEST(FormatAdapterTest, ShowsWarningsAndResidency) {
   v1::Adapter adapter = TestAdapter();
   EXPECT_THAT(FormatAdapter(adapter), HasSubstr("resident    no\n"));
