@@ -381,6 +381,17 @@ void AdapterCache::Forget(const std::string& digest) {
   }
 }
 
+absl::flat_hash_map<std::string, int64_t> AdapterCache::resident_bytes() const {
+  absl::flat_hash_map<std::string, int64_t> bytes;
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [digest, entry] : entries_) {
+    if (entry.residency == Residency::kResident) {
+      bytes.emplace(digest, entry.compiled->resident_bytes());
+    }
+  }
+  return bytes;
+}
+
 AdapterCacheStats AdapterCache::stats() const {
   absl::MutexLock lock(&mutex_);
   AdapterCacheStats stats = stats_;

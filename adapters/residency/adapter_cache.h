@@ -166,6 +166,8 @@ class AdapterCache {
   }
 
   AdapterCacheStats stats() const ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Bytes of what is resident, by digest.
+  absl::flat_hash_map<std::string, int64_t> resident_bytes() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   friend class AdapterClaim;

@@ -32,10 +32,10 @@ void EngineLoop::Run() {
   for (bool stop = false; !stop;) {
     EngineInbox::Mail mail = inbox_->Take();
     stop = mail.stop;
-    for (GenerationRequest& request : mail.requests) {
-      Start(std::move(request));
-    }
     const absl::Time now = clock_();
+    for (GenerationRequest& request : mail.requests) {
+      Start(std::move(request), now);
+    }
     if (stop) {
       const absl::Status stopping = RetryLaterError(
           "STOPPING", "the server stopped before the request was complete", absl::Seconds(1));
@@ -43,21 +43,23 @@ void EngineLoop::Run() {
         Fail(sequence->id(), stopping, now);
       }
     }
+    EndLate(now);
     UpdateAdapters(now);
     merged_ = options_.merge_tier == nullptr ? nullptr : options_.merge_tier->merged();
     const absl::Time nearest_deadline = UpdateSequences(now);
     const bool ran = RunStep();
     merged_.reset();  // what was unmerged meanwhile can go
-    const int64_t num_delivered = DeliverFinished(clock_());
-    Report(num_delivered);
-    if (!ran && !stop && num_delivered == 0) {  // an end may make room for an adapter
+    const SequenceCounts ended = DeliverFinished(clock_());
+    Report(ended);
+    if (!ran && !stop && ended.empty()) {  // an end may make room for an adapter
       inbox_->Wait(nearest_deadline - clock_());
       last_end_ = clock_();  // idle time says nothing about how fast sequences are served
     }
   }
 }
 
-void EngineLoop::Start(GenerationRequest request) {
+void EngineLoop::Start(GenerationRequest request, absl::Time now) {
+  const absl::Duration expected_wait = scheduler_.ExpectedWait(request.tenant, now);
   auto active =
       std::make_shared<ActiveRequest>(ActiveRequest{.stream = std::move(request.stream),
                                                     .pins = AdapterPins(request.selection,
@@ -81,20 +83,56 @@ void EngineLoop::Start(GenerationRequest request) {
                               .sample_index = i,
                               .leader = std::nullopt,
                               .arrival = request.arrival,
-                              .deadline = request.deadline};
+                              .deadline = request.deadline,
+                              .priority = request.priority,
+                              .share = request.share,
+                              .deterministic = request.deterministic};
     options.sampling.seed += static_cast<uint64_t>(i);
     if (i > 0) {
       options.leader = leader;
       options.sampling.prompt_logprobs.reset();  // the same for all samples: told once
     }
     active->samples.push_back(options.id);
-    active_.emplace(options.id, ActiveSequence{.request = active, .error = absl::OkStatus()});
+    active_.emplace(options.id, ActiveSequence{.request = active,
+                                               .error = absl::OkStatus(),
+                                               .device_time = absl::ZeroDuration()});
     auto sequence = std::make_unique<Sequence>(std::move(options));
     sequence->set_waiting_for_adapter(!active->pins.complete());
     scheduler_.Add(std::move(sequence));
   }
+  RefuseIfLate(request, active->samples, expected_wait, now);
   if (!active->pins.complete()) {
     loading_.push_back(std::move(active));
+  }
+}
+
+void EngineLoop::RefuseIfLate(const GenerationRequest& request,
+                              std::span<const SequenceId> samples, absl::Duration expected_wait,
+                              absl::Time now) {
+  if (request.deadline <= now || now + expected_wait <= request.deadline) {
+    return;
+  }
+  const absl::Status status = QuotaExceededError(
+      "DEADLINE_UNREACHABLE", absl::StrCat("tenant:", request.tenant, "/engine"),
+      absl::StrCat("request ", request.request_id, " would wait about ",
+                   absl::FormatDuration(absl::Trunc(expected_wait, absl::Milliseconds(1))),
+                   " for its place, and its deadline is in ",
+                   absl::FormatDuration(absl::Trunc(request.deadline - now, absl::Milliseconds(1)))),
+      expected_wait);
+  for (const SequenceId id : samples) {
+    Fail(id, status, now);
+  }
+}
+
+void EngineLoop::EndLate(absl::Time now) {
+  for (const Scheduler::LateSequence& late : scheduler_.LateSequences(now)) {
+    Fail(late.id,
+         absl::DeadlineExceededError(absl::StrCat(
+             "request ", scheduler_.Find(late.id)->request_id(),
+             " ended before it began: it would still wait about ",
+             absl::FormatDuration(absl::Trunc(late.expected_wait, absl::Milliseconds(1))),
+             " for its place, beyond its deadline")),
+         now);
   }
 }
 
@@ -161,7 +199,9 @@ absl::Time EngineLoop::UpdateSequences(absl::Time now) {
       continue;
     }
     sequence->set_paused(!stream.has_credit());
-    sequence->set_merged(merged_ != nullptr && merged_->contains(sequence->selection()->key()));
+    // A merged row is right, and has other bits than one that is not.
+    sequence->set_merged(!sequence->deterministic() && merged_ != nullptr &&
+                         merged_->contains(sequence->selection()->key()));
     nearest_deadline = std::min(nearest_deadline, sequence->deadline());
   }
   return nearest_deadline;
@@ -176,6 +216,7 @@ bool EngineLoop::RunStep() {
   absl::StatusOr<StepOutput> output = RunModel(batch);
   const absl::Time end = clock_();
   CountStep(batch, output.ok() ? output->num_merged_tokens : 0, end - begin);
+  ShareDeviceTime(batch, end - begin);
   if (options_.merge_tier != nullptr) {
     options_.merge_tier->Observe(batch, end);
   }
@@ -316,6 +357,25 @@ void EngineLoop::CountStep(const Batch& batch, int64_t num_merged_tokens, absl::
   options_.on_step(step);
 }
 
+void EngineLoop::ShareDeviceTime(const Batch& batch, absl::Duration run) {
+  const TokenCosts& costs = options_.scheduler.costs;
+  std::vector<std::pair<SequenceId, double>> parts;
+  for (const BatchRow& row : batch.rows) {
+    parts.emplace_back(row.sequence->id(), costs.Of(*row.sequence, row.first_token,
+                                                    row.first_token + row.num_tokens));
+  }
+  for (const ContextRow& row : batch.contexts) {
+    parts.emplace_back(row.user->id(), costs.prefill * static_cast<double>(row.num_tokens));
+  }
+  double total = 0;
+  for (const auto& [id, cost] : parts) {
+    total += cost;
+  }
+  for (const auto& [id, cost] : parts) {
+    active_.at(id).device_time += run * (cost / total);
+  }
+}
+
 void EngineLoop::Fail(SequenceId id, const absl::Status& error, absl::Time now) {
   if (scheduler_.Find(id) != nullptr) {
     active_.at(id).error = error;
@@ -323,7 +383,8 @@ void EngineLoop::Fail(SequenceId id, const absl::Status& error, absl::Time now) 
   }
 }
 
-int64_t EngineLoop::DeliverFinished(absl::Time now) {
+SequenceCounts EngineLoop::DeliverFinished(absl::Time now) {
+  SequenceCounts ended;
   const std::vector<std::unique_ptr<Sequence>> finished = scheduler_.TakeFinished();
   for (const std::unique_ptr<Sequence>& sequence : finished) {
     const auto active = active_.find(sequence->id());
@@ -335,7 +396,9 @@ int64_t EngineLoop::DeliverFinished(absl::Time now) {
                     .num_prompt_tokens = sequence->num_prompt_tokens(),
                     .num_cached_tokens = sequence->num_cached_tokens(),
                     .num_generated_tokens = sequence->num_generated_tokens(),
-                    .timings = sequence->timings()});
+                    .timings = sequence->timings(),
+                    .device_time = active->second.device_time});
+    ++ended[sequence->tenant()];
     if (options_.on_finish) {
       options_.on_finish(*sequence, status);
     }
@@ -350,7 +413,7 @@ int64_t EngineLoop::DeliverFinished(absl::Time now) {
     last_end_ = now;
   }
   num_ended_ += count;
-  return count;
+  return ended;
 }
 
 absl::Status EngineLoop::EndStatus(const Sequence& sequence, const absl::Status& error) const {
@@ -370,14 +433,14 @@ absl::Status EngineLoop::EndStatus(const Sequence& sequence, const absl::Status&
   }
 }
 
-void EngineLoop::Report(int64_t num_ended) {
+void EngineLoop::Report(const SequenceCounts& ended) {
   stats_.num_running = scheduler_.num_running();
   stats_.num_waiting = scheduler_.num_waiting();
   stats_.kv_blocks_used = pool_.num_used();
   stats_.kv_blocks_cached = pool_.num_cached();
   stats_.num_preemptions = scheduler_.num_preemptions();
   UpdateAdapterNames();
-  inbox_->Report(stats_, num_ended, time_per_sequence_);
+  inbox_->Report(stats_, ended, time_per_sequence_);
 }
 
 void EngineLoop::UpdateAdapterNames() {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -40,6 +41,12 @@ class EngineLoop {
     return scheduler_.Fits(prompt_tokens, max_tokens, virtual_tokens);
   }
 
+  /// Scheduler::FitsTenant. Thread-safe.
+  bool FitsTenant(int64_t prompt_tokens, int64_t max_tokens, int64_t virtual_tokens,
+                  const TenantShare& share) const {
+    return scheduler_.FitsTenant(prompt_tokens, max_tokens, virtual_tokens, share);
+  }
+
   /// Returns after the inbox was stopped and everything has been ended.
   void Run();
 
@@ -56,11 +63,17 @@ class EngineLoop {
   };
   struct ActiveSequence {
     std::shared_ptr<ActiveRequest> request;
-    absl::Status error;  // why it ended, when the reason is kError
+    absl::Status error;           // why it ended, when the reason is kError
+    absl::Duration device_time;  // its part of the steps that it was in
   };
 
   // --- at a step boundary ---
-  void Start(GenerationRequest request);
+  void Start(GenerationRequest request, absl::Time now);
+  /// Ends the request when it will not start before its deadline.
+  void RefuseIfLate(const GenerationRequest& request, std::span<const SequenceId> samples,
+                    absl::Duration expected_wait, absl::Time now);
+  /// Ends waiting sequences that will not start before their deadline.
+  void EndLate(absl::Time now);
   /// Claims and pins adapters, request by request; ends the requests whose adapter cannot be loaded.
   void UpdateAdapters(absl::Time now);
   /// Puts loading_ in the order in which requests may take room: those of tenants with the fewest
@@ -88,13 +101,15 @@ class EngineLoop {
   void PushEvents(const Batch& batch, StepOutput output);
   void KeepPromptLogprobs(const BatchRow& row, std::vector<SampledToken> chunk);
   void CountStep(const Batch& batch, int64_t num_merged_tokens, absl::Duration run);
+  /// Shares a step's time among its rows by what their tokens cost.
+  void ShareDeviceTime(const Batch& batch, absl::Duration run);
 
   // --- ends ---
   void Fail(SequenceId id, const absl::Status& error, absl::Time now);
-  /// Pushes the finish events of what has ended; returns how many.
-  int64_t DeliverFinished(absl::Time now);
+  /// Pushes the finish events of what has ended; returns how many, by tenant.
+  SequenceCounts DeliverFinished(absl::Time now);
   absl::Status EndStatus(const Sequence& sequence, const absl::Status& error) const;
-  void Report(int64_t num_ended);
+  void Report(const SequenceCounts& ended);
   void UpdateAdapterNames();
 
   const EngineOptions options_;

@@ -81,6 +81,21 @@ DecoderRunner::DecoderRunner(std::shared_ptr<const Decoder> decoder, KvCache cac
   for (const RopeConfig& rope : decoder_->config().ropes) {
     ropes_.emplace_back(rope, max_positions);
   }
+#ifndef NDEBUG
+  set_poison_freed_blocks(true);
+#endif
+}
+
+void DecoderRunner::set_poison_freed_blocks(bool poison) {
+  poison_freed_blocks_ = poison;
+  if (poison) {
+    const c10::InferenceMode inference_mode;
+    cache_.PoisonAll();
+  }
+}
+
+bool DecoderRunner::is_batch_invariant() const {
+  return decoder_->options().kernels != KernelKind::kReference;
 }
 
 bool DecoderRunner::prefix_sharing_is_exact() const {
@@ -302,6 +317,9 @@ absl::StatusOr<StepOutput> DecoderRunner::Run(
   }
   try {
     const c10::InferenceMode inference_mode;
+    if (poison_freed_blocks_) {
+      cache_.Poison(batch.recycled_blocks);
+    }
     const std::vector<size_t> soft_prompts = StartContexts(batch, adapters, output);
     FlatBatch flat(batch, adapters, soft_prompts, cache_.block_size());
     output.num_merged_tokens =

@@ -42,6 +42,12 @@ class DecoderRunner : public ModelRunner {
                                  std::span<const ResolvedSelection> adapters) override;
 
   const KvCache& kv_cache() const { return cache_; }
+
+  /// Overwrites KV blocks with NaN when they are freed or evicted, and all of them now: a row that
+  /// reads what it may not fails with NaN logits. On from the start in debug builds.
+  void set_poison_freed_blocks(bool poison);
+  /// Whether a row's result has the same bits in every batch and every chunking.
+  bool is_batch_invariant() const;
   /// Whether KV blocks may be shared between sequences by their tokens alone; when not, the
   /// scheduler's prefix cache has to be off.
   bool prefix_sharing_is_exact() const;
@@ -72,6 +78,7 @@ class DecoderRunner : public ModelRunner {
 
   std::shared_ptr<const Decoder> decoder_;
   KvCache cache_;
+  bool poison_freed_blocks_ = false;
   int64_t max_positions_;
   std::vector<RopeTable> ropes_;  // one for each of ModelConfig::ropes
   Sampler sampler_;

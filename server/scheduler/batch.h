@@ -51,6 +51,10 @@ struct Batch {
   std::vector<ContextRow> contexts;  ///< no context twice; of no segment
   int64_t num_context_tokens = 0;    ///< of all contexts
 
+  /// Blocks whose content nobody may look at any more, before any of them is written by this step:
+  /// a runner may overwrite them to prove it.
+  std::vector<BlockId> recycled_blocks;
+
   bool empty() const { return rows.empty() && contexts.empty(); }
 };
 

@@ -116,6 +116,8 @@ void ServerMetrics::AddTierMetrics() {
 void ServerMetrics::AddAdapterMetrics() {
   AddLevel("tenon_adapters_live", "Adapter versions that requests may name.",
            &ServerReading::num_live_adapters);
+  AddLevel("tenon_adapters_quarantined", "Adapter versions that are not served: damaged files.",
+           &ServerReading::num_quarantined_adapters);
   AddLevel("tenon_adapters_resident", "Adapters whose tensors are in memory.",
            &ServerReading::num_resident_adapters);
   AddLevel("tenon_adapter_resident_bytes", "Bytes of resident adapters.",
@@ -152,12 +154,23 @@ void ServerMetrics::AddTenants() {
                           .Register(registry_);
   tenant_tokens_ = &prometheus::BuildCounter()
                         .Name("tenon_tenant_tokens_total")
-                        .Help("Tokens by tenant and kind: prompt or generated.")
+                        .Help("Tokens by tenant and kind: prompt, cached (part of prompt) or "
+                              "generated.")
                         .Register(registry_);
+  tenant_device_seconds_ =
+      &prometheus::BuildCounter()
+           .Name("tenon_tenant_device_seconds_total")
+           .Help("Time of steps, shared among their rows by cost, by tenant.")
+           .Register(registry_);
   quota_refusals_ = &prometheus::BuildCounter()
                          .Name("tenon_quota_refusals_total")
                          .Help("Requests that a quota refused, by tenant and limit.")
                          .Register(registry_);
+  AddLevel("tenon_store_current", "0 when the shared store was not reached at the last look.",
+           &ServerReading::store_current);
+  AddLevel("tenon_store_generation",
+           "Changes of the shared catalogue that are served here; equal on replicas in step.",
+           &ServerReading::store_generation);
   AddLevel("tenon_token_keys_current", "0 when the JWKS file is bad and the last good one holds.",
            &ServerReading::token_keys_current);
 }
@@ -174,14 +187,16 @@ std::string ServerMetrics::TenantLabel(absl::string_view tenant) {
   return std::string(tenant);
 }
 
-void ServerMetrics::RecordTenant(absl::string_view tenant, int64_t prompt_tokens,
-                                 int64_t generated_tokens) {
+void ServerMetrics::RecordTenant(absl::string_view tenant, const TenantUse& use) {
   const std::string label = TenantLabel(tenant);
   tenant_requests_->Add({{"tenant", label}}).Increment();
   tenant_tokens_->Add({{"tenant", label}, {"kind", "prompt"}})
-      .Increment(static_cast<double>(prompt_tokens));
+      .Increment(static_cast<double>(use.prompt_tokens));
+  tenant_tokens_->Add({{"tenant", label}, {"kind", "cached"}})
+      .Increment(static_cast<double>(use.cached_prompt_tokens));
   tenant_tokens_->Add({{"tenant", label}, {"kind", "generated"}})
-      .Increment(static_cast<double>(generated_tokens));
+      .Increment(static_cast<double>(use.generated_tokens));
+  tenant_device_seconds_->Add({{"tenant", label}}).Increment(use.device_seconds);
 }
 
 void ServerMetrics::RecordQuotaRefusal(absl::string_view tenant, absl::string_view reason) {

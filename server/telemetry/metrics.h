@@ -29,9 +29,12 @@ struct ServerReading {
   int64_t total_steps = 0, total_preemptions = 0;
   int64_t total_prompt_tokens = 0, total_cached_prompt_tokens = 0, total_generated_tokens = 0;
   int64_t num_live_adapters = 0;
+  int64_t num_quarantined_adapters = 0;
   int64_t num_resident_adapters = 0, resident_adapter_bytes = 0, adapter_budget_bytes = 0;
   int64_t total_adapter_hits = 0, total_adapter_loads = 0, total_failed_adapter_loads = 0,
           total_adapter_evictions = 0;
+  int64_t store_current = 1;       ///< 0: the shared store could not be reached at the last look
+  int64_t store_generation = 0;    ///< StoreStatus::generation; 0 for a store that is not shared
   int64_t held_adapter_bytes = 0, pinned_adapter_bytes = 0, total_adapter_misses = 0;
   int64_t num_host_adapters = 0, host_adapter_bytes = 0, host_adapter_budget_bytes = 0;
   int64_t total_host_hits = 0, total_host_misses = 0;
@@ -56,6 +59,12 @@ struct GenerationTimes {
   int64_t num_generated_tokens = 0;
 };
 
+/// What one generation request took.
+struct TenantUse {
+  int64_t prompt_tokens = 0, cached_prompt_tokens = 0, generated_tokens = 0;
+  double device_seconds = 0;
+};
+
 /// Own metrics are named tenon_*; the few that gateways look for have vLLM's names too (Gateway API
 /// Inference Extension, model server protocol). Label values come from closed sets, except the
 /// adapter names of vllm:lora_requests_info, which keeps one series, and tenants, which are
@@ -78,7 +87,7 @@ class ServerMetrics {
 
   /// Counts a generation request that has ended for its tenant. The first kMaxTenantLabels tenants
   /// have series of their own, the others share the tenant "other".
-  void RecordTenant(absl::string_view tenant, int64_t prompt_tokens, int64_t generated_tokens)
+  void RecordTenant(absl::string_view tenant, const TenantUse& use)
       ABSL_LOCKS_EXCLUDED(tenants_mutex_);
 
   /// Counts a request that a quota refused, by the error's reason ("TOKEN_RATE").
@@ -144,6 +153,7 @@ class ServerMetrics {
 
   prometheus::Family<prometheus::Counter>* tenant_requests_;
   prometheus::Family<prometheus::Counter>* tenant_tokens_;
+  prometheus::Family<prometheus::Counter>* tenant_device_seconds_;
   prometheus::Family<prometheus::Counter>* quota_refusals_;
 
   absl::Mutex tenants_mutex_;

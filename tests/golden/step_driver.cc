@@ -1,5 +1,6 @@
 #include "tests/golden/step_driver.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -112,7 +113,7 @@ absl::StatusOr<std::vector<DriverResult>> RunTogether(ModelRunner& runner,
   BlockPool pool(options.num_blocks, options.block_size);
   SchedulerOptions scheduler_options;
   scheduler_options.max_batch_tokens = options.max_batch_tokens;
-  scheduler_options.max_sequences = 64;
+  scheduler_options.max_sequences = options.max_sequences;
   scheduler_options.max_context_tokens = options.max_context_tokens;
   scheduler_options.prefix_cache = options.prefix_cache;
   Scheduler scheduler(scheduler_options, &pool);
@@ -124,11 +125,21 @@ absl::StatusOr<std::vector<DriverResult>> RunTogether(ModelRunner& runner,
     if (batch.empty()) {
       return absl::InternalError("the scheduler has sequences but no step");
     }
+    if (options.observe) {
+      options.observe(batch);
+    }
     TENON_ASSIGN_OR_RETURN(const auto resolved, Resolve(batch, adapters, options));
     TENON_ASSIGN_OR_RETURN(const StepOutput output, runner.Run(batch, resolved));
     TENON_RETURN_IF_ERROR(Record(batch, output, results));
+    if (options.stats != nullptr) {
+      options.stats->num_chunks += std::count_if(batch.rows.begin(), batch.rows.end(),
+                                                 [](const BatchRow& row) { return !row.samples; });
+    }
     scheduler.Commit(batch, output.sampled, now);
     scheduler.TakeFinished();
+  }
+  if (options.stats != nullptr) {
+    options.stats->num_preemptions += scheduler.num_preemptions();
   }
   return results;
 }

@@ -127,6 +127,9 @@ TEST_F(ServerConfigTest, EachBoundIsCheckedAndNamed) {
                                         "--drain-timeout=-1s",
                                         "--max-concurrent-uploads=0",
                                         "--store=",
+                                        "--trusted-proxies=nobody",
+                                        "--max-connection-age=0",
+                                        "--max-connection-idle=25h",
                                         "--max-context-tokens=-1"};
   for (const std::string& flag : bad) {
     absl::FlagSaver saver;

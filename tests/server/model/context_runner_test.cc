@@ -67,6 +67,7 @@ class ContextRunnerTest : public testing::TestWithParam<KernelKind> {
         model->decoder, options_.num_blocks, options_.block_size, kMaxPositions);
     ASSERT_TRUE(runner.ok()) << runner.status();
     runner_ = *std::move(runner);
+    runner_->set_poison_freed_blocks(true);
     for (int64_t layer = 0; layer < kLayers; ++layer) {
       runner_->kv_cache().keys(layer).fill_(std::nanf(""));
       runner_->kv_cache().values(layer).fill_(std::nanf(""));
