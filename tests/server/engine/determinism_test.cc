@@ -154,7 +154,7 @@ TEST_P(DeterminismTest, AnswersDoNotDependOnTheBatch) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Dtypes, DeterminismTest, testing::Values(at::kFloat, at::kBFloat16),
-                         [](const auto& info) { return std::string(toString(info.param)); });
+                         [](const auto& dtype) { return std::string(toString(dtype.param)); });
 
 TEST(DeterminismOptionTest, ReferenceKernelsDoNotPromiseIt) {
   ModelOptions options;

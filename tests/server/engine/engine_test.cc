@@ -414,7 +414,7 @@ TEST_F(EngineTest, RequestThatCannotStartInTimeIsRefusedAtOnce) {
   request.tenant = "globex";  // stands in nobody's queue
   request.deadline = clock_.Now() + absl::Seconds(6);
   ASSERT_TRUE(engine_->Submit(std::move(request)).ok());
-  script_.AllowSteps(1);
+  script_.AllowSteps(2);  // the one in progress, and the one at whose end the refusal is told
   const FinishEvent refused = late.ReadAll().finishes[0];
   EXPECT_EQ(refused.status.code(), absl::StatusCode::kResourceExhausted) << refused.status;
   const std::optional<ErrorDetail> detail = GetErrorDetail(refused.status);

@@ -171,7 +171,7 @@ TEST(DecoderRunnerTest, ReadOfAFreedBlockIsSeen) {
     sequence.sampling.max_tokens = 4;
     scheduler.Add(std::make_unique<Sequence>(std::move(sequence)));
   }
-  const std::vector<std::vector<ResolvedAdapter>> base(1);
+  const std::vector<ResolvedSelection> base(1);
   const Batch prefill = scheduler.Schedule(absl::UnixEpoch());
   const absl::StatusOr<StepOutput> first = runner->Run(prefill, base);
   ASSERT_TRUE(first.ok()) << first.status();
