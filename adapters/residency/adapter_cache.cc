@@ -250,9 +250,7 @@ void AdapterCache::Insert(const std::string& digest, Compiled compiled) {
   Callbacks waiters;
   {
     absl::MutexLock lock(&mutex_);
-    const int64_t nbytes = compiled->resident_bytes();
-    if (nbytes > budget_bytes_ ||
-        (!room_.is_held(digest) && room_.held_bytes() + nbytes > budget_bytes_)) {
+    if (compiled->resident_bytes() > budget_bytes_) {
       return;
     }
     Entry& entry = entries_[digest];
@@ -379,6 +377,17 @@ void AdapterCache::Forget(const std::string& digest) {
   if (on_forget_) {
     on_forget_(digest);
   }
+}
+
+absl::flat_hash_map<std::string, int64_t> AdapterCache::resident_bytes() const {
+  absl::flat_hash_map<std::string, int64_t> bytes;
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [digest, entry] : entries_) {
+    if (entry.residency == Residency::kResident) {
+      bytes.emplace(digest, entry.compiled->resident_bytes());
+    }
+  }
+  return bytes;
 }
 
 AdapterCacheStats AdapterCache::stats() const {

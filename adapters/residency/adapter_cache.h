@@ -142,7 +142,7 @@ class AdapterCache {
   bool Unpin(const std::string& digest) ABSL_LOCKS_EXCLUDED(mutex_);
 
   /// Puts in what an upload has just compiled, so that its first request finds it. An adapter
-  /// larger than the whole budget is not kept, nor one for which held adapters leave no room.
+  /// larger than the whole budget is not kept.
   void Insert(const std::string& digest, std::shared_ptr<const CompiledAdapter> compiled)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -166,6 +166,8 @@ class AdapterCache {
   }
 
   AdapterCacheStats stats() const ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Bytes of what is resident, by digest.
+  absl::flat_hash_map<std::string, int64_t> resident_bytes() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   friend class AdapterClaim;
