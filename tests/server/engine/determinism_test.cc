@@ -133,7 +133,7 @@ TEST_P(DeterminismTest, AnswersDoNotDependOnTheBatch) {
       batch.push_back(RandomRequest());
     }
     DriverOptions options = Generous();
-    options.num_blocks = Draw(16, 40);  // what the longest needs, or not much more
+    options.num_blocks = Draw(12, 24);  // what the longest needs, or not much more
     options.max_batch_tokens = Draw(64, 200);
     options.prefix_cache = Draw(0, 1) == 1;
     options.stats = &stats;
