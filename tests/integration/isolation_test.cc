@@ -221,7 +221,8 @@ TEST_F(CanaryTest, NoSecretIsEverOutOfPlace) {
   EXPECT_EQ(num_foreign_, 0);
   int64_t num_billed = 0;
   for (const std::string& tenant : tenants_names_) {
-    for (const v1::AdapterUsage& usage : UsageOf(tenant).adapters()) {
+    const v1::GetUsageResponse all = UsageOf(tenant);
+    for (const v1::AdapterUsage& usage : all.adapters()) {
       num_billed += usage.requests();
       EXPECT_GT(usage.device_seconds(), 0) << usage.adapter();
       EXPECT_GT(usage.adapter_byte_seconds(), 0) << usage.adapter();
@@ -322,7 +323,8 @@ class MeteringTest : public ManyTenantsTest {
     v1::AdapterUsage fr;
     for (int i = 0; i < 200 && !done(fr); ++i) {
       absl::SleepFor(absl::Milliseconds(50));
-      for (const v1::AdapterUsage& usage : UsageOf("acme").adapters()) {
+      const v1::GetUsageResponse all = UsageOf("acme");
+      for (const v1::AdapterUsage& usage : all.adapters()) {
         if (usage.adapter() == "fr") {
           fr = usage;
         }
