@@ -387,6 +387,9 @@ void App::Parts::MakeServices() {
   residency.registry = &registry;
   residency.tiers = {merge_tier.get(), cache.get(), host_tier.get()};
   residency.wake_engine = [this] { engine->Wake(); };
+  residency.pinned_limit = [this](absl::string_view tenant) {
+    return access->directory()->LimitsOf(tenant).pinned_bytes;
+  };
   residency_service =
       std::make_unique<ResidencyService>(std::move(residency), MakeCallEnvironment());
   TenantBackend tenants;

@@ -250,9 +250,7 @@ void AdapterCache::Insert(const std::string& digest, Compiled compiled) {
   Callbacks waiters;
   {
     absl::MutexLock lock(&mutex_);
-    const int64_t nbytes = compiled->resident_bytes();
-    if (nbytes > budget_bytes_ ||
-        (!room_.is_held(digest) && room_.held_bytes() + nbytes > budget_bytes_)) {
+    if (compiled->resident_bytes() > budget_bytes_) {
       return;
     }
     Entry& entry = entries_[digest];

@@ -142,7 +142,7 @@ class AdapterCache {
   bool Unpin(const std::string& digest) ABSL_LOCKS_EXCLUDED(mutex_);
 
   /// Puts in what an upload has just compiled, so that its first request finds it. An adapter
-  /// larger than the whole budget is not kept, nor one for which held adapters leave no room.
+  /// larger than the whole budget is not kept.
   void Insert(const std::string& digest, std::shared_ptr<const CompiledAdapter> compiled)
       ABSL_LOCKS_EXCLUDED(mutex_);
 

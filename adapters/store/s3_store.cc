@@ -212,8 +212,8 @@ AdapterName S3AdapterStore::Describe(const NameState& state) const {
   for (const auto& [number, version] : state.versions) {
     for (const StoredFile& file : version.files) {
       if (const auto found = damaged_blobs_.find(file.sha256); found != damaged_blobs_.end()) {
-        name.quarantined.emplace(number,
-                                 absl::StrCat("stored file ", file.name, " ", found->second.first));
+        name.quarantined.emplace(
+            number, absl::StrCat("stored file ", file.name, " ", found->second.reason));
       }
     }
   }
@@ -250,7 +250,7 @@ absl::StatusOr<std::vector<AdapterName>> S3AdapterStore::Refresh() {
   for (Entry& entry : entries) {
     names.push_back(Keep(std::move(entry)));
   }
-  for (AdapterName& name : ForgetRepairs()) {
+  for (AdapterName& name : ForgetDamage()) {
     names.push_back(std::move(name));
   }
   {

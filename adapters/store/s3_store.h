@@ -7,7 +7,6 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -94,6 +93,10 @@ class S3AdapterStore final : public AdapterStore {
     std::string etag;  // empty: there is no object yet
     NameState state;
   };
+  struct Damage {
+    std::string reason;
+    absl::Time found;
+  };
   struct Folders {
     UniqueFd root, lock, tmp, blobs;
   };
@@ -128,9 +131,9 @@ class S3AdapterStore final : public AdapterStore {
 
   AdapterName Keep(Entry entry) ABSL_LOCKS_EXCLUDED(mutex_);
   AdapterName Describe(const NameState& state) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Damaged blobs whose object is another by now, and the names that hold them.
-  std::vector<AdapterName> ForgetRepairs() ABSL_LOCKS_EXCLUDED(mutex_);
-  std::string EtagOf(const std::string& sha256) const;
+  // Gives blobs that were found wrong a while ago another chance, and the names that hold them:
+  // whoever opens one checks it again.
+  std::vector<AdapterName> ForgetDamage() ABSL_LOCKS_EXCLUDED(mutex_);
 
   void WriteCopy() ABSL_LOCKS_EXCLUDED(mutex_);
   void ReadCopy() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -146,9 +149,8 @@ class S3AdapterStore final : public AdapterStore {
   absl::btree_map<std::string, Entry> names_ ABSL_GUARDED_BY(mutex_);  // by key
   bool copy_is_stale_ ABSL_GUARDED_BY(mutex_) = false;
   StoreStatus status_ ABSL_GUARDED_BY(mutex_);
-  // Blobs that are wrong in the bucket: sha256 -> what is wrong, and the ETag that was so.
-  absl::flat_hash_map<std::string, std::pair<std::string, std::string>> damaged_blobs_
-      ABSL_GUARDED_BY(mutex_);
+  // Blobs that are wrong in the bucket, by sha256.
+  absl::flat_hash_map<std::string, Damage> damaged_blobs_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace tenon

@@ -16,6 +16,8 @@ namespace tenon {
 namespace {
 
 constexpr int kMaxClaims = 64;  // numbers in a row that others may have taken
+// How long a blob that was found wrong is not fetched again: another replica may have repaired it.
+constexpr absl::Duration kSecondLook = absl::Seconds(20);
 constexpr char kCopyName[] = "catalogue.json";
 
 std::string BlobKey(absl::string_view sha256) { return absl::StrCat("blobs/sha256/", sha256); }
@@ -163,31 +165,20 @@ absl::StatusOr<FileBytes> S3AdapterStore::OpenBlob(const std::string& sha256) {
   } else {
     return bytes;
   }
-  const std::string etag = EtagOf(sha256);
   absl::MutexLock lock(&mutex_);
-  damaged_blobs_[sha256] = {std::string(wrong.message()), etag};
+  damaged_blobs_[sha256] = {std::string(wrong.message()), options_.clock()};
   return wrong;
 }
 
-std::string S3AdapterStore::EtagOf(const std::string& sha256) const {
-  const absl::StatusOr<std::vector<S3Entry>> there = client_.List(BlobKey(sha256));
-  return there.ok() && !there->empty() ? (*there)[0].etag : std::string();
-}
-
-std::vector<AdapterName> S3AdapterStore::ForgetRepairs() {
-  absl::flat_hash_map<std::string, std::pair<std::string, std::string>> damaged;
-  {
-    absl::MutexLock lock(&mutex_);
-    damaged = damaged_blobs_;
-  }
+std::vector<AdapterName> S3AdapterStore::ForgetDamage() {
   absl::flat_hash_set<std::string> repaired;
-  for (const auto& [sha256, damage] : damaged) {
-    if (EtagOf(sha256) != damage.second) {
+  std::vector<AdapterName> names;
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [sha256, damage] : damaged_blobs_) {
+    if (options_.clock() - damage.found >= kSecondLook) {
       repaired.insert(sha256);
     }
   }
-  std::vector<AdapterName> names;
-  absl::MutexLock lock(&mutex_);
   for (const std::string& sha256 : repaired) {
     damaged_blobs_.erase(sha256);
   }

@@ -1,5 +1,7 @@
 #include "client/cpp/version_client.h"
 
+#include <grpcpp/channel.h>
+
 #include <utility>
 
 #include "client/cpp/call.h"

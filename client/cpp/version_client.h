@@ -2,6 +2,8 @@
 #ifndef TENON_CLIENT_CPP_VERSION_CLIENT_H_
 #define TENON_CLIENT_CPP_VERSION_CLIENT_H_
 
+#include <grpcpp/channel.h>
+
 #include <cstdint>
 #include <functional>
 #include <memory>

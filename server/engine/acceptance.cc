@@ -145,6 +145,8 @@ absl::Status AcceptanceRun::Submit(size_t index, const std::string& tenant,
       std::vector<WeightedAdapter>{{.adapter = adapter, .weight = 1.0f}});
   request.sampling = SamplingOf(probes_[index]);
   request.deadline = started_ + environment_.timeout;
+  request.priority = kMinPriority;  // after whatever the tenant itself asks for
+  request.share = environment_.share;
   request.stream = streams_[index];
   return environment_.engine->Submit(std::move(request));
 }

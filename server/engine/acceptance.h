@@ -82,6 +82,7 @@ class AcceptanceRun {
     std::function<absl::Time()> clock;
     /// A run that takes longer has failed: the server has no room for it.
     absl::Duration timeout = absl::Seconds(60);
+    TenantShare share = {};  ///< of the tenant, in which its uploads count
   };
 
   /// `adapter` is resident, and somebody holds its tensors until the run is done. Errors are those

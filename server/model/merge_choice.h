@@ -9,11 +9,14 @@
 
 namespace tenon {
 
-/// What the machine does in a nanosecond, as far as the choice depends on it.
+/// What the machine does in a nanosecond, as far as the choice depends on it. Measured by
+/// merge_benchmark on one core of an EPYC with AVX2, SmolLM2-135M in fp32, rank 16 on every layer:
+/// a decode step of 8 rows takes 60 ms, 4 of them on weights of their own add 31 ms for 424 MB, and
+/// 8 rows of one adapter's deltas add 2 to 4 ms.
 struct MergeCosts {
-  double bytes_per_ns = 8.0;      ///< of weights, read
-  double macs_per_ns = 16.0;      ///< multiply-adds of a delta
-  double delta_overhead_ns = 1e3; ///< of one delta at one site, however small
+  double bytes_per_ns = 14.0;      ///< of weights, read once more
+  double macs_per_ns = 16.0;       ///< multiply-adds of a delta
+  double delta_overhead_ns = 1e3;  ///< of one delta at one site, however small
 };
 
 /// Takes `merged` away from the segments for which applying the deltas costs less. A segment alone

@@ -25,14 +25,14 @@ void AppendAdapter(std::string* out, const RequestedAdapter& adapter) {
   }
 }
 
+}  // namespace
+
 TenantShare ShareOf(const TenantLimits& limits) {
   TenantShare share;
   share.weight = static_cast<double>(std::max<int64_t>(limits.weight, 1));
   share.kv_percent = limits.kv_percent;
   return share;
 }
-
-}  // namespace
 
 void GenerationCall::Begin(const grpc::CallbackServerContext& context,
                            const v1::GenerateRequest& request) {

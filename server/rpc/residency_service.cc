@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
@@ -62,6 +63,29 @@ grpc::ServerUnaryReactor* ResidencyService::Run(grpc::CallbackServerContext* con
   return reactor;
 }
 
+absl::Status ResidencyService::CheckPinnedLimit(const AdapterHandle& adapter) const {
+  const std::string& tenant = adapter.id().tenant;
+  const int64_t limit = backend_.pinned_limit(tenant);
+  if (limit == 0) {
+    return absl::OkStatus();
+  }
+  absl::flat_hash_set<std::string> counted = {adapter->digest};
+  int64_t num_bytes = adapter->resident_bytes;
+  for (const AdapterStatus& status : backend_.registry->List(tenant)) {
+    const AdapterInfo& info = *status.adapter;
+    if (backend_.tiers.device->Describe(info.digest).pinned && counted.insert(info.digest).second) {
+      num_bytes += info.resident_bytes;
+    }
+  }
+  if (num_bytes <= limit) {
+    return absl::OkStatus();
+  }
+  return QuotaExceededError("PINNED_BYTES", absl::StrCat("tenant:", tenant, "/pinned_bytes"),
+                            absl::StrCat("with adapter ", adapter.id().ToString(), " tenant ",
+                                         tenant, " would have ", num_bytes,
+                                         " bytes pinned, its limit pinned_bytes is ", limit));
+}
+
 absl::Status ResidencyService::LoadStatus(const AdapterHandle& adapter) const {
   const absl::Status status = backend_.tiers.device->Pin(adapter->digest).status();
   return absl::IsUnavailable(status)
@@ -103,6 +127,10 @@ grpc::ServerUnaryReactor* ResidencyService::PinAdapter(grpc::CallbackServerConte
                                                        v1::PinAdapterResponse* response) {
   return Run(context, "PinAdapter", request, response,
              [this](const AdapterHandle& adapter, Done done) {
+               if (absl::Status status = CheckPinnedLimit(adapter); !status.ok()) {
+                 done(std::move(status));
+                 return;
+               }
                // One of both runs: when there is no room for the pin, the other does not.
                auto finish = std::make_shared<Done>(std::move(done));
                const absl::Status pinned =

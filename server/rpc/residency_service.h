@@ -2,6 +2,7 @@
 #ifndef TENON_SERVER_RPC_RESIDENCY_SERVICE_H_
 #define TENON_SERVER_RPC_RESIDENCY_SERVICE_H_
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -21,6 +22,8 @@ struct ResidencyBackend {
   const AdapterRegistry* registry = nullptr;
   ResidencyTiers tiers;
   std::function<void()> wake_engine;  ///< when room for adapters may have come
+  /// Bytes of adapters that a tenant may pin; 0: no limit of its own.
+  std::function<int64_t(absl::string_view tenant)> pinned_limit;
 };
 
 /// Nothing waits on gRPC's threads: a load or merge ends its call on the thread that did it.
@@ -57,6 +60,8 @@ class ResidencyService final : public v1::ResidencyService::CallbackService {
   template <typename Request, typename Response>
   grpc::ServerUnaryReactor* Run(grpc::CallbackServerContext* context, absl::string_view method,
                                 const Request* request, Response* response, Work work);
+  /// Whether the tenant's limit lets it pin this one beside those that it has pinned.
+  absl::Status CheckPinnedLimit(const AdapterHandle& adapter) const;
   /// The outcome of a load that has ended.
   absl::Status LoadStatus(const AdapterHandle& adapter) const;
 

@@ -10,6 +10,7 @@
 #include "adapters/base/status_macros.h"
 #include "server/rpc/acceptance_conversion.h"
 #include "server/rpc/adapter_catalogue.h"
+#include "server/rpc/generation_call.h"
 #include "server/rpc/version_calls.h"
 
 namespace tenon {
@@ -144,8 +145,10 @@ absl::Status UploadCall::BeginAcceptance(const v1::UploadDigest& digest) {
   auto on_done = [claim = shared_from_this()] {
     claim->Post([call = claim.get()] { call->FinishAcceptance(); });
   };
+  AcceptanceRun::Environment environment = backend_->acceptance;
+  environment.share = ShareOf(record_.environment().quotas->LimitsOf(record_.tenant()));
   TENON_ASSIGN_OR_RETURN(acceptance_,
-                         AcceptanceRun::Start(backend_->acceptance, record_.tenant(), handle,
+                         AcceptanceRun::Start(std::move(environment), record_.tenant(), handle,
                                               std::move(probes), std::move(on_done)));
   return absl::OkStatus();
 }

@@ -98,7 +98,7 @@ TEST_F(ResidencyCallsTest, DeletedAdapterLeavesEveryTier) {
   EXPECT_GT(Metric("tenon_merged_bytes"), 0);
   grpc::ClientContext context;
   v1::DeleteAdapterRequest request;
-  request.set_adapter("fr@1");
+  request.set_adapter("fr");
   v1::DeleteAdapterResponse response;
   ASSERT_TRUE(adapters_->DeleteAdapter(&context, request, &response).ok());
   EXPECT_EQ(Metric("tenon_merged_bytes"), 0);

@@ -16,6 +16,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "nlohmann/json.hpp"
+#include "tenon/v1/residency.grpc.pb.h"
 #include "tests/integration/tenant_fixture.h"
 
 namespace tenon {
@@ -243,6 +244,28 @@ TEST_F(TenantsTest, UsageIsCountedAndSurvivesARestart) {
   EXPECT_EQ(line["version"], 1);
   EXPECT_EQ(line["generated_tokens"], 4);
   EXPECT_EQ(line["outcome"], "ok");
+}
+
+TEST_F(TenantsTest, PinnedAdaptersAreBoundedByTheTenantsLimit) {
+  StartWithTenants();
+  ASSERT_TRUE(UploadAs("adapter-writer", "plain-qv", "one").ok());
+  ASSERT_TRUE(UploadAs("adapter-writer", "rslora", "two").ok());
+  const auto residency = v1::ResidencyService::NewStub(channel_);
+  const auto pin = [&](const std::string& adapter) {
+    v1::PinAdapterRequest request;
+    request.set_adapter(adapter);
+    v1::PinAdapterResponse response;
+    return residency->PinAdapter(As("adapter-writer").get(), request, &response);
+  };
+  ASSERT_TRUE(SetLimits("acme", "pinned_bytes: 1").ok());
+  const grpc::Status refused = pin("one");
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(refused.error_message(), HasSubstr("its limit pinned_bytes is 1"));
+  ASSERT_TRUE(SetLimits("acme", "").ok());
+  EXPECT_TRUE(pin("one").ok());
+  ASSERT_TRUE(SetLimits("acme", "pinned_bytes: 20000").ok());
+  EXPECT_TRUE(pin("one").ok()) << "once more is no more";
+  EXPECT_EQ(pin("two").error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << "both together";
 }
 
 TEST_F(TenantsTest, AuditLogSaysWhoDidWhatFromWhere) {

@@ -524,8 +524,14 @@ TEST_F(AdapterCacheTest, UploadDoesNotPushOutWhatIsHeld) {
   for (const char* digest : {"a", "b", "c"}) {
     claims.push_back(*Claim({digest}));
   }
-  cache_->Insert("upload", MakeCompiled(30 * kUnit));
-  EXPECT_EQ(cache_->state("upload"), Residency::kCold);
+  const Compiled accepted = MakeCompiled(30 * kUnit);  // its upload still works with it
+  cache_->Insert("upload", accepted);
+  Load("d");
+  EXPECT_EQ(cache_->state("upload"), Residency::kResident);
+  for (const char* digest : {"a", "b", "c"}) {
+    EXPECT_NE(cache_->state(digest), Residency::kCold) << digest;
+  }
+  EXPECT_TRUE(cache_->Pin("upload").ok());
 }
 
 TEST_F(AdapterCacheTest, ChurnOfManyThreadsKeepsTheAccounts) {

@@ -71,7 +71,7 @@ class S3StoreTest : public testing::Test {
     S3AdapterStore::Options options;
     options.client = S3TestServer::ClientOptions(proxy_->port());
     options.cache_folder = (root_ / cache).string();
-    options.clock = [] { return absl::Now(); };
+    options.clock = [this] { return absl::Now() + skew_; };
     options.draw_nonce = [this] { return absl::StrCat("nonce-", nonce_++); };
     return S3AdapterStore::Create(std::move(options));
   }
@@ -133,6 +133,7 @@ class S3StoreTest : public testing::Test {
   std::unique_ptr<S3TestServer> server_;
   std::unique_ptr<FaultProxy> proxy_;
   std::atomic<int64_t> nonce_ = 0;
+  absl::Duration skew_;  // of the stores' clock
   std::map<std::string, std::unique_ptr<S3AdapterStore>> stores_;
 };
 
@@ -293,10 +294,12 @@ TEST_F(S3StoreTest, WrongBytesAreNotServedAndARepairIsNoticed) {
   std::ofstream(ObjectWith("blobs", "good"), std::ios::trunc) << "evil";
   EXPECT_EQ(Weights(store, "fr", 1).status().code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(store.Names()->at(0).quarantined, SizeIs(1));
-  // The same bytes once more repair the object; the other replica sees that at its next look.
+  EXPECT_THAT(*store.Refresh(), IsEmpty()) << "it is not fetched again and again";
+  // The same bytes once more repair the object; the other replica sees that within half a minute.
   const absl::Status lost = Weights(Replica("writer-2"), "fr", 1).status();
   EXPECT_EQ(lost.code(), absl::StatusCode::kDataLoss);
   ASSERT_TRUE(Put(Replica("writer-2"), "fr", Adapter("good")).ok());
+  skew_ = absl::Seconds(30);
   const auto changed = store.Refresh();
   ASSERT_TRUE(changed.ok()) << changed.status();
   ASSERT_THAT(*changed, SizeIs(1));

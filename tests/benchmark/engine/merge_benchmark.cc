@@ -7,19 +7,21 @@
 //
 // `share` percent of the requests are for the hot adapter; the others take turns over the other
 // adapters, or are for the base when there are none. Random LoRAs on every linear layer. Prints
-// medians, the merged tokens' part, and how long merging and unmerging took.
+// medians, the part of the tokens that ran merged, and how long merging and unmerging took.
 #include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "server/engine/merge_tier.h"
@@ -41,16 +43,18 @@ ABSL_FLAG(std::vector<std::string>, adapters, (std::vector<std::string>{"1", "8"
 ABSL_FLAG(std::vector<std::string>, shares, (std::vector<std::string>{"50", "90", "100"}),
           "percent of the requests that are for the hot one");
 ABSL_FLAG(int, threads, 2, "LibTorch threads");
+ABSL_FLAG(bool, always_merged, false, "Use merged weights in mixed steps whatever that costs.");
 
 namespace tenon {
 namespace {
 
 constexpr int64_t kBlockSize = 16;
+constexpr char kMergedAdapter[] = "merged";
 enum class Kind { kBase, kUnmerged, kMerged };
 
 double Median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
+  return values.empty() ? 0 : values[values.size() / 2];
 }
 
 // A model, its engine and the tiers, for all rounds.
@@ -89,6 +93,17 @@ class Bench {
     if (!runner.ok()) {
       return runner.status();
     }
+    if (absl::GetFlag(FLAGS_always_merged)) {
+      MergeCosts costs;
+      costs.delta_overhead_ns = 1e12;
+      (*runner)->set_merge_costs(costs);
+    }
+    options.on_step = [this](const StepStats& step) {
+      if (step.num_prefill_tokens == 0 && step.num_rows == absl::GetFlag(FLAGS_concurrency)) {
+        absl::MutexLock lock(&mutex_);
+        decode_ms_.push_back(absl::ToDoubleMilliseconds(step.run));
+      }
+    };
     absl::StatusOr<std::unique_ptr<Engine>> engine =
         Engine::Create(options, *std::move(runner), cache_.get(), absl::Now);
     if (!engine.ok()) {
@@ -103,7 +118,7 @@ class Bench {
     absl::Notification done;
     absl::Status outcome;
     const absl::Time begin = absl::Now();
-    tier_->SetMode(SelectionOf("adapter-0"), mode, [&](absl::Status status) {
+    tier_->SetMode(SelectionOf(kMergedAdapter), mode, [&](absl::Status status) {
       outcome = std::move(status);
       done.Notify();
     });
@@ -117,6 +132,7 @@ class Bench {
   struct Result {
     double tokens_per_s = 0;
     double merged_part = 0;  // of all tokens
+    std::vector<double> decode_ms;  // steps in which every place decodes
   };
   absl::StatusOr<Result> Round(Kind kind, int64_t num_adapters, int64_t share, uint64_t seed) {
     LoopOptions options;
@@ -132,8 +148,10 @@ class Bench {
       if (kind == Kind::kBase || (!is_hot && num_adapters == 1)) {
         return std::make_shared<const AdapterSelection>();
       }
-      return SelectionOf(
-          absl::StrCat("adapter-", is_hot ? 0 : 1 + index % (num_adapters - 1)));
+      // The hot one of unmerged rounds is another of the same shape, so that nothing is merged and
+      // unmerged in between.
+      const char* const hot = kind == Kind::kMerged ? kMergedAdapter : "unmerged";
+      return SelectionOf(is_hot ? hot : absl::StrCat("adapter-", index % (num_adapters - 1)));
     };
     const EngineStats before = engine_->stats();
     ClosedLoop loop(engine_.get(), std::move(options));
@@ -141,16 +159,21 @@ class Bench {
       return status;
     }
     const EngineStats after = engine_->stats();
+    absl::MutexLock lock(&mutex_);
+    std::vector<double> decode_ms = std::exchange(decode_ms_, {});
     const double generated = static_cast<double>(absl::GetFlag(FLAGS_requests) *
                                                  absl::GetFlag(FLAGS_output_tokens));
     const double all = static_cast<double>(
         absl::GetFlag(FLAGS_requests) *
         (absl::GetFlag(FLAGS_prompt_tokens) + absl::GetFlag(FLAGS_output_tokens) - 1));
     return Result{generated / absl::ToDoubleSeconds(loop.elapsed()),
-                  static_cast<double>(after.merged_tokens - before.merged_tokens) / all};
+                  static_cast<double>(after.merged_tokens - before.merged_tokens) / all,
+                  std::move(decode_ms)};
   }
 
  private:
+  absl::Mutex mutex_;
+  std::vector<double> decode_ms_ ABSL_GUARDED_BY(mutex_);
   Model model_;
   std::unique_ptr<AdapterCache> cache_;
   std::unique_ptr<MergeTier> tier_;
@@ -158,17 +181,10 @@ class Bench {
 };
 
 absl::Status RunCell(Bench& bench, int64_t num_adapters, int64_t share) {
-  std::map<Kind, std::vector<double>> speeds;
-  std::vector<double> merge_ms, unmerge_ms, merged_parts;
+  std::map<Kind, std::vector<double>> speeds, steps;
+  std::vector<double> merged_parts;
   for (int64_t round = 0; round <= absl::GetFlag(FLAGS_rounds); ++round) {
     for (const Kind kind : {Kind::kBase, Kind::kUnmerged, Kind::kMerged}) {
-      if (kind == Kind::kMerged) {
-        const absl::StatusOr<absl::Duration> took = bench.SetMode(MergeMode::kAlways);
-        if (!took.ok()) {
-          return took.status();
-        }
-        merge_ms.push_back(absl::ToDoubleMilliseconds(*took));
-      }
       const absl::StatusOr<Bench::Result> result =
           bench.Round(kind, num_adapters, share, static_cast<uint64_t>(round));
       if (!result.ok()) {
@@ -176,22 +192,20 @@ absl::Status RunCell(Bench& bench, int64_t num_adapters, int64_t share) {
       }
       if (round > 0) {  // the first warms up
         speeds[kind].push_back(result->tokens_per_s);
+        steps[kind].insert(steps[kind].end(), result->decode_ms.begin(), result->decode_ms.end());
       }
       if (kind == Kind::kMerged) {
         merged_parts.push_back(result->merged_part);
-        const absl::StatusOr<absl::Duration> took = bench.SetMode(MergeMode::kNever);
-        if (!took.ok()) {
-          return took.status();
-        }
-        unmerge_ms.push_back(absl::ToDoubleMilliseconds(*took));
       }
     }
   }
   const double base = Median(speeds[Kind::kBase]);
-  std::printf("%8ld %6ld%% %9.1f %9.1f %9.1f %11.3f %11.3f %8.0f%% %9.0f %10.2f\n", num_adapters,
-              share, base, Median(speeds[Kind::kUnmerged]), Median(speeds[Kind::kMerged]),
-              Median(speeds[Kind::kUnmerged]) / base, Median(speeds[Kind::kMerged]) / base,
-              100 * Median(merged_parts), Median(merge_ms), Median(unmerge_ms));
+  std::printf("%8ld %6ld%% %9.1f %9.1f %9.1f %11.3f %11.3f %7.0f%% %8.2f %8.2f %8.2f\n",
+              num_adapters, share, base, Median(speeds[Kind::kUnmerged]),
+              Median(speeds[Kind::kMerged]), Median(speeds[Kind::kUnmerged]) / base,
+              Median(speeds[Kind::kMerged]) / base, 100 * Median(merged_parts),
+              Median(steps[Kind::kBase]), Median(steps[Kind::kUnmerged]),
+              Median(steps[Kind::kMerged]));
   std::fflush(stdout);
   return absl::OkStatus();
 }
@@ -202,9 +216,16 @@ absl::Status RunBenchmark() {
   if (absl::Status status = bench.Start(); !status.ok()) {
     return status;
   }
-  std::printf("output tokens/s, medians of %ld rounds\n%8s %7s %9s %9s %9s %11s %11s %9s %9s %10s\n",
-              absl::GetFlag(FLAGS_rounds), "adapters", "share", "base", "unmerged", "merged",
-              "unmerged/b", "merged/b", "merged", "merge ms", "unmerge ms");
+  const absl::StatusOr<absl::Duration> merging = bench.SetMode(MergeMode::kAlways);
+  if (!merging.ok()) {
+    return merging.status();
+  }
+  std::printf("merged in %.0f ms\noutput tokens/s, medians of %ld rounds\n"
+              "%8s %7s %9s %9s %9s %11s %11s %8s %s\n",
+              absl::ToDoubleMilliseconds(*merging), absl::GetFlag(FLAGS_rounds), "adapters",
+              "share", "base", "unmerged", "merged", "unmerged/b", "merged/b", "merged",
+              "  median decode step, ms: base, unmerged, merged");
+  std::fflush(stdout);
   for (const std::string& adapters : absl::GetFlag(FLAGS_adapters)) {
     for (const std::string& share : absl::GetFlag(FLAGS_shares)) {
       int64_t num_adapters = 0, percent = 0;
@@ -217,7 +238,11 @@ absl::Status RunBenchmark() {
       }
     }
   }
-  return absl::OkStatus();
+  const absl::StatusOr<absl::Duration> unmerging = bench.SetMode(MergeMode::kNever);
+  if (unmerging.ok()) {
+    std::printf("unmerged in %.2f ms\n", absl::ToDoubleMilliseconds(*unmerging));
+  }
+  return unmerging.status();
 }
 
 }  // namespace

@@ -133,8 +133,8 @@ TEST_F(AcceptanceTest, TextIsComparedFromItsFront) {
 
 TEST_F(AcceptanceTest, RunsOnTheCandidate) {
   std::atomic<int> on_candidate = 0;
-  script_.watch = [&](const Batch& batch, std::span<const std::vector<ResolvedAdapter>>) {
-    for (const Segment& segment : batch.segments) {
+  script_.watch = [&](const Batch& batch, std::span<const ResolvedSelection>) {
+    for (const BatchSegment& segment : batch.segments) {
       on_candidate += segment.selection->adapters()[0].adapter->digest == "candidate";
     }
   };
