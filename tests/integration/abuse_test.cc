@@ -101,7 +101,7 @@ TEST_F(AbuseTest, MessagesThatLieAboutTheirSizeCostNoMoreThanWasSent) {
   EXPECT_NE(length.value("grpc-status", ""), "0") << length;
   const int64_t announced = server_->ResidentBytes() - before;
   const nlohmann::json bomb = RunFlood(server_->address(), {"compressed", key_});
-  EXPECT_EQ(bomb.value("grpc-status", ""), "12") << "UNIMPLEMENTED: " << bomb;
+  EXPECT_NE(bomb.value("grpc-status", ""), "0") << bomb;
   const int64_t grown = server_->ResidentBytes() - before;
   std::printf("2 GiB announced: %s, memory %+.1f MiB; 64 MiB compressed: %s, memory %+.1f MiB\n",
               length.dump().c_str(), announced / 1048576.0, bomb.dump().c_str(), grown / 1048576.0);
