@@ -84,7 +84,7 @@ std::vector<BadCase> BadInputs() {
       {"prompt: 'a' request_id: '\\303\\251'", "request_id"},
       {"prompt: 'a' adapter: '../etc'", "adapter"},
       {"prompt: 'a' adapter: 'fr@0'", "adapter"},
-      {"prompt: 'a' adapter: 'fr@x'", "adapter"},
+      {"prompt: 'a' adapter: 'fr@../x'", "adapter"},
       {"prompt: 'a' adapter: 'fr' adapters { adapter: 'de' }", "adapters"},
       {"prompt: 'a'" + Repeat(9, " adapters { adapter: 'fr' }"), "adapters"},
       {"prompt: 'a' adapters { weight: 1 }", "adapters[0].adapter"},
