@@ -103,7 +103,7 @@ std::vector<Command> MakeUserCommands() {
       {"adapters refresh",
        "",
        "have the server look at once for what other replicas changed in a shared store",
-       "  tenonctl --server=replica-2:50051 adapters refresh\n",
+       "  tenonctl adapters refresh --server=replica-2:50051\n",
        {},
        RunRefresh},
       {"model", "", "what the server serves, and its limits", "  tenonctl model\n", {}, RunModel},
