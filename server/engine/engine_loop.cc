@@ -49,9 +49,8 @@ void EngineLoop::Run() {
     const absl::Time nearest_deadline = UpdateSequences(now);
     const bool ran = RunStep();
     merged_.reset();  // what was unmerged meanwhile can go
-    const SequenceCounts ended = DeliverFinished(clock_());
-    Report(ended);
-    if (!ran && !stop && ended.empty()) {  // an end may make room for an adapter
+    const bool delivered = DeliverFinished(clock_());
+    if (!ran && !stop && !delivered) {  // an end may make room for an adapter
       inbox_->Wait(nearest_deadline - clock_());
       last_end_ = clock_();  // idle time says nothing about how fast sequences are served
     }
@@ -383,9 +382,13 @@ void EngineLoop::Fail(SequenceId id, const absl::Status& error, absl::Time now) 
   }
 }
 
-SequenceCounts EngineLoop::DeliverFinished(absl::Time now) {
-  SequenceCounts ended;
+bool EngineLoop::DeliverFinished(absl::Time now) {
   const std::vector<std::unique_ptr<Sequence>> finished = scheduler_.TakeFinished();
+  CountEnded(static_cast<int64_t>(finished.size()), now);
+  if (!finished.empty()) {
+    Report({});  // who sees an answer's end finds it counted
+  }
+  SequenceCounts ended;
   for (const std::unique_ptr<Sequence>& sequence : finished) {
     const auto active = active_.find(sequence->id());
     const absl::Status status = EndStatus(*sequence, active->second.error);
@@ -404,7 +407,11 @@ SequenceCounts EngineLoop::DeliverFinished(absl::Time now) {
     }
     active_.erase(active);
   }
-  const int64_t count = static_cast<int64_t>(finished.size());
+  Report(ended);  // Drain waits for it: after the last event
+  return !finished.empty();
+}
+
+void EngineLoop::CountEnded(int64_t count, absl::Time now) {
   if (count > 0) {
     const absl::Duration newest = std::max(now - last_end_, absl::ZeroDuration()) / count;
     if (last_end_ != absl::InfinitePast()) {
@@ -413,7 +420,6 @@ SequenceCounts EngineLoop::DeliverFinished(absl::Time now) {
     last_end_ = now;
   }
   num_ended_ += count;
-  return ended;
 }
 
 absl::Status EngineLoop::EndStatus(const Sequence& sequence, const absl::Status& error) const {

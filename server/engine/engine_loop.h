@@ -106,8 +106,10 @@ class EngineLoop {
 
   // --- ends ---
   void Fail(SequenceId id, const absl::Status& error, absl::Time now);
-  /// Pushes the finish events of what has ended; returns how many, by tenant.
-  SequenceCounts DeliverFinished(absl::Time now);
+  /// Pushes the finish events of what has ended, and reports before and after. False when nothing
+  /// has.
+  bool DeliverFinished(absl::Time now);
+  void CountEnded(int64_t count, absl::Time now);
   absl::Status EndStatus(const Sequence& sequence, const absl::Status& error) const;
   void Report(const SequenceCounts& ended);
   void UpdateAdapterNames();
