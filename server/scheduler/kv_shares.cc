@@ -4,6 +4,12 @@
 #include <limits>
 
 namespace tenon {
+namespace {
+
+// More than any pool has, and far enough from the end of the range that sums with it stay in it.
+constexpr int64_t kUnlimitedBlocks = std::numeric_limits<int64_t>::max() / 2;
+
+}  // namespace
 
 double KvShares::Load(const Sequence& sequence) const {
   return static_cast<double>(pool_->num_used(sequence.owner())) / fair_->weight(*sequence.flow());
@@ -23,7 +29,7 @@ int64_t KvShares::Excess(const Sequence& sequence) const {
 }
 
 int64_t KvShares::LimitOf(int64_t kv_percent, int64_t num_blocks) {
-  return kv_percent == 0 ? std::numeric_limits<int64_t>::max()
+  return kv_percent == 0 ? kUnlimitedBlocks
                          : std::max<int64_t>(num_blocks * kv_percent / 100, 1);
 }
 
