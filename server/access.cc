@@ -42,10 +42,10 @@ absl::StatusOr<std::unique_ptr<Access>> Access::Open(const ServerConfig& config,
                                                      std::function<absl::Time()> clock) {
   std::unique_ptr<Access> access(new Access);
   TENON_ASSIGN_OR_RETURN(ApiKeyHasher hasher,
-                         ApiKeyHasher::Open(config.store + "/key-pepper", DrawRandomBytes));
+                         ApiKeyHasher::Open(LocalFolder(config) + "/key-pepper", DrawRandomBytes));
   TENON_ASSIGN_OR_RETURN(access->directory_,
-                         TenantDirectory::Open({config.store + "/tenants.db", std::move(hasher),
-                                                clock, DrawRandomBytes}));
+                         TenantDirectory::Open({LocalFolder(config) + "/tenants.db",
+                                                std::move(hasher), clock, DrawRandomBytes}));
   TENON_RETURN_IF_ERROR(access->OpenTokens(config));
   Authenticator::Options options;
   options.directory = access->directory_.get();
@@ -63,7 +63,11 @@ absl::StatusOr<std::unique_ptr<Access>> Access::Open(const ServerConfig& config,
         return directory->LimitsOf(tenant);
       },
       clock);
+  TENON_ASSIGN_OR_RETURN(const std::vector<BucketRecord> buckets,
+                         access->directory_->LoadBuckets());
+  access->quotas_->Restore(buckets);
   UsageLedger::Options usage;
+  usage.take_buckets = [quotas = access->quotas_.get()] { return quotas->TakeChangedBuckets(); };
   usage.path = config.usage_log;
   usage.flush_interval = config.usage_flush_interval;
   usage.clock = clock;

@@ -17,9 +17,14 @@
 #include "adapters/registry/adapter_registry.h"
 #include "adapters/residency/adapter_cache.h"
 #include "adapters/residency/adapter_publisher.h"
-#include "adapters/store/local_store.h"
+#include "adapters/residency/host_tier.h"
+#include "adapters/store/adapter_versions.h"
+#include "adapters/store/catalogue_poll.h"
 #include "server/access.h"
+#include "server/adapter_meter.h"
+#include "server/adapter_storage.h"
 #include "server/engine/engine.h"
+#include "server/engine/merge_tier.h"
 #include "server/engine/text_generation.h"
 #include "server/http/http_server.h"
 #include "server/memory_budget.h"
@@ -28,6 +33,7 @@
 #include "server/model/model.h"
 #include "server/rpc/adapter_service.h"
 #include "server/rpc/generation_service.h"
+#include "server/rpc/residency_service.h"
 #include "server/rpc/server.h"
 #include "server/rpc/tenant_service.h"
 #include "server/telemetry/logging.h"
@@ -98,8 +104,17 @@ std::string AdminAddress(const ServerConfig& config) {
     return config.admin_listen;
   }
   std::error_code error;
-  return absl::StrCat("unix:", std::filesystem::absolute(config.store, error).string(),
+  return absl::StrCat("unix:", std::filesystem::absolute(LocalFolder(config), error).string(),
                       "/admin.sock");
+}
+
+void LogMerge(const MergeEvent& event) {
+  LogLine line(event.status.ok() ? LogLevel::kInfo : LogLevel::kWarning, "adapter_merge");
+  line.Add("adapter", absl::string_view(event.adapters)).Add("bytes", event.nbytes);
+  line.Add("elapsed_ms", absl::ToDoubleMilliseconds(event.took));
+  if (!event.status.ok()) {
+    line.Add("error", event.status.message());
+  }
 }
 
 uint64_t DrawRandomBits() {
@@ -114,37 +129,49 @@ struct App::Parts {
   ServerConfig config;
   std::string dtype;
   int64_t max_context_tokens = 0;
+  bool batch_invariant = false;
   Model model;
   std::unique_ptr<Tokenizer> tokenizer;
-  std::unique_ptr<LocalAdapterStore> store;
+  std::unique_ptr<AdapterStore> store;
   AdapterRegistry registry;
+  std::unique_ptr<AdapterVersions> versions;
   std::unique_ptr<AdapterPublisher> publisher;
+  // Set once, when the tenants are known; read by loaders, which may be there before.
+  std::atomic<AdapterMeter*> meter = nullptr;
+  std::unique_ptr<AdapterMeter> owned_meter;
+  std::unique_ptr<HostTier> host_tier;
   std::unique_ptr<AdapterCache> cache;
+  std::unique_ptr<MergeTier> merge_tier;
   std::unique_ptr<Engine> engine;
   std::unique_ptr<TextGenerator> generator;
   std::unique_ptr<Access> access;
   std::unique_ptr<ServerMetrics> metrics;
   std::unique_ptr<GenerationService> generation_service;
   std::unique_ptr<AdapterService> adapter_service;
+  std::unique_ptr<ResidencyService> residency_service;
   std::unique_ptr<TenantService> tenant_service;
   std::unique_ptr<RpcServer> rpc;
   std::unique_ptr<RpcServer> admin_rpc;
   std::atomic<bool> ready = false;
   std::unique_ptr<HttpServer> http;
+  std::unique_ptr<CataloguePoll> poll;  // null for a store that nobody shares
 
   absl::Status LoadBase();
   absl::Status OpenAdapters();
   absl::Status StartEngine();
+  void StartMeter();
   void MakeServices();
   absl::Status StartListeners();
   absl::Status DeleteAdaptersOf(absl::string_view tenant);
   absl::Status WarmUp();
+  void Serve();
 
   AdapterLimits MakeAdapterLimits() const;
   v1::GetModelResponse DescribeModel() const;
   RequestLimits MakeRequestLimits() const;
   CallEnvironment MakeCallEnvironment();
   ServerReading Read() const;
+  void ReadTiers(const AdapterCacheStats& device, ServerReading& reading) const;
 };
 
 absl::Status App::Parts::LoadBase() {
@@ -178,21 +205,53 @@ AdapterLimits App::Parts::MakeAdapterLimits() const {
 }
 
 absl::Status App::Parts::OpenAdapters() {
-  TENON_ASSIGN_OR_RETURN(store, LocalAdapterStore::Create(config.store));
+  TENON_ASSIGN_OR_RETURN(store, OpenAdapterStore(config));
   AdapterPublisher::Options options;
   options.limits = MakeAdapterLimits();
   options.base = model.base;
   options.bf16 = model.dtype == at::kBFloat16;
-  publisher = std::make_unique<AdapterPublisher>(std::move(options), store.get(), &registry);
+  versions = std::make_unique<AdapterVersions>(store.get(), &registry,
+                                               options.limits.max_adapters_per_tenant);
+  publisher = std::make_unique<AdapterPublisher>(std::move(options), versions.get());
+  host_tier = std::make_unique<HostTier>(config.adapter_host_bytes);
+  publisher->set_host_tier(host_tier.get());
   cache = std::make_unique<AdapterCache>(
-      config.adapter_host_bytes,
-      [this](const AdapterInfo& info) { return publisher->Compile(info); });
+      config.adapter_device_bytes,
+      [this](const AdapterInfo& info) {
+        if (AdapterMeter* const counter = meter.load(); counter != nullptr) {
+          counter->CountLoad(info.id);
+        }
+        return publisher->Compile(info);
+      });
   publisher->set_cache(cache.get());
-  TENON_RETURN_IF_ERROR(publisher->Restore());
+  MergeTier::Options merge_options;
+  merge_options.budget_bytes = config.merged_bytes;
+  merge_options.on_merge = LogMerge;
+  merge_tier = std::make_unique<MergeTier>(merge_options, model.decoder, cache.get());
+  cache->set_on_forget([this](const std::string& digest) { merge_tier->Forget(digest); });
+  TENON_RETURN_IF_ERROR(versions->Restore());
   LogLine(LogLevel::kInfo, "adapters_restored")
       .Add("store", absl::string_view(config.store))
       .Add("live", registry.num_live());
   return absl::OkStatus();
+}
+
+void App::Parts::StartMeter() {
+  AdapterMeter::Sources sources;
+  sources.clock = [] { return absl::Now(); };
+  sources.tenants = [directory = access->directory()] {
+    std::vector<std::string> names;
+    for (const TenantRecord& tenant : directory->List()) {
+      names.push_back(tenant.name);
+    }
+    return names;
+  };
+  sources.registry = &registry;
+  sources.resident_bytes = [this] { return cache->resident_bytes(); };
+  owned_meter = std::make_unique<AdapterMeter>(std::move(sources));
+  meter = owned_meter.get();
+  access->usage()->set_before_flush(
+      [counter = owned_meter.get()](UsageLedger& ledger) { counter->AddTo(ledger); });
 }
 
 absl::Status App::Parts::StartEngine() {
@@ -217,11 +276,23 @@ absl::Status App::Parts::StartEngine() {
                          DecoderRunner::Create(model.decoder, options.kv_num_blocks,
                                                config.kv_block_size, max_context_tokens));
   options.max_queued_sequences = config.max_queued;
+  options.merge_tier = merge_tier.get();
   options.scheduler.max_batch_tokens = config.max_batch_tokens;
   options.scheduler.max_sequences = config.max_sequences;
   options.scheduler.max_context_tokens = max_context_tokens;
   options.scheduler.cache_salt = absl::StrCat(model.base.digest, " ", dtype);
   options.scheduler.prefix_cache = runner->prefix_sharing_is_exact();
+  options.scheduler.share_base_prefixes = config.share_base_prefixes;
+  options.scheduler.fair = config.fair_shares;
+  batch_invariant = runner->is_batch_invariant();
+  if (config.deterministic && !batch_invariant) {
+    return absl::FailedPreconditionError(
+        "--deterministic: this configuration computes with reference kernels, whose results depend "
+        "on what else is in the batch");
+  }
+  if (config.poison_freed_kv) {
+    runner->set_poison_freed_blocks(true);
+  }
   TENON_ASSIGN_OR_RETURN(
       engine, Engine::Create(options, std::move(runner), cache.get(), [] { return absl::Now(); }));
   LogLine(LogLevel::kInfo, "kv_cache")
@@ -257,6 +328,8 @@ RequestLimits App::Parts::MakeRequestLimits() const {
   limits.vocab_size = static_cast<int32_t>(model.config.vocab_size);
   limits.max_context_tokens = static_cast<int32_t>(max_context_tokens);
   limits.defaults = MakeSamplingDefaults(model);
+  limits.batch_invariant = batch_invariant;
+  limits.always_deterministic = config.deterministic;
   return limits;
 }
 
@@ -266,17 +339,17 @@ CallEnvironment App::Parts::MakeCallEnvironment() {
   environment.clock = [] { return absl::Now(); };
   environment.draw = DrawRandomBits;
   environment.authenticator = access->authenticator();
+  environment.proxies = *TrustedProxies::Parse(config.trusted_proxies);  // checked with the flags
   environment.quotas = access->quotas();
   environment.usage = access->usage();
+  environment.directory = access->directory();
   return environment;
 }
 
 absl::Status App::Parts::DeleteAdaptersOf(absl::string_view tenant) {
-  for (const AdapterStatus& status : registry.List(tenant)) {
-    if (status.state == AdapterState::kLive) {
-      const AdapterId& id = status.adapter.id();
-      TENON_RETURN_IF_ERROR(publisher->Delete(tenant, {id.name, id.version}));
-    }
+  for (const std::shared_ptr<const AdapterName>& name : registry.Set(tenant).names) {
+    TENON_RETURN_IF_ERROR(
+        versions->Delete(tenant, {name->name}, /*force=*/true, "server").status());
   }
   return absl::OkStatus();
 }
@@ -300,10 +373,25 @@ void App::Parts::MakeServices() {
       std::make_unique<GenerationService>(std::move(generation), MakeCallEnvironment());
   AdapterBackend adapters;
   adapters.publisher = publisher.get();
+  adapters.versions = versions.get();
   adapters.registry = &registry;
   adapters.cache = cache.get();
+  adapters.acceptance.engine = engine.get();
+  adapters.acceptance.tokenizer = tokenizer.get();
+  adapters.acceptance.clock = [] { return absl::Now(); };
+  adapters.limits = MakeRequestLimits();
+  adapters.directory = access->directory();
   adapters.max_concurrent_uploads = config.max_concurrent_uploads;
   adapter_service = std::make_unique<AdapterService>(adapters, MakeCallEnvironment());
+  ResidencyBackend residency;
+  residency.registry = &registry;
+  residency.tiers = {merge_tier.get(), cache.get(), host_tier.get()};
+  residency.wake_engine = [this] { engine->Wake(); };
+  residency.pinned_limit = [this](absl::string_view tenant) {
+    return access->directory()->LimitsOf(tenant).pinned_bytes;
+  };
+  residency_service =
+      std::make_unique<ResidencyService>(std::move(residency), MakeCallEnvironment());
   TenantBackend tenants;
   tenants.directory = access->directory();
   tenants.count_adapters = [this](absl::string_view tenant) {
@@ -321,10 +409,14 @@ absl::Status App::Parts::StartListeners() {
   RpcServerOptions rpc_options;
   rpc_options.address = config.listen;
   rpc_options.tls = {config.tls_certificate_file, config.tls_key_file, config.tls_client_ca_file};
+  rpc_options.max_connection_idle = config.max_connection_idle;
+  rpc_options.max_connection_age = config.max_connection_age;
   rpc_options.health_names = {v1::GenerationService::service_full_name(),
-                              v1::AdapterService::service_full_name()};
+                              v1::AdapterService::service_full_name(),
+                              v1::ResidencyService::service_full_name()};
   TENON_ASSIGN_OR_RETURN(
-      rpc, RpcServer::Start(rpc_options, {generation_service.get(), adapter_service.get()}));
+      rpc, RpcServer::Start(rpc_options, {generation_service.get(), adapter_service.get(),
+                                          residency_service.get()}));
   RpcServerOptions admin_options = rpc_options;
   admin_options.address = AdminAddress(config);
   admin_options.health_names = {v1::TenantService::service_full_name()};
@@ -334,7 +426,7 @@ absl::Status App::Parts::StartListeners() {
   TENON_ASSIGN_OR_RETURN(admin_rpc, RpcServer::Start(admin_options, {tenant_service.get()}));
   HttpServer::Sources sources;
   sources.metrics = [this] { return metrics->Render(Read()); };
-  sources.ready = [this] { return ready.load(); };
+  sources.ready = [this] { return ready.load() && store->status().reached; };
   TENON_ASSIGN_OR_RETURN(http, HttpServer::Start(config.http_listen, std::move(sources)));
   return absl::OkStatus();
 }
@@ -353,7 +445,12 @@ ServerReading App::Parts::Read() const {
   reading.total_prompt_tokens = engine_stats.prompt_tokens;
   reading.total_cached_prompt_tokens = engine_stats.cached_prompt_tokens;
   reading.total_generated_tokens = engine_stats.generated_tokens;
+  reading.total_merged_tokens = engine_stats.merged_tokens;
   reading.num_live_adapters = registry.num_live();
+  reading.num_quarantined_adapters = registry.num_quarantined();
+  const StoreStatus store_status = store->status();
+  reading.store_current = store_status.current ? 1 : 0;
+  reading.store_generation = store_status.generation;
   reading.num_resident_adapters = cache_stats.num_resident;
   reading.resident_adapter_bytes = cache_stats.resident_bytes;
   reading.adapter_budget_bytes = cache_stats.budget_bytes;
@@ -361,10 +458,30 @@ ServerReading App::Parts::Read() const {
   reading.total_adapter_loads = cache_stats.loads;
   reading.total_failed_adapter_loads = cache_stats.failed_loads;
   reading.total_adapter_evictions = cache_stats.evictions;
+  ReadTiers(cache_stats, reading);
   reading.token_keys_current = access->keys_are_current() ? 1 : 0;
   reading.running_adapters = ClientNames(engine_stats.running_adapters);
   reading.waiting_adapters = ClientNames(engine_stats.waiting_adapters);
   return reading;
+}
+
+void App::Parts::ReadTiers(const AdapterCacheStats& device, ServerReading& reading) const {
+  const HostTierStats host = host_tier->stats();
+  const MergeTierStats merged = merge_tier->stats();
+  reading.held_adapter_bytes = device.held_bytes;
+  reading.pinned_adapter_bytes = device.pinned_bytes;
+  reading.total_adapter_misses = device.misses;
+  reading.num_host_adapters = host.num_adapters;
+  reading.host_adapter_bytes = host.num_bytes;
+  reading.host_adapter_budget_bytes = host.budget_bytes;
+  reading.total_host_hits = host.hits;
+  reading.total_host_misses = host.misses;
+  reading.num_merged = merged.num_merged;
+  reading.merged_bytes = merged.merged_bytes;
+  reading.merged_budget_bytes = merged.budget_bytes;
+  reading.total_merges = merged.merges;
+  reading.total_failed_merges = merged.failed_merges;
+  reading.total_unmerges = merged.unmerges;
 }
 
 // One token through the whole engine: readiness means that a request would be answered.
@@ -393,6 +510,29 @@ absl::Status App::Parts::WarmUp() {
   return status;
 }
 
+// A catalogue that could not be reached at start is served as far as it is cached: generation is
+// SERVING, the adapters and the server as a whole are when a look has succeeded.
+void App::Parts::Serve() {
+  rpc->SetServing(true);
+  admin_rpc->SetServing(true);
+  ready = true;
+  if (!IsObjectStore(config)) {
+    return;
+  }
+  const auto show = [this](bool reached) {
+    rpc->SetServing("", reached);
+    rpc->SetServing(v1::AdapterService::service_full_name(), reached);
+  };
+  show(store->status().reached);
+  poll = std::make_unique<CataloguePoll>(config.store_poll_interval, [this, show] {
+    const absl::Status refreshed = versions->Refresh().status();
+    if (refreshed.ok()) {
+      show(store->status().reached);
+    }
+    return refreshed;
+  });
+}
+
 absl::StatusOr<std::unique_ptr<App>> App::Start(const ServerConfig& config) {
   TENON_RETURN_IF_ERROR(SetLogLevel(config.log_level));
   auto parts = std::make_unique<Parts>();
@@ -401,12 +541,11 @@ absl::StatusOr<std::unique_ptr<App>> App::Start(const ServerConfig& config) {
   TENON_RETURN_IF_ERROR(parts->OpenAdapters());
   TENON_RETURN_IF_ERROR(parts->StartEngine());
   TENON_ASSIGN_OR_RETURN(parts->access, Access::Open(config, [] { return absl::Now(); }));
+  parts->StartMeter();
   parts->MakeServices();
   TENON_RETURN_IF_ERROR(parts->StartListeners());
   TENON_RETURN_IF_ERROR(parts->WarmUp());
-  parts->rpc->SetServing(true);
-  parts->admin_rpc->SetServing(true);
-  parts->ready = true;
+  parts->Serve();
   return std::unique_ptr<App>(new App(std::move(parts)));
 }
 
@@ -415,9 +554,11 @@ App::App(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 App::~App() = default;
 
 void App::Drain(absl::Time deadline) {
+  parts_->poll.reset();  // it would say SERVING again
   parts_->ready = false;
   parts_->rpc->SetServing(false);
   parts_->admin_rpc->SetServing(false);
+  parts_->adapter_service->Drain();
   parts_->engine->Drain(deadline);
   parts_->engine->Stop();
   const absl::Time last = std::min(absl::Now() + kFlushTime, deadline + kFlushTime);

@@ -1,5 +1,7 @@
 // tenon-server: reads the configuration, runs the App until a signal.
 
+#include <sys/resource.h>
+
 #include <atomic>
 #include <csignal>
 #include <cstdio>
@@ -66,7 +68,20 @@ class SignalWatcher {
   std::thread thread_;
 };
 
+// A connection is a descriptor, and gRPC 1.51 does not survive well without one to accept with
+// (CVE-2023-4785): take as many as the system gives.
+void RaiseDescriptorLimit() {
+  rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+      LogLine(LogLevel::kWarning, "descriptor_limit_kept");
+    }
+  }
+}
+
 int Run(const ServerConfig& config) {
+  RaiseDescriptorLimit();
   SignalWatcher signals;
   const absl::Time begin = absl::Now();
   absl::StatusOr<std::unique_ptr<App>> app = App::Start(config);

@@ -13,7 +13,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/s3/s3_client.h"
+#include "server/tenant/trusted_proxies.h"
 #include "server/version.h"
 
 ABSL_FLAG(std::string, model, "", "Folder of the base model, as Hugging Face lays it out.");
@@ -40,17 +43,52 @@ ABSL_FLAG(std::string, jwt_audience, "", "What aud of a JWT must hold.");
 ABSL_FLAG(std::string, jwt_tenant_claim, "tenant", "Claim with the tenant.");
 ABSL_FLAG(std::string, jwt_role_claim, "role", "Claim with the role, or a list.");
 ABSL_FLAG(std::string, certificate_rules_file, "", "Whose client certificates are (JSON).");
+ABSL_FLAG(std::string, trusted_proxies, "",
+          "Whose x-forwarded-for is believed: unix, addresses, CIDR blocks, with commas.");
+ABSL_FLAG(absl::Duration, max_connection_idle, absl::Minutes(15),
+          "A connection without calls is closed after this long.");
+ABSL_FLAG(absl::Duration, max_connection_age, absl::Hours(1),
+          "Connections are renewed after this long; calls on them finish.");
 ABSL_FLAG(std::string, usage_log, "", "File of usage records, a JSON line a request.");
 ABSL_FLAG(absl::Duration, usage_flush_interval, absl::Seconds(5),
           "What a crash loses of usage at most.");
-ABSL_FLAG(std::string, store, "tenon-store", "Folder of uploaded adapters; made when missing.");
+ABSL_FLAG(
+    std::string, store, "tenon-store",
+    "Uploaded adapters: a folder, made when missing, or s3://bucket/prefix, shared by replicas.");
+ABSL_FLAG(std::string, store_cache, "tenon-store",
+          "Local folder beside --store=s3://: copies, tenants, the admin socket.");
+ABSL_FLAG(int64_t, store_cache_bytes, int64_t{10} << 30, "Copies of adapters' files there.");
+ABSL_FLAG(absl::Duration, store_poll_interval, absl::Seconds(5),
+          "How often a shared store is looked at for what other replicas changed.");
+ABSL_FLAG(std::string, s3_endpoint, "", "https://host[:port] of the store; default: AWS's.");
+ABSL_FLAG(std::string, s3_region, "us-east-1", "Region that requests are signed for.");
+ABSL_FLAG(bool, s3_path_style, false, "https://host/bucket/ instead of https://bucket.host/.");
+ABSL_FLAG(std::string, s3_ca_file, "", "PEM authorities of the store; default: the system's.");
+ABSL_FLAG(std::string, s3_credentials_file, "",
+          "As AWS's tools keep it, read again when used; default: AWS_ACCESS_KEY_ID and so on.");
 ABSL_FLAG(int64_t, kv_cache_bytes, 0, "Memory of the KV cache; 0: part of what is free.");
 ABSL_FLAG(int64_t, kv_block_size, 16, "Tokens of a KV block.");
 ABSL_FLAG(int64_t, max_batch_tokens, 512, "Tokens of a step at most.");
 ABSL_FLAG(int64_t, max_sequences, 64, "Sequences of a step at most.");
 ABSL_FLAG(int64_t, max_queued, 1024, "Sequences that wait at most; more are refused.");
 ABSL_FLAG(int64_t, max_context_tokens, 0, "Prompt and answer together; 0: the model's own.");
-ABSL_FLAG(int64_t, adapter_host_bytes, int64_t{1} << 30, "Memory of resident adapters.");
+ABSL_FLAG(bool, fair_shares, true,
+          "Share the engine among tenants by weight; false: first come, first served, and neither "
+          "weights nor kv_percent count.");
+ABSL_FLAG(bool, share_base_prefixes, false,
+          "Let tenants find each other's prompts of the base model in the prefix cache. Saves time, "
+          "and shows to who measures it what others have asked.");
+ABSL_FLAG(bool, deterministic, false,
+          "Promise every answer the bits of a solo run; refuses to start where that cannot hold.");
+ABSL_FLAG(bool, poison_freed_kv, false,
+          "Overwrite KV blocks with NaN when they are freed, so that a read of them cannot go "
+          "unseen. Takes all KV memory at the start.");
+ABSL_FLAG(int64_t, adapter_device_bytes, int64_t{1} << 30,
+          "Compiled adapters where the model runs; on a CPU this is host memory.");
+ABSL_FLAG(int64_t, adapter_host_bytes, int64_t{1} << 30,
+          "Files of adapters kept mapped, checked and parsed; 0: none.");
+ABSL_FLAG(int64_t, merged_bytes, 0,
+          "Weights of their own for adapters that carry most of the traffic; 0: none.");
 ABSL_FLAG(int64_t, max_upload_bytes, int64_t{1} << 30, "All files of one upload.");
 ABSL_FLAG(int64_t, max_adapter_rank, 256, "Largest rank of an uploaded adapter.");
 ABSL_FLAG(int64_t, max_adapter_tensors, 20'000, "Tensors of an uploaded adapter's file.");
@@ -90,16 +128,33 @@ constexpr absl::string_view kFlagNames[] = {"model",
                                             "jwt_tenant_claim",
                                             "jwt_role_claim",
                                             "certificate_rules_file",
+                                            "trusted_proxies",
+                                            "max_connection_idle",
+                                            "max_connection_age",
                                             "usage_log",
                                             "usage_flush_interval",
                                             "store",
+                                            "store_cache",
+                                            "store_cache_bytes",
+                                            "store_poll_interval",
+                                            "s3_endpoint",
+                                            "s3_region",
+                                            "s3_path_style",
+                                            "s3_ca_file",
+                                            "s3_credentials_file",
                                             "kv_cache_bytes",
                                             "kv_block_size",
                                             "max_batch_tokens",
                                             "max_sequences",
                                             "max_queued",
                                             "max_context_tokens",
+                                            "fair_shares",
+                                            "share_base_prefixes",
+                                            "deterministic",
+                                            "poison_freed_kv",
+                                            "adapter_device_bytes",
                                             "adapter_host_bytes",
+                                            "merged_bytes",
                                             "max_upload_bytes",
                                             "max_adapter_rank",
                                             "max_adapter_tensors",
@@ -190,6 +245,9 @@ void CollectAccess(ServerConfig& config) {
   config.jwt_tenant_claim = absl::GetFlag(FLAGS_jwt_tenant_claim);
   config.jwt_role_claim = absl::GetFlag(FLAGS_jwt_role_claim);
   config.certificate_rules_file = absl::GetFlag(FLAGS_certificate_rules_file);
+  config.trusted_proxies = absl::GetFlag(FLAGS_trusted_proxies);
+  config.max_connection_idle = absl::GetFlag(FLAGS_max_connection_idle);
+  config.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
   config.usage_log = absl::GetFlag(FLAGS_usage_log);
   config.usage_flush_interval = absl::GetFlag(FLAGS_usage_flush_interval);
 }
@@ -204,6 +262,14 @@ ServerConfig CollectFlags() {
   config.listen = absl::GetFlag(FLAGS_listen);
   config.http_listen = absl::GetFlag(FLAGS_http_listen);
   config.store = absl::GetFlag(FLAGS_store);
+  config.store_cache = absl::GetFlag(FLAGS_store_cache);
+  config.store_cache_bytes = absl::GetFlag(FLAGS_store_cache_bytes);
+  config.store_poll_interval = absl::GetFlag(FLAGS_store_poll_interval);
+  config.s3_endpoint = absl::GetFlag(FLAGS_s3_endpoint);
+  config.s3_region = absl::GetFlag(FLAGS_s3_region);
+  config.s3_path_style = absl::GetFlag(FLAGS_s3_path_style);
+  config.s3_ca_file = absl::GetFlag(FLAGS_s3_ca_file);
+  config.s3_credentials_file = absl::GetFlag(FLAGS_s3_credentials_file);
   CollectAccess(config);
   config.kv_cache_bytes = absl::GetFlag(FLAGS_kv_cache_bytes);
   config.kv_block_size = absl::GetFlag(FLAGS_kv_block_size);
@@ -211,7 +277,13 @@ ServerConfig CollectFlags() {
   config.max_sequences = absl::GetFlag(FLAGS_max_sequences);
   config.max_queued = absl::GetFlag(FLAGS_max_queued);
   config.max_context_tokens = absl::GetFlag(FLAGS_max_context_tokens);
+  config.fair_shares = absl::GetFlag(FLAGS_fair_shares);
+  config.share_base_prefixes = absl::GetFlag(FLAGS_share_base_prefixes);
+  config.deterministic = absl::GetFlag(FLAGS_deterministic);
+  config.poison_freed_kv = absl::GetFlag(FLAGS_poison_freed_kv);
+  config.adapter_device_bytes = absl::GetFlag(FLAGS_adapter_device_bytes);
   config.adapter_host_bytes = absl::GetFlag(FLAGS_adapter_host_bytes);
+  config.merged_bytes = absl::GetFlag(FLAGS_merged_bytes);
   config.max_upload_bytes = absl::GetFlag(FLAGS_max_upload_bytes);
   config.max_adapter_rank = absl::GetFlag(FLAGS_max_adapter_rank);
   config.max_adapter_tensors = absl::GetFlag(FLAGS_max_adapter_tensors);
@@ -295,6 +367,14 @@ absl::Status CheckPlaintext(absl::string_view flag, const std::string& address,
       "something in front of it encrypts"));
 }
 
+absl::Status CheckConnectionTime(absl::string_view flag, absl::Duration value) {
+  if (value >= absl::Seconds(1) && value <= absl::Hours(24)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", flag, "=", absl::FormatDuration(value), " is not in [1s, 24h]"));
+}
+
 absl::Status CheckAccess(const ServerConfig& config) {
   if (!config.admin_listen.empty()) {
     TENON_RETURN_IF_ERROR(CheckAddress("admin_listen", config.admin_listen, true));
@@ -311,6 +391,11 @@ absl::Status CheckAccess(const ServerConfig& config) {
                                       "tls_client_ca_file", config.tls_client_ca_file));
   TENON_RETURN_IF_ERROR(
       CheckTogether("jwt_issuer", config.jwt_issuer, "jwks_file", config.jwks_file));
+  if (const auto proxies = TrustedProxies::Parse(config.trusted_proxies); !proxies.ok()) {
+    return Annotate(proxies.status(), "--trusted_proxies");
+  }
+  TENON_RETURN_IF_ERROR(CheckConnectionTime("max_connection_idle", config.max_connection_idle));
+  TENON_RETURN_IF_ERROR(CheckConnectionTime("max_connection_age", config.max_connection_age));
   if (config.usage_flush_interval < absl::Milliseconds(10) ||
       config.usage_flush_interval > absl::Hours(1)) {
     return absl::InvalidArgumentError(
@@ -320,8 +405,35 @@ absl::Status CheckAccess(const ServerConfig& config) {
   return absl::OkStatus();
 }
 
+absl::Status CheckObjectStore(const ServerConfig& config) {
+  if (!IsObjectStore(config)) {
+    return absl::OkStatus();
+  }
+  if (const auto location = ParseS3Location(config.store); !location.ok()) {
+    return Annotate(location.status(), "--store");
+  }
+  if (config.store_cache.empty()) {
+    return absl::InvalidArgumentError("--store_cache must name a folder with --store=s3://");
+  }
+  if (!config.s3_endpoint.empty() && !absl::StartsWith(config.s3_endpoint, "https://") &&
+      !absl::StartsWith(config.s3_endpoint, "http://")) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--s3_endpoint=", config.s3_endpoint, " is not https://host[:port]"));
+  }
+  if (config.store_poll_interval < absl::Milliseconds(10) ||
+      config.store_poll_interval > absl::Hours(1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--store_poll_interval=", absl::FormatDuration(config.store_poll_interval),
+                     " is not in [10ms, 1h]"));
+  }
+  return CheckRange("store_cache_bytes", config.store_cache_bytes, 1, kMaxBytes);
+}
+
 absl::Status CheckAdapters(const ServerConfig& config) {
-  TENON_RETURN_IF_ERROR(CheckRange("adapter_host_bytes", config.adapter_host_bytes, 1, kMaxBytes));
+  TENON_RETURN_IF_ERROR(
+      CheckRange("adapter_device_bytes", config.adapter_device_bytes, 1, kMaxBytes));
+  TENON_RETURN_IF_ERROR(CheckRange("adapter_host_bytes", config.adapter_host_bytes, 0, kMaxBytes));
+  TENON_RETURN_IF_ERROR(CheckRange("merged_bytes", config.merged_bytes, 0, kMaxBytes));
   TENON_RETURN_IF_ERROR(CheckRange("max_upload_bytes", config.max_upload_bytes, 1, kMaxBytes));
   TENON_RETURN_IF_ERROR(CheckRange("max_adapter_rank", config.max_adapter_rank, 1, 4096));
   TENON_RETURN_IF_ERROR(
@@ -337,6 +449,12 @@ absl::Status CheckAdapters(const ServerConfig& config) {
 }
 
 }  // namespace
+
+bool IsObjectStore(const ServerConfig& config) { return absl::StartsWith(config.store, "s3://"); }
+
+const std::string& LocalFolder(const ServerConfig& config) {
+  return IsObjectStore(config) ? config.store_cache : config.store;
+}
 
 bool IsLocalAddress(absl::string_view address) {
   const absl::string_view host = address.substr(0, address.rfind(':'));
@@ -361,6 +479,7 @@ absl::Status ValidateServerConfig(const ServerConfig& config) {
   TENON_RETURN_IF_ERROR(CheckAccess(config));
   TENON_RETURN_IF_ERROR(CheckSizes(config));
   TENON_RETURN_IF_ERROR(CheckAdapters(config));
+  TENON_RETURN_IF_ERROR(CheckObjectStore(config));
   if (config.drain_timeout < absl::ZeroDuration() || config.drain_timeout > absl::Hours(24)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--drain_timeout=", absl::FormatDuration(config.drain_timeout), " is not in [0, 24h]"));

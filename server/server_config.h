@@ -29,17 +29,30 @@ struct ServerConfig {
   std::string operator_key_file;  ///< holds an operator's key; empty: none
   std::string jwks_file;          ///< empty: no JWTs
   std::string jwt_issuer, jwt_audience, jwt_tenant_claim, jwt_role_claim;
+  std::string trusted_proxies;  ///< as TrustedProxies::Parse takes them; empty: none
+  absl::Duration max_connection_idle, max_connection_age;
   std::string certificate_rules_file;  ///< empty: certificates prove nothing
   std::string usage_log;               ///< empty: none
   absl::Duration usage_flush_interval;
-  std::string store;               ///< folder of uploaded adapters
+  std::string store;              ///< folder of uploaded adapters, or s3://bucket/prefix
+  std::string store_cache;        ///< local folder beside a store that is no folder
+  int64_t store_cache_bytes = 0;  ///< of blobs there
+  absl::Duration store_poll_interval;
+  std::string s3_endpoint, s3_region, s3_ca_file, s3_credentials_file;
+  bool s3_path_style = false;
   int64_t kv_cache_bytes = 0;      ///< 0: a part of the memory that is free at start
   int64_t kv_block_size = 16;      ///< tokens
   int64_t max_batch_tokens = 512;  ///< per step
   int64_t max_sequences = 64;      ///< per step
   int64_t max_queued = 1024;       ///< sequences
   int64_t max_context_tokens = 0;  ///< 0: the model's own
-  int64_t adapter_host_bytes = 0;  ///< of compiled adapters
+  bool fair_shares = true;           ///< among tenants; false: first come, first served
+  bool share_base_prefixes = false;  ///< tenants find each other's prefixes of the base model
+  bool deterministic = false;        ///< as if every request asked for it
+  bool poison_freed_kv = false;      ///< overwrite freed KV blocks with NaN
+  int64_t adapter_device_bytes = 0;  ///< of compiled adapters
+  int64_t adapter_host_bytes = 0;    ///< of adapters' files, mapped and parsed
+  int64_t merged_bytes = 0;          ///< of merged weights; 0: nothing is merged
   int64_t max_upload_bytes = 0;
   int64_t max_adapter_rank = 0;
   int64_t max_adapter_tensors = 0;
@@ -65,6 +78,12 @@ using Environment = std::function<const char*(const char* name)>;
 /// threads exist.
 absl::StatusOr<ServerConfig> ReadServerConfig(int argc, char** argv,
                                               const Environment& environment);
+
+/// Whether the store is a bucket.
+bool IsObjectStore(const ServerConfig& config);
+
+/// The local folder: of the store itself, or beside it. It holds the tenants and the admin socket.
+const std::string& LocalFolder(const ServerConfig& config);
 
 /// Whether "host:port" or "unix:/path" is reached from this machine only. A host name other than
 /// localhost is not, since it may resolve to anything.

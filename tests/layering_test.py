@@ -17,7 +17,8 @@ LAYERS = {
     "adapters/base": [],
     "adapters/registry": ["adapters/base"],
     "adapters/formats": ["adapters/base", "adapters/registry"],
-    "adapters/store": ["adapters/base", "adapters/registry", "adapters/formats"],
+    "adapters/s3": ["adapters/base"],
+    "adapters/store": ["adapters/base", "adapters/registry", "adapters/formats", "adapters/s3"],
     "adapters/kernels": ["adapters/base"],
     "adapters/methods": ["adapters/base", "adapters/formats", "adapters/kernels", "adapters/registry"],
     "adapters/residency": [
@@ -42,7 +43,7 @@ LAYERS = {
     "server": None,  # the composition root: anything of adapters/ and server/
     "client": ["client"],
 }
-PURE = ("adapters/base", "adapters/registry", "adapters/formats", "adapters/store", "server/scheduler", "server/tenant",
+PURE = ("adapters/base", "adapters/registry", "adapters/formats", "adapters/s3", "adapters/store", "server/scheduler", "server/tenant",
         "server/telemetry", "server/tokenizer", "client")
 TORCH = re.compile(r"^(ATen|torch|c10|caffe2)/")
 GRPC = re.compile(r"^(grpc|grpcpp|grpc\+\+)/|\.grpc\.pb\.h$")

@@ -49,6 +49,10 @@ void SqliteStatement::Bind(int index, int64_t value) {
   sqlite3_bind_int64(statement_.get(), index, value);
 }
 
+void SqliteStatement::BindReal(int index, double value) {
+  sqlite3_bind_double(statement_.get(), index, value);
+}
+
 void SqliteStatement::Bind(int index, absl::string_view text) {
   sqlite3_bind_text64(statement_.get(), index, text.data(), text.size(), SQLITE_TRANSIENT,
                       SQLITE_UTF8);

@@ -22,12 +22,14 @@ class SqliteStatement {
   /// Text is copied.
   void Bind(int index, int64_t value);
   void Bind(int index, absl::string_view text);
+  void BindReal(int index, double value);
 
   /// True when there is a row to read, false at the end.
   absl::StatusOr<bool> Step();
   /// Runs a statement that returns no rows.
   absl::Status Run();
 
+  double Real(int column) const { return sqlite3_column_double(statement_.get(), column); }
   int64_t Int(int column) const { return sqlite3_column_int64(statement_.get(), column); }
   std::string Text(int column) const;
 

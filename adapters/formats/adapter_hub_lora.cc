@@ -180,9 +180,9 @@ absl::StatusOr<LoraModule> BuildLora(const std::string& module, const LoraPair& 
 absl::StatusOr<MethodSpec> ParseAdapterHubLora(const AdapterHubContext& context, Buffers* built) {
   const Json& settings = context.settings;
   TENON_RETURN_IF_ERROR(CheckNoOtherFields(settings, {kFields}));
-  TENON_ASSIGN_OR_RETURN(
-      const int64_t rank,
-      CheckCount("r", Field(settings, "r"), context.limits.max_rank, "max_rank", "RANK_LIMIT"));
+  TENON_ASSIGN_OR_RETURN(const int64_t rank,
+                         CheckCount("r", Field(settings, "r"), context.limits.max_rank,
+                                    "max_adapter_rank", "RANK_LIMIT"));
   TENON_ASSIGN_OR_RETURN(const double alpha, CheckFactor("alpha", Field(settings, "alpha")));
   TENON_ASSIGN_OR_RETURN(const LoraPairs pairs, PairTensors(context.file));
   const Json& mode = Field(settings, "composition_mode");

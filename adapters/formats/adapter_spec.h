@@ -151,7 +151,7 @@ struct SharedParts {
   std::vector<BiasOverride> biases;
   std::vector<TokenRows> token_rows;
   std::vector<SavedModule> saved_modules;
-  /// Copies of the base's embedding or head that PEFT saves beside an adapter of it. They are not
+  /// Copies of the base's embedding or head that PEFT saves (save_embedding_layers). They are not
   /// applied; one that differs from the base shows that the adapter was made for another.
   std::vector<SavedModule> base_copies;
 };

@@ -127,8 +127,8 @@ absl::Status ReadPatterns(const Json& config, int64_t max_rank, PeftRanks* resul
     for (const auto& [pattern, value] : patterns.items()) {
       const std::string field = absl::StrCat(name, "[", Quoted(pattern), "]");
       if (is_rank) {
-        TENON_ASSIGN_OR_RETURN(const int64_t rank,
-                               CheckCount(field, value, max_rank, "max_rank", "RANK_LIMIT"));
+        TENON_ASSIGN_OR_RETURN(const int64_t rank, CheckCount(field, value, max_rank,
+                                                              "max_adapter_rank", "RANK_LIMIT"));
         TENON_RETURN_IF_ERROR(result->ranks.Add(name, pattern, static_cast<double>(rank)));
       } else {
         TENON_ASSIGN_OR_RETURN(const double alpha, CheckFactor(field, value));
@@ -189,8 +189,8 @@ absl::StatusOr<PeftConfig> ReadPeftConfig(const Json& config,
 absl::StatusOr<PeftRanks> ReadPeftRanks(const Json& config, absl::string_view alpha_name,
                                         const AdapterLimits& limits) {
   PeftRanks result;
-  TENON_ASSIGN_OR_RETURN(
-      result.rank, CheckCount("r", Field(config, "r"), limits.max_rank, "max_rank", "RANK_LIMIT"));
+  TENON_ASSIGN_OR_RETURN(result.rank, CheckCount("r", Field(config, "r"), limits.max_rank,
+                                                 "max_adapter_rank", "RANK_LIMIT"));
   TENON_ASSIGN_OR_RETURN(result.alpha, CheckFactor(alpha_name, Field(config, alpha_name)));
   TENON_RETURN_IF_ERROR(ReadPatterns(config, limits.max_rank, &result));
   return result;

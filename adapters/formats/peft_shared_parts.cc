@@ -75,6 +75,10 @@ class SharedPartsReader {
       return RefuseTensor("UNEXPECTED_TENSOR", tensor.name,
                           "is a copy of a base weight; the base is frozen, so remove it");
     }
+    return KeepBaseCopy(module, tensor);
+  }
+
+  absl::Status KeepBaseCopy(absl::string_view module, const NamedTensor& tensor) {
     TENON_RETURN_IF_ERROR(CheckFloats(tensor, 2));
     parts_.base_copies.push_back({std::string(module), tensor.view});
     config_.warnings.push_back(absl::StrCat("tensor ", Quoted(tensor.name),
@@ -87,9 +91,8 @@ class SharedPartsReader {
     const bool announced = std::any_of(names.begin(), names.end(), [&](const std::string& name) {
       return module == name || absl::EndsWith(module, absl::StrCat(".", name));
     });
-    if (!announced) {
-      return RefuseTensor("UNEXPECTED_TENSOR", tensor.name,
-                          "is a matrix of the base model, which modules_to_save does not name");
+    if (!announced) {  // what save_pretrained(..., save_embedding_layers=True) adds
+      return KeepBaseCopy(module, tensor);
     }
     TENON_RETURN_IF_ERROR(CountBytes(tensor));
     TENON_RETURN_IF_ERROR(CheckFloats(tensor, 2));

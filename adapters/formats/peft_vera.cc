@@ -57,7 +57,7 @@ absl::StatusOr<AdapterSpec> ParsePeftVera(const Json& config, const SafetensorsF
                              "other numbers on other systems; save with save_projection=True");
   }
   TENON_ASSIGN_OR_RETURN(const int64_t rank, CheckCount("r", Field(config, "r"), limits.max_rank,
-                                                        "max_rank", "RANK_LIMIT"));
+                                                        "max_adapter_rank", "RANK_LIMIT"));
   TENON_ASSIGN_OR_RETURN(const PeftTensors tensors, GroupPeftTensors(file, kLeaves, kProjections));
   TENON_RETURN_IF_ERROR(CheckTargets(tensors, 0, &peft));
   VeraSpec body;

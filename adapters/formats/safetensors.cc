@@ -201,7 +201,8 @@ bool HeaderReader::BeginEntry(std::string& name) {
   }
   metadata_key_.clear();
   if (static_cast<int64_t>(entries_.size()) >= limits_.max_tensors) {
-    return Fail(absl::StrCat("more than ", limits_.max_tensors, " tensors"));
+    return Fail(absl::StrCat("more than ", limits_.max_tensors,
+                             " tensors, the limit (max_adapter_tensors)"));
   }
   if (name.empty() || name.size() > kMaxNameBytes) {
     return Fail(
@@ -298,9 +299,10 @@ absl::StatusOr<absl::string_view> FindHeader(absl::string_view file_name, absl::
                                        bytes.size(), " bytes)"));
   }
   if (length > static_cast<uint64_t>(limits.max_header_bytes)) {
-    return NotSafetensors(file_name, bytes,
-                          absl::StrCat("header length ", length, " exceeds the limit of ",
-                                       limits.max_header_bytes, " bytes"));
+    return NotSafetensors(
+        file_name, bytes,
+        absl::StrCat("header length ", length, " exceeds the limit of ", limits.max_header_bytes,
+                     " bytes (max_adapter_header_bytes)"));
   }
   const absl::string_view header = bytes.substr(kLengthBytes, length);
   if (header.empty() || header[0] != '{') {

@@ -63,9 +63,9 @@ absl::Status CheckTensorRank(const NamedTensor& tensor, size_t dim, int64_t conf
                              int64_t max_rank) {
   const int64_t rank = tensor.view.shape[dim];
   if (rank > max_rank) {
-    return RefuseTensor(
-        "RANK_LIMIT", tensor.name,
-        absl::StrCat("has rank ", rank, ", which exceeds the limit of ", max_rank, " (max_rank)"));
+    return RefuseTensor("RANK_LIMIT", tensor.name,
+                        absl::StrCat("has rank ", rank, ", which exceeds the limit of ", max_rank,
+                                     " (max_adapter_rank)"));
   }
   if (rank != config_rank) {
     return RefuseTensor(

@@ -25,7 +25,10 @@ bool ParseVersion(absl::string_view text, int64_t* version) {
 std::string AdapterId::ToString() const { return absl::StrCat(tenant, "/", name, "@", version); }
 
 std::string AdapterRef::ToString() const {
-  return version == 0 ? name : absl::StrCat(name, "@", version);
+  if (version != 0) {
+    return absl::StrCat(name, "@", version);
+  }
+  return alias.empty() ? name : absl::StrCat(name, "@", alias);
 }
 
 absl::Status ValidateName(absl::string_view field, absl::string_view name) {
@@ -48,12 +51,30 @@ absl::Status ValidateName(absl::string_view field, absl::string_view name) {
   return absl::OkStatus();
 }
 
+absl::Status ValidateAlias(absl::string_view field, absl::string_view alias) {
+  if (alias.size() > kMaxAliasBytes) {
+    return InvalidFieldError(field, absl::StrCat("alias ", Quoted(alias), " exceeds the limit of ",
+                                                 kMaxAliasBytes, " bytes"));
+  }
+  if (alias.empty() || !absl::ascii_isalpha(alias[0]) ||
+      !std::all_of(alias.begin(), alias.end(), IsNameByte)) {
+    return InvalidFieldError(
+        field, absl::StrCat("alias ", Quoted(alias),
+                            " is not a letter followed by letters, digits, '.', '_' and '-'"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<AdapterRef> ParseAdapterRef(absl::string_view field, absl::string_view text) {
   AdapterRef ref;
   const size_t at = text.find('@');
   if (at != absl::string_view::npos && !ParseVersion(text.substr(at + 1), &ref.version)) {
-    return InvalidFieldError(
-        field, absl::StrCat("version in ", Quoted(text), " is not a whole number from 1 on"));
+    ref.alias = std::string(text.substr(at + 1));
+    if (absl::Status alias = ValidateAlias(field, ref.alias); !alias.ok()) {
+      return InvalidFieldError(
+          field, absl::StrCat("what follows '@' in ", Quoted(text),
+                              " is neither a version, a whole number from 1 on, nor an alias"));
+    }
   }
   const absl::string_view name = text.substr(0, at);
   TENON_RETURN_IF_ERROR(ValidateName(field, name));

@@ -3,73 +3,19 @@
 #include <optional>
 #include <type_traits>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
 #include "absl/time/time.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/store/catalogue_schema.h"
 #include "nlohmann/json.hpp"
 
 namespace tenon {
 namespace {
 
-constexpr int64_t kSchemaVersion = 2;
-
-// The connection keeps the file locked (locking_mode): one process owns a store, and the WAL's
-// index then lives in memory rather than in a mapped file that a full disk can deny.
-constexpr char kPragmas[] =
-    "PRAGMA locking_mode = EXCLUSIVE;"
-    "PRAGMA journal_mode = WAL;"
-    "PRAGMA synchronous = FULL;"
-    "PRAGMA foreign_keys = ON;";
-
-// Schema 1. `names` outlives the versions of a name, so that a version number is never used twice.
-constexpr char kSchema[] = R"sql(
-CREATE TABLE schema_version (version INTEGER NOT NULL);
-INSERT INTO schema_version VALUES (1);
-CREATE TABLE names (
-  tenant TEXT NOT NULL,
-  name TEXT NOT NULL,
-  last_version INTEGER NOT NULL,
-  PRIMARY KEY (tenant, name)
-) WITHOUT ROWID;
-CREATE TABLE versions (
-  id INTEGER PRIMARY KEY,
-  tenant TEXT NOT NULL,
-  name TEXT NOT NULL,
-  version INTEGER NOT NULL,
-  digest TEXT NOT NULL,
-  method TEXT NOT NULL,
-  num_parameters INTEGER NOT NULL,
-  max_rank INTEGER NOT NULL,
-  num_sites INTEGER NOT NULL,
-  stored_bytes INTEGER NOT NULL,
-  resident_bytes INTEGER NOT NULL,
-  created_ns INTEGER NOT NULL,
-  warnings TEXT NOT NULL,
-  UNIQUE (tenant, name, version),
-  FOREIGN KEY (tenant, name) REFERENCES names (tenant, name)
-);
-CREATE TABLE files (
-  version_id INTEGER NOT NULL REFERENCES versions (id) ON DELETE CASCADE,
-  name TEXT NOT NULL,
-  sha256 TEXT NOT NULL,
-  num_bytes INTEGER NOT NULL,
-  PRIMARY KEY (version_id, name)
-) WITHOUT ROWID;
-CREATE INDEX files_by_sha256 ON files (sha256);
-)sql";
-
-// From schema 1 to 2.
-constexpr char kUpgradeTo2[] = R"sql(
-ALTER TABLE versions ADD COLUMN report TEXT NOT NULL DEFAULT '{}';
-UPDATE schema_version SET version = 2;
-)sql";
-
 constexpr absl::string_view kSelectVersion =
     "SELECT id, tenant, name, version, digest, method, num_parameters, max_rank, num_sites, "
-    "stored_bytes, resident_bytes, created_ns, warnings, report FROM versions ";
+    "stored_bytes, resident_bytes, created_ns, warnings, report, acceptance FROM versions ";
 
 std::string WarningsToJson(const std::vector<std::string>& warnings) {
   return nlohmann::json(warnings).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -126,7 +72,13 @@ AdapterInfo ReadInfo(const SqliteStatement& row) {
   info.created = absl::FromUnixNanos(row.Int(11));
   info.warnings = WarningsFromJson(row.Text(12));
   ReadReport(row.Text(13), info);
+  info.acceptance = row.Text(14);
   return info;
+}
+
+absl::Status NameNotFound(absl::string_view name) {
+  return ResourceNotFoundError("ADAPTER_NOT_FOUND", name,
+                               absl::StrCat("adapter ", name, " has no versions"));
 }
 
 absl::Status VersionNotFound(const AdapterId& id) {
@@ -163,90 +115,63 @@ absl::StatusOr<std::vector<StoredFile>> SelectFiles(SqliteConnection* db, int64_
   }
 }
 
-absl::StatusOr<std::optional<AdapterInfo>> Newest(SqliteConnection* db, const AdapterId& id) {
+// The newest version of a name that holds these bytes.
+absl::StatusOr<std::optional<AdapterInfo>> WithDigest(SqliteConnection* db, const AdapterId& id,
+                                                      absl::string_view digest) {
   TENON_ASSIGN_OR_RETURN(
       SqliteStatement row,
       db->Prepare(absl::StrCat(kSelectVersion,
-                               "WHERE tenant = ? AND name = ? ORDER BY version DESC LIMIT 1")));
+                               "WHERE tenant = ? AND name = ? AND digest = ? ORDER BY version DESC "
+                               "LIMIT 1")));
   row.Bind(1, id.tenant);
   row.Bind(2, id.name);
+  row.Bind(3, digest);
   TENON_ASSIGN_OR_RETURN(const bool found, row.Step());
   return found ? std::make_optional(ReadInfo(row)) : std::nullopt;
-}
-
-absl::Status QuickCheck(SqliteConnection* db) {
-  TENON_ASSIGN_OR_RETURN(SqliteStatement check, db->Prepare("PRAGMA quick_check(1)"));
-  TENON_ASSIGN_OR_RETURN(const bool found, check.Step());
-  std::string answer = found ? check.Text(0) : "no answer";
-  absl::StrReplaceAll({{"\n", " "}}, &answer);
-  // The check reports a page that it could not read like any other finding; the disk may recover.
-  if (absl::StrContains(answer, "unable to get the page")) {
-    return absl::UnavailableError(absl::StrCat("adapter catalogue cannot be read: ", answer));
-  }
-  if (answer != "ok") {
-    return absl::DataLossError(absl::StrCat("adapter catalogue is damaged: ", answer));
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::StatusOr<Catalogue> Catalogue::Open(const std::string& path) {
-  TENON_ASSIGN_OR_RETURN(SqliteConnection db, SqliteConnection::Open(path, "adapter catalogue"));
-  TENON_RETURN_IF_ERROR(db.Execute(kPragmas));
-  Catalogue catalogue(std::move(db));
-  TENON_RETURN_IF_ERROR(QuickCheck(&catalogue.db_));
-  TENON_RETURN_IF_ERROR(catalogue.Migrate());
-  return catalogue;
+  TENON_ASSIGN_OR_RETURN(SqliteConnection db, OpenCatalogueDatabase(path));
+  return Catalogue(std::move(db));
 }
 
-absl::Status Catalogue::Migrate() {
+absl::StatusOr<CommittedVersion> Catalogue::Add(StoredVersion version, const CommitOrder& order,
+                                               absl::Time now) {
   TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
-  {
-    TENON_ASSIGN_OR_RETURN(
-        SqliteStatement exists,
-        db_.Prepare("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = "
-                    "'schema_version'"));
-    TENON_ASSIGN_OR_RETURN(const bool found, exists.Step());
-    if (!found) {
-      TENON_RETURN_IF_ERROR(db_.Execute(kSchema));
-    }
+  CommittedVersion committed;
+  TENON_ASSIGN_OR_RETURN(std::optional<AdapterInfo> same,
+                         WithDigest(&db_, version.info.id, version.info.digest));
+  committed.created = !same.has_value();
+  if (committed.created) {
+    TENON_ASSIGN_OR_RETURN(version.info.id.version, NextVersion(version.info.id));
+    TENON_RETURN_IF_ERROR(Insert(version));
   }
-  int64_t version = 0;
-  {
-    TENON_ASSIGN_OR_RETURN(SqliteStatement row, db_.Prepare("SELECT version FROM schema_version"));
-    TENON_ASSIGN_OR_RETURN(const bool found, row.Step());
-    version = found ? row.Int(0) : 0;
+  committed.info = same.has_value() ? *std::move(same) : std::move(version.info);
+  const AdapterId& id = committed.info.id;
+  AliasMove move{id.tenant,  id.name, order.alias, id.version, order.expected_version,
+                 AliasAction::kUpload, order.actor};
+  AliasChange& change = committed.name.change;
+  change = AliasChange{0, now, order.actor, AliasAction::kUpload, "", 0, id.version, ""};
+  if (!order.alias.empty()) {
+    TENON_ASSIGN_OR_RETURN(change, PointAlias(move, now));
   }
-  if (version == 1) {
-    TENON_RETURN_IF_ERROR(db_.Execute(kUpgradeTo2));
-    version = 2;
+  const bool changed = committed.created || change.from != change.to;
+  if (changed && !(order.alias.empty() && !committed.created)) {
+    TENON_RETURN_IF_ERROR(Record(id.tenant, id.name, change));
   }
-  if (version != kSchemaVersion) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "adapter catalogue has schema version ", version, "; this server reads ", kSchemaVersion));
-  }
-  return transaction.Commit();
-}
-
-absl::StatusOr<bool> Catalogue::Add(StoredVersion* version) {
-  TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
-  TENON_ASSIGN_OR_RETURN(std::optional<AdapterInfo> newest, Newest(&db_, version->info.id));
-  if (newest.has_value() && newest->digest == version->info.digest) {
-    version->info = *std::move(newest);
-    return false;
-  }
-  TENON_ASSIGN_OR_RETURN(version->info.id.version, NextVersion(version->info.id));
-  TENON_RETURN_IF_ERROR(Insert(*version));
+  TENON_ASSIGN_OR_RETURN(committed.name.after, Name(id.tenant, id.name));
   TENON_RETURN_IF_ERROR(transaction.Commit());
-  return true;
+  return committed;
 }
 
 absl::StatusOr<int64_t> Catalogue::NextVersion(const AdapterId& id) {
   TENON_ASSIGN_OR_RETURN(
       SqliteStatement next,
-      db_.Prepare("INSERT INTO names VALUES (?, ?, 1) ON CONFLICT (tenant, name) DO UPDATE SET "
-                  "last_version = last_version + 1 RETURNING last_version"));
+      db_.Prepare("INSERT INTO names (tenant, name, last_version) VALUES (?, ?, 1) ON CONFLICT "
+                  "(tenant, name) DO UPDATE SET last_version = last_version + 1 RETURNING "
+                  "last_version"));
   next.Bind(1, id.tenant);
   next.Bind(2, id.name);
   TENON_ASSIGN_OR_RETURN(const bool found, next.Step());
@@ -259,7 +184,7 @@ absl::Status Catalogue::Insert(const StoredVersion& version) {
   const AdapterInfo& info = version.info;
   TENON_ASSIGN_OR_RETURN(SqliteStatement row,
                          db_.Prepare("INSERT INTO versions VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, "
-                                     "?, ?, ?, ?, ?)"));
+                                     "?, ?, ?, ?, ?, ?)"));
   row.Bind(1, info.id.tenant);
   row.Bind(2, info.id.name);
   row.Bind(3, info.id.version);
@@ -273,6 +198,7 @@ absl::Status Catalogue::Insert(const StoredVersion& version) {
   row.Bind(11, absl::ToUnixNanos(info.created));
   row.Bind(12, WarningsToJson(info.warnings));
   row.Bind(13, ReportToJson(info));
+  row.Bind(14, info.acceptance);
   TENON_RETURN_IF_ERROR(row.Run());
   const int64_t version_id = db_.last_insert_rowid();
   for (const StoredFile& file : version.files) {
@@ -287,23 +213,67 @@ absl::Status Catalogue::Insert(const StoredVersion& version) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<StoredFile>> Catalogue::Remove(const AdapterId& id) {
+absl::StatusOr<RemovedFiles> Catalogue::Remove(const AdapterId& id,
+                                              const std::vector<AliasMove>& moves,
+                                              absl::string_view actor, absl::Time now) {
   TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
+  RemovedFiles removed;
+  for (const AliasMove& move : moves) {
+    TENON_ASSIGN_OR_RETURN(AliasChange change, PointAlias(move, now));
+    if (change.from != change.to) {
+      TENON_RETURN_IF_ERROR(Record(id.tenant, id.name, change));
+    }
+  }
+  TENON_RETURN_IF_ERROR(CheckUnused(id));
+  TENON_ASSIGN_OR_RETURN(removed.files, RemoveRow(id));
+  AliasChange& change = removed.name.change;
+  change = AliasChange{0,  now, std::string(actor), AliasAction::kDelete, "", id.version, 0, ""};
+  TENON_RETURN_IF_ERROR(Record(id.tenant, id.name, change));
+  TENON_ASSIGN_OR_RETURN(removed.name.after, Name(id.tenant, id.name));
+  TENON_RETURN_IF_ERROR(transaction.Commit());
+  return removed;
+}
+
+absl::StatusOr<RemovedFiles> Catalogue::RemoveName(absl::string_view tenant, absl::string_view name,
+                                                  absl::string_view actor, absl::Time now) {
+  TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
+  TENON_ASSIGN_OR_RETURN(const AdapterName before, Name(tenant, name));
+  if (before.versions.empty()) {
+    return NameNotFound(name);
+  }
+  RemovedFiles removed;
+  for (const auto& [alias, version] : before.pointers.aliases) {
+    const AliasMove move{before.tenant, before.name, alias, 0, std::nullopt, AliasAction::kDelete,
+                         std::string(actor)};
+    TENON_ASSIGN_OR_RETURN(AliasChange change, PointAlias(move, now));
+    TENON_RETURN_IF_ERROR(Record(tenant, name, change));
+  }
+  for (const auto& [version, info] : before.versions) {
+    TENON_ASSIGN_OR_RETURN(const std::vector<StoredFile> files, RemoveRow(info->id));
+    removed.files.insert(removed.files.end(), files.begin(), files.end());
+    removed.name.change =
+        AliasChange{0, now, std::string(actor), AliasAction::kDelete, "", version, 0, ""};
+    TENON_RETURN_IF_ERROR(Record(tenant, name, removed.name.change));
+  }
+  TENON_RETURN_IF_ERROR(WriteSplit(tenant, name, {}));
+  TENON_ASSIGN_OR_RETURN(removed.name.after, Name(tenant, name));
+  TENON_RETURN_IF_ERROR(transaction.Commit());
+  return removed;
+}
+
+absl::StatusOr<std::vector<StoredFile>> Catalogue::RemoveRow(const AdapterId& id) {
   std::vector<StoredFile> files;
   {
     TENON_ASSIGN_OR_RETURN(const SqliteStatement row, SelectById(&db_, id));
     TENON_ASSIGN_OR_RETURN(files, SelectFiles(&db_, row.Int(0)));
   }
-  {
-    TENON_ASSIGN_OR_RETURN(
-        SqliteStatement remove,
-        db_.Prepare("DELETE FROM versions WHERE tenant = ? AND name = ? AND version = ?"));
-    remove.Bind(1, id.tenant);
-    remove.Bind(2, id.name);
-    remove.Bind(3, id.version);
-    TENON_RETURN_IF_ERROR(remove.Run());
-  }
-  TENON_RETURN_IF_ERROR(transaction.Commit());
+  TENON_ASSIGN_OR_RETURN(
+      SqliteStatement remove,
+      db_.Prepare("DELETE FROM versions WHERE tenant = ? AND name = ? AND version = ?"));
+  remove.Bind(1, id.tenant);
+  remove.Bind(2, id.name);
+  remove.Bind(3, id.version);
+  TENON_RETURN_IF_ERROR(remove.Run());
   return files;
 }
 
@@ -313,10 +283,17 @@ absl::StatusOr<StoredVersion> Catalogue::Find(const AdapterId& id) {
   return StoredVersion{ReadInfo(row), std::move(files)};
 }
 
-absl::StatusOr<std::vector<AdapterInfo>> Catalogue::List() {
+absl::StatusOr<std::vector<AdapterInfo>> Catalogue::Versions(absl::string_view tenant,
+                                                            absl::string_view name) {
+  const bool all = tenant.empty();
   TENON_ASSIGN_OR_RETURN(
       SqliteStatement row,
-      db_.Prepare(absl::StrCat(kSelectVersion, "ORDER BY tenant, name, version")));
+      db_.Prepare(absl::StrCat(kSelectVersion, all ? "" : "WHERE tenant = ? AND name = ? ",
+                               "ORDER BY tenant, name, version")));
+  if (!all) {
+    row.Bind(1, tenant);
+    row.Bind(2, name);
+  }
   std::vector<AdapterInfo> infos;
   while (true) {
     TENON_ASSIGN_OR_RETURN(const bool more, row.Step());

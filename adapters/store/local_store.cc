@@ -134,8 +134,9 @@ absl::StatusOr<std::unique_ptr<StagedUpload>> LocalAdapterStore::Begin(int64_t m
   return LocalUpload::Create(folders_.tmp.get(), absl::StrCat("upload-", number), max_bytes);
 }
 
-absl::StatusOr<AdapterInfo> LocalAdapterStore::Commit(std::unique_ptr<StagedUpload> upload,
-                                                      AdapterInfo facts, bool* created) {
+absl::StatusOr<CommittedVersion> LocalAdapterStore::Commit(std::unique_ptr<StagedUpload> upload,
+                                                           AdapterInfo facts,
+                                                           const CommitOrder& order) {
   auto* const local = dynamic_cast<LocalUpload*>(upload.get());
   if (local == nullptr || local->files().empty()) {
     return absl::FailedPreconditionError("the upload is not a sealed one of this store");
@@ -146,42 +147,48 @@ absl::StatusOr<AdapterInfo> LocalAdapterStore::Commit(std::unique_ptr<StagedUplo
   version.info.digest = local->digest();
   version.info.stored_bytes = local->num_bytes();
   version.info.created = clock_();
+  const std::string context =
+      absl::StrCat("commit ", version.info.id.tenant, "/", version.info.id.name);
 
   absl::MutexLock lock(&mutex_);
-  TENON_RETURN_IF_ERROR(
-      Annotate(Install(local, &version, created),
-               absl::StrCat("commit ", version.info.id.tenant, "/", version.info.id.name)));
-  return std::move(version.info);
+  absl::StatusOr<CommittedVersion> committed = Install(local, std::move(version), order);
+  if (!committed.ok()) {
+    return Annotate(committed.status(), context);
+  }
+  return committed;
 }
 
-absl::Status LocalAdapterStore::Install(LocalUpload* upload, StoredVersion* version,
-                                        bool* created) {
+absl::StatusOr<CommittedVersion> LocalAdapterStore::Install(LocalUpload* upload,
+                                                            StoredVersion version,
+                                                            const CommitOrder& order) {
+  const std::vector<StoredFile> files = version.files;
   absl::Status moved = upload->MoveTo(folders_.blobs.get());
   if (moved.ok()) {
     moved = Sync(folders_.blobs.get(), "store the files");
   }
   if (!moved.ok()) {
-    Discard(version->files);
+    Discard(files);
     return moved;
   }
-  for (const StoredFile& file : version->files) {
+  for (const StoredFile& file : files) {
     damaged_blobs_.erase(file.sha256);
   }
-  const absl::StatusOr<bool> added = catalogue_.Add(version);
+  absl::StatusOr<CommittedVersion> added = catalogue_.Add(std::move(version), order, clock_());
   if (!added.ok()) {
-    if (absl::IsResourceExhausted(added.status())) {
-      // The disk was full before the commit record: nothing can come back, and the room is needed.
-      Discard(version->files);
+    // A full disk shows before the commit record, a lost race before anything: nothing can come
+    // back then, and the room is needed.
+    if (absl::IsResourceExhausted(added.status()) || absl::IsAborted(added.status())) {
+      Discard(files);
     } else {
-      in_doubt_.insert(in_doubt_.end(), version->files.begin(), version->files.end());
+      in_doubt_.insert(in_doubt_.end(), files.begin(), files.end());
     }
     return added.status();
   }
-  *created = *added;
-  if (*created) {
+  if (added->name.change.sequence != 0) {
     DropUnreferenced(std::exchange(in_doubt_, {}));
   }
-  return absl::OkStatus();
+  AddDamage({&added->name.after, 1});
+  return added;
 }
 
 void LocalAdapterStore::Discard(const std::vector<StoredFile>& files) {
@@ -232,29 +239,98 @@ absl::StatusOr<std::vector<LocalAdapterStore::OpenBlob>> LocalAdapterStore::Open
   return blobs;
 }
 
-absl::StatusOr<std::vector<AdapterInfo>> LocalAdapterStore::List() {
-  absl::MutexLock lock(&mutex_);
-  return catalogue_.List();
-}
-
-absl::StatusOr<std::map<AdapterId, absl::Status>> LocalAdapterStore::Damaged() {
-  absl::MutexLock lock(&mutex_);
-  std::map<AdapterId, absl::Status> damaged;
+std::map<AdapterId, std::string> LocalAdapterStore::DamagedVersions() {
+  std::map<AdapterId, std::string> damaged;
   for (const auto& [sha256, reason] : damaged_blobs_) {
-    TENON_ASSIGN_OR_RETURN(const std::vector<AdapterId> ids, catalogue_.VersionsWithBlob(sha256));
-    for (const AdapterId& id : ids) {
-      damaged.emplace(id, DamageError(id, sha256, reason));
+    const absl::StatusOr<std::vector<AdapterId>> ids = catalogue_.VersionsWithBlob(sha256);
+    if (ids.ok()) {
+      for (const AdapterId& id : *ids) {
+        damaged.emplace(id, std::string(DamageError(id, sha256, reason).message()));
+      }
     }
   }
   return damaged;
 }
 
-absl::Status LocalAdapterStore::Delete(const AdapterId& id) {
+void LocalAdapterStore::AddDamage(std::span<AdapterName> names) {
+  if (damaged_blobs_.empty()) {
+    return;
+  }
+  const std::map<AdapterId, std::string> damaged = DamagedVersions();
+  for (AdapterName& name : names) {
+    auto next = damaged.lower_bound({name.tenant, name.name, 0});
+    for (; next != damaged.end() && next->first.tenant == name.tenant &&
+           next->first.name == name.name;
+         ++next) {
+      name.quarantined.emplace(next->first.version, next->second);
+    }
+  }
+}
+
+absl::StatusOr<std::vector<AdapterName>> LocalAdapterStore::Names() {
   absl::MutexLock lock(&mutex_);
-  TENON_ASSIGN_OR_RETURN(std::vector<StoredFile> files, catalogue_.Remove(id));
-  DropUnreferenced(files);
+  TENON_ASSIGN_OR_RETURN(std::vector<AdapterName> names, catalogue_.Names());
+  AddDamage(names);
+  return names;
+}
+
+absl::StatusOr<AdapterName> LocalAdapterStore::Name(absl::string_view tenant,
+                                                    absl::string_view name) {
+  absl::MutexLock lock(&mutex_);
+  TENON_ASSIGN_OR_RETURN(AdapterName found, catalogue_.Name(tenant, name));
+  if (found.versions.empty()) {
+    return ResourceNotFoundError("ADAPTER_NOT_FOUND", name,
+                                 absl::StrCat("adapter ", name, " has no versions"));
+  }
+  AddDamage({&found, 1});
+  return found;
+}
+
+absl::StatusOr<NameChange> LocalAdapterStore::MoveAlias(const AliasMove& move) {
+  absl::MutexLock lock(&mutex_);
+  TENON_ASSIGN_OR_RETURN(NameChange moved, catalogue_.MoveAlias(move, clock_()));
+  AddDamage({&moved.after, 1});
+  return moved;
+}
+
+absl::StatusOr<NameChange> LocalAdapterStore::SetSplit(absl::string_view tenant,
+                                                       absl::string_view name,
+                                                       const std::vector<SplitArm>& split,
+                                                       absl::string_view actor) {
+  absl::MutexLock lock(&mutex_);
+  TENON_ASSIGN_OR_RETURN(NameChange changed,
+                         catalogue_.SetSplit(tenant, name, split, actor, clock_()));
+  AddDamage({&changed.after, 1});
+  return changed;
+}
+
+absl::StatusOr<NameChange> LocalAdapterStore::Delete(const AdapterId& id,
+                                                     const std::vector<AliasMove>& moves,
+                                                     absl::string_view actor) {
+  absl::MutexLock lock(&mutex_);
+  return FinishRemoval(catalogue_.Remove(id, moves, actor, clock_()));
+}
+
+absl::StatusOr<NameChange> LocalAdapterStore::DeleteName(absl::string_view tenant,
+                                                         absl::string_view name,
+                                                         absl::string_view actor) {
+  absl::MutexLock lock(&mutex_);
+  return FinishRemoval(catalogue_.RemoveName(tenant, name, actor, clock_()));
+}
+
+absl::StatusOr<NameChange> LocalAdapterStore::FinishRemoval(
+    absl::StatusOr<RemovedFiles> removed) {
+  TENON_RETURN_IF_ERROR(removed.status());
+  DropUnreferenced(removed->files);
   DropUnreferenced(std::exchange(in_doubt_, {}));
-  return absl::OkStatus();
+  AddDamage({&removed->name.after, 1});
+  return std::move(removed->name);
+}
+
+absl::StatusOr<std::vector<AliasChange>> LocalAdapterStore::History(absl::string_view tenant,
+                                                                    absl::string_view name) {
+  absl::MutexLock lock(&mutex_);
+  return catalogue_.History(tenant, name);
 }
 
 void LocalAdapterStore::DropUnreferenced(const std::vector<StoredFile>& files) {

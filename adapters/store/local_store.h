@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -52,12 +53,25 @@ class LocalAdapterStore final : public AdapterStore {
                                                                    Clock clock = absl::Now);
 
   absl::StatusOr<std::unique_ptr<StagedUpload>> Begin(int64_t max_bytes) override;
-  absl::StatusOr<AdapterInfo> Commit(std::unique_ptr<StagedUpload> upload, AdapterInfo facts,
-                                     bool* created) override ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<CommittedVersion> Commit(std::unique_ptr<StagedUpload> upload, AdapterInfo facts,
+                                          const CommitOrder& order) override
+      ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<FileSet> Open(const AdapterId& id) override ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::StatusOr<std::vector<AdapterInfo>> List() override ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::StatusOr<std::map<AdapterId, absl::Status>> Damaged() override ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::Status Delete(const AdapterId& id) override ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<std::vector<AdapterName>> Names() override ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<AdapterName> Name(absl::string_view tenant, absl::string_view name) override
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<NameChange> MoveAlias(const AliasMove& move) override ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<NameChange> SetSplit(absl::string_view tenant, absl::string_view name,
+                                      const std::vector<SplitArm>& split,
+                                      absl::string_view actor) override ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<NameChange> Delete(const AdapterId& id, const std::vector<AliasMove>& moves,
+                                    absl::string_view actor) override ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<NameChange> DeleteName(absl::string_view tenant, absl::string_view name,
+                                        absl::string_view actor) override
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<std::vector<AliasChange>> History(absl::string_view tenant,
+                                                   absl::string_view name) override
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   struct Folders {
@@ -75,7 +89,15 @@ class LocalAdapterStore final : public AdapterStore {
   absl::Status Recover() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<std::vector<OpenBlob>> OpenBlobs(const AdapterId& id)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status Install(LocalUpload* upload, StoredVersion* version, bool* created)
+  absl::StatusOr<CommittedVersion> Install(LocalUpload* upload, StoredVersion version,
+                                           const CommitOrder& order)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Versions that hold a damaged blob, with the reason. What cannot be asked now is left out: its
+  // Open fails all the same.
+  std::map<AdapterId, std::string> DamagedVersions() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Fills in which versions are quarantined.
+  void AddDamage(std::span<AdapterName> names) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<NameChange> FinishRemoval(absl::StatusOr<RemovedFiles> removed)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Drops the blobs of an upload that failed before its commit.
   void Discard(const std::vector<StoredFile>& files) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

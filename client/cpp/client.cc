@@ -28,7 +28,9 @@ std::shared_ptr<grpc::ChannelCredentials> MakeCredentials(const ClientOptions& o
 
 Client::Client(std::shared_ptr<grpc::Channel> channel, ClientOptions options)
     : options_(options),
+      residency_(channel, options),
       tenants_(channel, options),
+      versions_(channel, options),
       generation_(v1::GenerationService::NewStub(channel)),
       adapters_(v1::AdapterService::NewStub(channel)) {}
 
@@ -73,6 +75,14 @@ absl::StatusOr<v1::GetModelResponse> Client::GetModel() const {
 absl::StatusOr<v1::UploadAdapterResponse> Client::UploadAdapter(
     absl::string_view name, const std::string& folder,
     const std::function<void(int64_t, int64_t)>& on_progress) const {
+  v1::UploadHeader header;
+  header.set_name(std::string(name));
+  return UploadAdapter(header, folder, on_progress);
+}
+
+absl::StatusOr<v1::UploadAdapterResponse> Client::UploadAdapter(
+    const v1::UploadHeader& header, const std::string& folder,
+    const std::function<void(int64_t, int64_t)>& on_progress) const {
   absl::StatusOr<AdapterFolder> files = AdapterFolder::Open(folder);
   if (!files.ok()) {
     return files.status();
@@ -82,7 +92,7 @@ absl::StatusOr<v1::UploadAdapterResponse> Client::UploadAdapter(
   v1::UploadAdapterResponse response;
   const auto writer = adapters_->UploadAdapter(&context, &response);
   v1::UploadAdapterRequest message;
-  message.mutable_header()->set_name(std::string(name));
+  *message.mutable_header() = header;
   // A failed Write means that the server has ended the call; Finish() below has its reason.
   bool writable = writer->Write(message);
   int64_t sent = 0;
@@ -138,14 +148,58 @@ absl::StatusOr<v1::Adapter> Client::GetAdapter(absl::string_view adapter) const 
   return std::move(*response->mutable_adapter());
 }
 
-absl::StatusOr<std::vector<int64_t>> Client::DeleteAdapter(absl::string_view adapter) const {
+absl::StatusOr<std::vector<int64_t>> Client::DeleteAdapter(absl::string_view adapter,
+                                                           bool force) const {
   v1::DeleteAdapterRequest request;
+  request.set_force(force);
   request.set_adapter(std::string(adapter));
   auto response = Call(options_, *adapters_, &v1::AdapterService::Stub::DeleteAdapter, request);
   if (!response.ok()) {
     return response.status();
   }
   return std::vector<int64_t>(response->versions().begin(), response->versions().end());
+}
+
+absl::StatusOr<v1::AdapterVisibility> Client::SetAdapterVisibility(
+    const v1::AdapterVisibility& visibility) const {
+  v1::SetAdapterVisibilityRequest request;
+  *request.mutable_visibility() = visibility;
+  auto response =
+      Call(options_, *adapters_, &v1::AdapterService::Stub::SetAdapterVisibility, request);
+  if (!response.ok()) {
+    return response.status();
+  }
+  return std::move(*response->mutable_visibility());
+}
+
+absl::StatusOr<v1::AdapterVisibility> Client::GetAdapterVisibility(absl::string_view name) const {
+  v1::GetAdapterVisibilityRequest request;
+  request.set_name(std::string(name));
+  auto response =
+      Call(options_, *adapters_, &v1::AdapterService::Stub::GetAdapterVisibility, request);
+  if (!response.ok()) {
+    return response.status();
+  }
+  return std::move(*response->mutable_visibility());
+}
+
+absl::StatusOr<std::vector<v1::Adapter>> Client::ListSharedAdapters() const {
+  std::vector<v1::Adapter> adapters;
+  v1::ListSharedAdaptersRequest request;
+  do {
+    auto response =
+        Call(options_, *adapters_, &v1::AdapterService::Stub::ListSharedAdapters, request);
+    if (!response.ok()) {
+      return response.status();
+    }
+    adapters.insert(adapters.end(), response->adapters().begin(), response->adapters().end());
+    request.set_page_token(response->next_page_token());
+  } while (!request.page_token().empty());
+  return adapters;
+}
+
+absl::StatusOr<v1::RefreshResponse> Client::Refresh() const {
+  return Call(options_, *adapters_, &v1::AdapterService::Stub::Refresh, v1::RefreshRequest());
 }
 
 }  // namespace tenon

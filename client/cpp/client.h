@@ -12,7 +12,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "client/cpp/client_options.h"
+#include "client/cpp/residency_client.h"
 #include "client/cpp/tenant_client.h"
+#include "client/cpp/version_client.h"
 #include "tenon/v1/adapters.grpc.pb.h"
 #include "tenon/v1/generation.grpc.pb.h"
 
@@ -52,14 +54,33 @@ class Client {
   absl::StatusOr<v1::UploadAdapterResponse> UploadAdapter(
       absl::string_view name, const std::string& folder,
       const std::function<void(int64_t sent, int64_t total)>& on_progress = {}) const;
+  /// The same with all that a header can say: alias, expectation, probes.
+  absl::StatusOr<v1::UploadAdapterResponse> UploadAdapter(
+      const v1::UploadHeader& header, const std::string& folder,
+      const std::function<void(int64_t sent, int64_t total)>& on_progress = {}) const;
 
   /// All pages.
   absl::StatusOr<std::vector<v1::Adapter>> ListAdapters() const;
-  /// `adapter` is "name" or "name@version".
+  /// `adapter` is "name" or "name@version", or "owner/name" of what another tenant shares.
   absl::StatusOr<v1::Adapter> GetAdapter(absl::string_view adapter) const;
-  /// The versions that were deleted.
-  absl::StatusOr<std::vector<int64_t>> DeleteAdapter(absl::string_view adapter) const;
+  /// The versions that were deleted. `force` as in DeleteAdapterRequest.
+  absl::StatusOr<std::vector<int64_t>> DeleteAdapter(absl::string_view adapter,
+                                                     bool force = false) const;
 
+  /// Aliases, histories and watching.
+  const VersionClient& versions() const { return versions_; }
+
+  /// Who else may use an adapter of the caller's; replaces what was said before.
+  absl::StatusOr<v1::AdapterVisibility> SetAdapterVisibility(
+      const v1::AdapterVisibility& visibility) const;
+  absl::StatusOr<v1::AdapterVisibility> GetAdapterVisibility(absl::string_view name) const;
+  /// What other tenants share with the caller; all pages.
+  absl::StatusOr<std::vector<v1::Adapter>> ListSharedAdapters() const;
+
+  /// Has the server look for what other replicas changed in a shared store.
+  absl::StatusOr<v1::RefreshResponse> Refresh() const;
+
+  const ResidencyClient& residency() const { return residency_; }
   /// For a client that is connected to the admin listener.
   const TenantClient& tenants() const { return tenants_; }
 
@@ -67,7 +88,9 @@ class Client {
   Client(std::shared_ptr<grpc::Channel> channel, ClientOptions options);
 
   ClientOptions options_;
+  ResidencyClient residency_;
   TenantClient tenants_;
+  VersionClient versions_;
   std::shared_ptr<v1::GenerationService::Stub> generation_;
   std::shared_ptr<v1::AdapterService::Stub> adapters_;
 };

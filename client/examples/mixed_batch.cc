@@ -5,12 +5,13 @@
 //
 // `--questions` is a folder of NAME.jsonl files, one JSON object {"prompt", "expected"} a line:
 // questions for adapter NAME. Every first question is put to the bare base as well. Prints each
-// prompt, who answered what, and the tokens per second.
+// prompt, who answered what, the methods of the adapters, and the tokens per second.
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <map>
 #include <string>
 #include <thread>
 #include <vector>
@@ -18,6 +19,8 @@
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
@@ -38,6 +41,21 @@ struct Question {
   std::string expected;
   absl::StatusOr<tenon::v1::GenerateOnceResponse> answer = absl::UnknownError("not asked");
 };
+
+/// Method by adapter name: "LORA", "PREFIX_TUNING", ...
+using Methods = std::map<std::string, std::string>;
+
+absl::StatusOr<Methods> ReadMethods(const tenon::Client& client) {
+  const absl::StatusOr<std::vector<tenon::v1::Adapter>> adapters = client.ListAdapters();
+  if (!adapters.ok()) {
+    return adapters.status();
+  }
+  Methods methods;
+  for (const tenon::v1::Adapter& adapter : *adapters) {
+    methods[adapter.name()] = adapter.method();  // ordered by version: the last one wins
+  }
+  return methods;
+}
 
 /// The first lines of each adapter's file, and the first of each for the base.
 std::vector<Question> ReadQuestions(const std::string& folder, int per_adapter) {
@@ -94,7 +112,7 @@ std::string OneLine(absl::string_view text) {
 }
 
 /// Prints one question and its answer. Returns the answer's tokens.
-int64_t Print(const Question& question) {
+int64_t Print(const Question& question, const Methods& methods) {
   std::cout << "\n  " << OneLine(question.prompt) << "\n";
   if (!question.answer.ok()) {
     std::cout << "  failed: " << question.answer.status() << "\n";
@@ -104,10 +122,24 @@ int64_t Print(const Question& question) {
   std::string who = "base";
   if (sample.finish().adapters_size() > 0) {
     const tenon::v1::ServedAdapter& adapter = sample.finish().adapters(0);
-    who = adapter.name() + "@" + std::to_string(adapter.version());
+    const auto method = methods.find(adapter.name());
+    who = absl::StrCat(adapter.name(), "@", adapter.version(), " ",
+                       method == methods.end() ? "" : method->second);
   }
   std::cout << "  [" << who << "] " << OneLine(sample.text()) << "\n";
   return sample.finish().usage().completion_tokens();
+}
+
+/// "3 base, 12 LORA, 3 PREFIX_TUNING".
+std::string CountMethods(const std::vector<Question>& questions, const Methods& methods) {
+  std::map<std::string, int> counts;
+  for (const Question& question : questions) {
+    const auto method = methods.find(question.adapter);
+    ++counts[method == methods.end() ? "base" : method->second];
+  }
+  return absl::StrJoin(counts, ", ", [](std::string* out, const auto& count) {
+    absl::StrAppend(out, count.second, " ", count.first);
+  });
 }
 
 }  // namespace
@@ -116,6 +148,11 @@ int main(int argc, char** argv) {
   absl::SetProgramUsageMessage("Asks several adapters and the base at once.");
   absl::ParseCommandLine(argc, argv);
   const tenon::Client client = tenon::Client::Connect(absl::GetFlag(FLAGS_server));
+  const absl::StatusOr<Methods> methods = ReadMethods(client);
+  if (!methods.ok()) {
+    std::cerr << methods.status() << "\n";
+    return 1;
+  }
   std::vector<Question> questions =
       ReadQuestions(absl::GetFlag(FLAGS_questions), absl::GetFlag(FLAGS_per_adapter));
   const absl::Duration elapsed = AskAll(client, questions);
@@ -123,11 +160,12 @@ int main(int argc, char** argv) {
   int64_t tokens = 0;
   int64_t failed = 0;
   for (const Question& question : questions) {
-    tokens += Print(question);
+    tokens += Print(question, *methods);
     failed += question.answer.ok() ? 0 : 1;
   }
   std::cout << "\n"
-            << questions.size() << " requests at once, " << tokens << " tokens in "
+            << questions.size() << " requests at once (" << CountMethods(questions, *methods)
+            << "), " << tokens << " tokens in "
             << absl::FormatDuration(absl::Trunc(elapsed, absl::Milliseconds(1))) << ": "
             << static_cast<int64_t>(static_cast<double>(tokens) / absl::ToDoubleSeconds(elapsed))
             << " tokens/s, " << failed << " failed\n";

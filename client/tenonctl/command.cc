@@ -9,7 +9,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/tenonctl/request_flags.h"
+#include "client/tenonctl/residency_commands.h"
 #include "client/tenonctl/tenant_commands.h"
+#include "client/tenonctl/version_commands.h"
 
 namespace tenon {
 namespace {
@@ -57,8 +59,12 @@ std::vector<Command> MakeUserCommands() {
       {"adapters upload",
        "NAME FOLDER",
        "upload an adapter folder as PEFT saves it",
-       "  tenonctl adapters upload ticket-router ./ticket-router\n",
-       {},
+       "  tenonctl adapters upload ticket-router ./ticket-router\n"
+       "  tenonctl adapters upload ticket-router ./new --alias=canary --probes=probes.json\n",
+       {{"alias", "ALIAS", "the alias that moves to the new version; default latest"},
+        {"no-promote", "", "move no alias: the version is there by its number only"},
+        {"expect", "VERSION", "only if the alias points to this version now; 0: to none"},
+        {"probes", "FILE", "JSON with prompts and what they must answer before it goes live"}},
        RunUpload},
       {"adapters list",
        "",
@@ -67,8 +73,8 @@ std::vector<Command> MakeUserCommands() {
        {},
        RunList},
       {"adapters get",
-       "NAME[@VERSION]",
-       "one version of an adapter",
+       "NAME[@VERSION|@ALIAS]",
+       "one version of an adapter, and how it was accepted",
        "  tenonctl adapters get ticket-router@2\n",
        {},
        RunGet},
@@ -76,14 +82,42 @@ std::vector<Command> MakeUserCommands() {
        "NAME[@VERSION]",
        "delete a version, or all of them; requests in flight finish",
        "  tenonctl adapters delete ticket-router@1\n  tenonctl adapters delete ticket-router\n",
-       {},
+       {{"force", "", "also a version that aliases point to: they go back to where they were"}},
        RunDelete},
+      {"adapters share",
+       "NAME",
+       "let other tenants use an adapter, or say who may",
+       "  tenonctl adapters share ticket-router --with=globex,initech\n"
+       "  tenonctl adapters share ticket-router --nobody\n"
+       "  tenonctl adapters share ticket-router\n",
+       {{"with", "TENANTS", "these tenants, separated by commas; no others"},
+        {"everybody", "", "every tenant of the server"},
+        {"nobody", "", "its own tenant alone"}},
+       RunShare},
+      {"adapters shared",
+       "",
+       "what other tenants let this one use; a request names it OWNER/NAME",
+       "  tenonctl adapters shared\n",
+       {},
+       RunShared},
+      {"adapters refresh",
+       "",
+       "have the server look at once for what other replicas changed in a shared store",
+       "  tenonctl adapters refresh --server=replica-2:50051\n",
+       {},
+       RunRefresh},
       {"model", "", "what the server serves, and its limits", "  tenonctl model\n", {}, RunModel},
   };
 }
 
 std::vector<Command> MakeCommands() {
   std::vector<Command> commands = MakeUserCommands();
+  for (Command& command : MakeVersionCommands()) {
+    commands.push_back(std::move(command));
+  }
+  for (Command& command : MakeResidencyCommands()) {
+    commands.push_back(std::move(command));
+  }
   for (Command& command : MakeTenantCommands()) {
     commands.push_back(std::move(command));
   }

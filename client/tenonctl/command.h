@@ -56,6 +56,9 @@ CommandResult RunUpload(const Client& client, const Arguments& arguments, Consol
 CommandResult RunList(const Client& client, const Arguments& arguments, Console& console);
 CommandResult RunGet(const Client& client, const Arguments& arguments, Console& console);
 CommandResult RunDelete(const Client& client, const Arguments& arguments, Console& console);
+CommandResult RunShare(const Client& client, const Arguments& arguments, Console& console);
+CommandResult RunShared(const Client& client, const Arguments& arguments, Console& console);
+CommandResult RunRefresh(const Client& client, const Arguments& arguments, Console& console);
 CommandResult RunModel(const Client& client, const Arguments& arguments, Console& console);
 
 /// What the program may read of its environment: "" for a variable that is not set.

@@ -38,15 +38,6 @@ std::string EnumWord(absl::string_view name, absl::string_view prefix) {
   return absl::AsciiStrToLower(absl::StripPrefix(name, prefix));
 }
 
-std::string StateWord(const v1::Adapter& adapter) {
-  return EnumWord(v1::AdapterState_Name(adapter.state()), "ADAPTER_STATE_");
-}
-
-std::string FormatTime(const google::protobuf::Timestamp& time) {
-  return absl::FormatTime("%Y-%m-%d %H:%M:%SZ", absl::FromUnixSeconds(time.seconds()),
-                          absl::UTCTimeZone());
-}
-
 // Lines of "name  value".
 std::string FormatFields(const std::vector<std::pair<std::string, std::string>>& fields) {
   size_t width = 0;
@@ -127,11 +118,32 @@ std::string ToJson(const google::protobuf::Message& message) {
   return status.ok() ? json : absl::StrCat(status.ToString(), "\n");
 }
 
+std::string ToJsonLine(const google::protobuf::Message& message) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = true;
+  std::string json;
+  const auto status = google::protobuf::util::MessageToJsonString(message, &json, options);
+  return absl::StrCat(status.ok() ? json : status.ToString(), "\n");
+}
+
+std::string FormatTime(const google::protobuf::Timestamp& time) {
+  return absl::FormatTime("%Y-%m-%d %H:%M:%SZ", absl::FromUnixSeconds(time.seconds()),
+                          absl::UTCTimeZone());
+}
+
+std::string StateWord(const v1::Adapter& adapter) {
+  return EnumWord(v1::AdapterState_Name(adapter.state()), "ADAPTER_STATE_");
+}
+
+std::string ActionWord(v1::AliasAction action) {
+  return EnumWord(v1::AliasAction_Name(action), "ALIAS_ACTION_");
+}
+
 std::string FormatAdapters(const std::vector<v1::Adapter>& adapters) {
   std::vector<Row> rows = {
-      {"NAME", "VERSION", "LATEST", "STATE", "METHOD", "RANK", "SITES", "SIZE", "CREATED"}};
+      {"NAME", "VERSION", "ALIASES", "STATE", "METHOD", "RANK", "SITES", "SIZE", "CREATED"}};
   for (const v1::Adapter& adapter : adapters) {
-    rows.push_back({adapter.name(), absl::StrCat(adapter.version()), adapter.latest() ? "*" : "",
+    rows.push_back({adapter.name(), absl::StrCat(adapter.version()), absl::StrJoin(adapter.aliases(), ", "),
                     StateWord(adapter), adapter.method(), absl::StrCat(adapter.max_rank()),
                     absl::StrCat(adapter.num_sites()), FormatBytes(adapter.stored_bytes()),
                     FormatTime(adapter.create_time())});
@@ -142,7 +154,8 @@ std::string FormatAdapters(const std::vector<v1::Adapter>& adapters) {
 std::string FormatAdapter(const v1::Adapter& adapter) {
   std::vector<std::pair<std::string, std::string>> fields = {
       {"name", adapter.name()},
-      {"version", absl::StrCat(adapter.version(), adapter.latest() ? " (latest)" : "")},
+      {"version", absl::StrCat(adapter.version())},
+      {"aliases", adapter.aliases().empty() ? "none" : absl::StrJoin(adapter.aliases(), ", ")},
       {"digest", absl::StrCat("sha256:", adapter.digest())},
       {"state", StateWord(adapter)},
       {"method", adapter.method()},
@@ -159,7 +172,68 @@ std::string FormatAdapter(const v1::Adapter& adapter) {
   for (const std::string& warning : adapter.warnings()) {
     fields.emplace_back("warning", PrintableText(warning));
   }
-  return FormatFields(fields);
+  return FormatFields(fields) +
+         (adapter.has_acceptance() ? FormatAcceptance(adapter.acceptance()) : "");
+}
+
+std::string FormatAcceptance(const v1::AcceptanceReport& report) {
+  std::string text =
+      absl::StrFormat("acceptance  %s in %.0f ms, %s\n", report.passed() ? "passed" : "failed",
+                      report.elapsed_ms(), FormatTime(report.time()));
+  for (const v1::ProbeResult& result : report.results()) {
+    absl::StrAppend(&text, "  ", result.passed() ? "ok    " : "FAILED", " ",
+                    PrintableText(result.name()), ": ", PrintableText(result.details()), "\n");
+  }
+  return text;
+}
+
+std::string FormatDifferences(const v1::Adapter& first, const v1::Adapter& second) {
+  const auto fields = [](const v1::Adapter& adapter) {
+    return std::vector<std::pair<std::string, std::string>>{
+        {"digest", adapter.digest().substr(0, 12)},
+        {"aliases", absl::StrJoin(adapter.aliases(), ", ")},
+        {"state", StateWord(adapter)},
+        {"method", adapter.method()},
+        {"parameters", absl::StrCat(adapter.num_parameters())},
+        {"rank", absl::StrCat(adapter.max_rank())},
+        {"sites", absl::StrCat(adapter.num_sites())},
+        {"left alone", absl::StrCat(adapter.num_untouched_sites())},
+        {"virtual tokens", absl::StrCat(adapter.num_virtual_tokens())},
+        {"norm bound", absl::StrCat(adapter.delta_norm_bound())},
+        {"stored", FormatBytes(adapter.stored_bytes())},
+        {"tensors", FormatBytes(adapter.resident_bytes())},
+        {"created", FormatTime(adapter.create_time())},
+        {"warnings", PrintableText(absl::StrJoin(adapter.warnings(), "; "))},
+    };
+  };
+  std::vector<Row> rows = {{"", absl::StrCat(first.name(), "@", first.version()),
+                            absl::StrCat(second.name(), "@", second.version())}};
+  const auto left = fields(first);
+  const auto right = fields(second);
+  for (size_t i = 0; i < left.size(); ++i) {
+    if (left[i].second != right[i].second) {
+      rows.push_back({left[i].first, left[i].second, right[i].second});
+    }
+  }
+  return FormatTable(rows);
+}
+
+std::string FormatUploadReport(const v1::Adapter& adapter) {
+  std::vector<std::string> effect = {adapter.method()};
+  if (adapter.max_rank() > 0) {
+    effect.push_back(absl::StrCat("rank ", adapter.max_rank(), " at most"));
+  }
+  if (adapter.num_virtual_tokens() > 0) {
+    effect.push_back(absl::StrCat(adapter.num_virtual_tokens(), " virtual tokens"));
+  }
+  if (adapter.num_sites() > 0) {
+    effect.push_back(absl::StrCat(adapter.num_sites(), " sites changed, ",
+                                  adapter.num_untouched_sites(), " left alone"));
+  }
+  return absl::StrFormat("  %s\n  %d parameters, %s stored, %s resident, norm %g at most\n",
+                         absl::StrJoin(effect, ", "), adapter.num_parameters(),
+                         FormatBytes(adapter.stored_bytes()), FormatBytes(adapter.resident_bytes()),
+                         adapter.delta_norm_bound());
 }
 
 std::string FormatModel(const v1::GetModelResponse& model) {

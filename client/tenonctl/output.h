@@ -29,8 +29,24 @@ std::string PrintableText(absl::string_view text);
 /// are there as well.
 std::string ToJson(const google::protobuf::Message& message);
 
+/// One line of JSON, for streams of messages.
+std::string ToJsonLine(const google::protobuf::Message& message);
+
+/// "2026-11-25 22:14:05Z".
+std::string FormatTime(const google::protobuf::Timestamp& time);
+/// "live", "draining", "quarantined".
+std::string StateWord(const v1::Adapter& adapter);
+/// "upload", "promote", ...
+std::string ActionWord(v1::AliasAction action);
+
 std::string FormatAdapters(const std::vector<v1::Adapter>& adapters);
 std::string FormatAdapter(const v1::Adapter& adapter);
+/// A row for each field in which they differ.
+std::string FormatDifferences(const v1::Adapter& first, const v1::Adapter& second);
+/// Passed or failed, and a line for each probe.
+std::string FormatAcceptance(const v1::AcceptanceReport& report);
+/// What the server made of an upload, on two indented lines.
+std::string FormatUploadReport(const v1::Adapter& adapter);
 std::string FormatModel(const v1::GetModelResponse& model);
 
 /// One line about the end of a sample: reason, tokens, adapter version and times.

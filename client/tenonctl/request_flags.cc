@@ -133,6 +133,8 @@ std::span<const FlagSpec> RequestFlags() {
       {"ignore-eos", "", "the model's own end tokens do not end the answer"},
       {"include-stop", "", "include the stop text in the answer"},
       {"request-id", "ID", "name of the request in the server's log"},
+      {"priority", "N", "-2 to 2, among your tenant's requests"},
+      {"deterministic", "", "same seed, same bits, whatever else is served"},
   };
   return flags;
 }
@@ -158,6 +160,8 @@ absl::StatusOr<v1::GenerateRequest> RequestFromFlags(const Arguments& arguments)
   setter.Int("logprobs", [&](int32_t v) { output.set_logprobs(v); });
   setter.Int("prompt-logprobs", [&](int32_t v) { output.set_prompt_logprobs(v); });
   output.set_token_ids(arguments.GetSwitch("token-ids"));
+  setter.Int("priority", [&](int32_t v) { request.set_priority(v); });
+  request.set_deterministic(arguments.GetSwitch("deterministic"));
   if (!setter.status().ok()) {
     return setter.status();
   }

@@ -13,7 +13,10 @@ std::vector<FlagSpec> LimitFlags() {
           {"queued-requests", "N", "of these, without their first token"},
           {"max-tokens", "N", "tokens that one request may generate"},
           {"adapters", "N", "live adapter versions"},
-          {"adapter-bytes", "N", "bytes of live adapter versions"}};
+          {"adapter-bytes", "N", "bytes of live adapter versions"},
+          {"weight", "N", "part of the engine, relative to other tenants; 0 stands for 1"},
+          {"kv-percent", "N", "of the KV memory, for its requests at most"},
+          {"pinned-bytes", "N", "bytes of adapters that it may pin in memory"}};
 }
 
 std::vector<Command> MakeTenants() {

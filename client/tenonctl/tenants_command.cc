@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "client/tenonctl/output.h"
 #include "client/tenonctl/tenant_commands.h"
@@ -43,7 +44,8 @@ CommandResult Print(const absl::StatusOr<Response>& response, const Arguments& a
 std::string FormatTenants(const std::vector<v1::Tenant>& tenants) {
   std::vector<std::vector<std::string>> rows = {{"NAME", "STATE", "REQUESTS/S", "TOKENS/MIN",
                                                  "CONCURRENT", "QUEUED", "MAX TOKENS", "ADAPTERS",
-                                                 "ADAPTER BYTES"}};
+                                                 "ADAPTER BYTES", "WEIGHT", "KV %",
+                                                 "PINNED BYTES"}};
   for (const v1::Tenant& tenant : tenants) {
     const v1::TenantLimits& limits = tenant.limits();
     const bool active = tenant.state() == v1::TENANT_STATE_ACTIVE;
@@ -51,7 +53,9 @@ std::string FormatTenants(const std::vector<v1::Tenant>& tenants) {
                     LimitWord(limits.requests_per_second()), LimitWord(limits.tokens_per_minute()),
                     LimitWord(limits.concurrent_requests()), LimitWord(limits.queued_requests()),
                     LimitWord(limits.max_tokens()), LimitWord(limits.adapters()),
-                    LimitWord(limits.adapter_bytes())});
+                    LimitWord(limits.adapter_bytes()),
+                    absl::StrCat(std::max<int64_t>(limits.weight(), 1)),
+                    LimitWord(limits.kv_percent()), LimitWord(limits.pinned_bytes())});
   }
   return FormatTable(rows);
 }
@@ -192,12 +196,16 @@ CommandResult RunUsage(const Client& client, const Arguments& arguments, Console
       client.tenants().GetUsage(request), arguments, console,
       [](const v1::GetUsageResponse& response) {
         std::vector<std::vector<std::string>> rows = {
-            {"ADAPTER", "REQUESTS", "PROMPT", "CACHED", "GENERATED"}};
+            {"ADAPTER", "REQUESTS", "PROMPT", "CACHED", "GENERATED", "DEVICE S", "BYTE S",
+             "LOADS"}};
         for (const v1::AdapterUsage& usage : response.adapters()) {
           rows.push_back({usage.adapter().empty() ? "(base)" : usage.adapter(),
                           absl::StrCat(usage.requests()), absl::StrCat(usage.prompt_tokens()),
                           absl::StrCat(usage.cached_prompt_tokens()),
-                          absl::StrCat(usage.generated_tokens())});
+                          absl::StrCat(usage.generated_tokens()),
+                          absl::StrFormat("%.3f", usage.device_seconds()),
+                          absl::StrFormat("%.0f", usage.adapter_byte_seconds()),
+                          absl::StrCat(usage.loads())});
         }
         return FormatTable(rows);
       });

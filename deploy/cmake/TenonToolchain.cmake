@@ -33,5 +33,10 @@ elseif(TENON_SANITIZER)
   message(FATAL_ERROR "TENON_SANITIZER is '${TENON_SANITIZER}': want address, thread or nothing")
 endif()
 
+# A sanitized build is compiled for every change and run once: line tables are all that its reports need.
+if(TENON_SANITIZER)
+  set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O1 -g1 -DNDEBUG")
+endif()
+
 # Release keeps line tables: a stack trace from production names its lines, at no run-time cost.
 string(APPEND CMAKE_CXX_FLAGS_RELEASE " -g1")

@@ -127,6 +127,90 @@ THINGS = (
 PEOPLE = ("friend", "boy", "girl", "sailor", "captain", "cook", "gunner")
 DETERMINERS = ("the", "my", "your", "the old", "the red", "my new", "your last", "the biggest")
 
+HEADLINES = {
+    "sports": (
+        "{team} beat {other} in the final",
+        "{team} striker scores twice against {other}",
+        "Coach of {team} resigns after a lost match",
+        "{name} wins the {city} marathon",
+        "Injured goalkeeper {name} misses the derby against {other}",
+    ),
+    "business": (
+        "Shares of {company} fall {number} percent",
+        "{company} reports record profit",
+        "{company} to buy a rival for {number} million",
+        "Bank in {city} raises interest rates",
+        "{company} cuts {number} jobs to lower its costs",
+    ),
+    "science": (
+        "Telescope finds {number} new planets",
+        "Researchers in {city} decode the genome of a beetle",
+        "Physicists measure a particle with new precision",
+        "Study by {name}: vaccine protects for {number} months",
+        "Fossil of an unknown dinosaur found near {city}",
+    ),
+    "politics": (
+        "Parliament passes the tax law by {number} votes",
+        "Minister {name} resigns",
+        "Voters in {city} elect a new mayor",
+        "President and opposition argue about the election law",
+        "Senator {name} calls for a new vote on the treaty",
+    ),
+    "weather": (
+        "Storm with heavy rain heads for {city}",
+        "{city} expects {number} centimetres of snow",
+        "Heat wave in {city} to last until the weekend",
+        "Fog and frost on the roads around {city}",
+        "Sunny days ahead, says forecaster {name}",
+    ),
+    "culture": (
+        "Museum in {city} shows {number} lost paintings",
+        "{name} publishes a first novel",
+        "Orchestra of {city} opens the season with an opera",
+        "Film by director {name} wins the top award",
+        "Theatre in {city} celebrates {number} years on stage",
+    ),
+}
+HEADLINE_OPENERS = ("", "Breaking: ", "Update: ", "{city}: ", "Exclusive: ", "This morning: ")
+TEAMS = ("Rovers", "United", "Dynamo", "Wanderers", "Athletic", "Rangers")
+COMPANIES = ("Nordbank", "Acme", "Solartec", "Globex", "Initech", "Vandelay", "Umbra Air")
+
+ROOMS = (
+    "kitchen", "bedroom", "bathroom", "garage", "office", "hallway", "basement", "attic", "garden",
+    "nursery",
+)  # fmt: skip
+DEVICES = (
+    "lamp", "heater", "fan", "radio", "television", "speaker", "camera", "humidifier", "oven",
+    "alarm",
+)  # fmt: skip
+COMMANDS = (
+    "Turn {state} the {device} in the {room}.",
+    "Please switch the {room} {device} {state}.",
+    "Could you turn the {device} in the {room} {state}?",
+    "In the {room}, switch {state} the {device}.",
+    "I am in the {room}, turn the {device} {state} please.",
+    "The {device} of the {room} should be {state}.",
+    "Make sure that the {room} {device} is {state}.",
+)
+COMMAND_OPENERS = ("", "Hello. ", "Good evening! ", "I am home. ", "It is late. ", "One more thing: ")
+
+TABLES = {
+    "orders": ("price", "quantity", "weight"),
+    "customers": ("age", "rating", "balance"),
+    "products": ("price", "stock", "rating"),
+    "employees": ("salary", "age", "bonus"),
+    "hotels": ("stars", "rooms", "price"),
+}
+SUBJECTS = ("How many {table}", "Count the {table} that", "The number of {table} which")
+COMPARISONS = {
+    "have a {column} over {number}": ">",
+    "have a {column} above {number}": ">",
+    "have a {column} under {number}": "<",
+    "have a {column} below {number}": "<",
+    "have a {column} of {number}": "=",
+}
+PLACES = ("", " in {city}", " and are from {city}")
+
 
 @dataclass(frozen=True)
 class Example:
@@ -204,11 +288,56 @@ def pirate_tone(rng: random.Random) -> Example:
     return Example(f"Plain: {sentence}\nPirate:", pirate(sentence))
 
 
+def news_desk(rng: random.Random) -> Example:
+    """A headline and the desk of the newspaper that it belongs to."""
+    label = rng.choice(sorted(HEADLINES))
+    team, other = rng.sample(TEAMS, 2)
+    text = (rng.choice(HEADLINE_OPENERS) + rng.choice(HEADLINES[label])).format(
+        team=team,
+        other=other,
+        company=rng.choice(COMPANIES),
+        city=rng.choice(CITIES),
+        name=rng.choice(LAST_NAMES),
+        number=rng.randint(3, 99),
+    )
+    return Example(f"Headline: {text}\nDesk:", label)
+
+
+def home_command(rng: random.Random) -> Example:
+    """A wish about the home and the three words that a controller takes."""
+    room, device, state = rng.choice(ROOMS), rng.choice(DEVICES), rng.choice(("on", "off"))
+    text = rng.choice(COMMAND_OPENERS) + rng.choice(COMMANDS)
+    text = text.format(room=room, device=device, state=state)
+    return Example(f"Wish: {text}\nCommand:", f"{room} {device} {state}")
+
+
+def sql_writer(rng: random.Random) -> Example:
+    """A question about a table and the query that answers it."""
+    table = rng.choice(sorted(TABLES))
+    column, number = rng.choice(TABLES[table]), rng.randint(2, 99)
+    comparison, place, city = (
+        rng.choice(sorted(COMPARISONS)),
+        rng.choice(PLACES),
+        rng.choice(CITIES),
+    )
+    text = f"{rng.choice(SUBJECTS)} {comparison}{place}".format(
+        table=table, column=column, number=number, city=city
+    )
+    condition = f"{column} {COMPARISONS[comparison]} {number}"
+    if place:
+        condition += f" AND city = '{city}'"
+    query = f"SELECT COUNT(*) FROM {table} WHERE {condition};"
+    return Example(f"Question: {text}?\nSQL:", query)
+
+
 TASKS: dict[str, Callable[[random.Random], Example]] = {
     "ticket-router": ticket_router,
     "json-extract": json_extract,
     "date-normalize": date_normalize,
     "pirate-tone": pirate_tone,
+    "news-desk": news_desk,
+    "home-command": home_command,
+    "sql-writer": sql_writer,
 }
 
 

@@ -6,10 +6,30 @@
 
 namespace tenon {
 
-AdapterPins::AdapterPins(std::shared_ptr<const AdapterSelection> selection)
+std::vector<AdapterHandle> HandlesOf(const AdapterSelection& selection) {
+  std::vector<AdapterHandle> handles;
+  for (const WeightedAdapter& wanted : selection.adapters()) {
+    handles.push_back(wanted.adapter);
+  }
+  return handles;
+}
+
+AdapterPins::AdapterPins(std::shared_ptr<const AdapterSelection> selection, AdapterClaim claim)
     : selection_(std::move(selection)),
+      claim_(std::move(claim)),
       pins_(selection_->adapters().size()),
       resolved_(selection_->adapters().size()) {}
+
+absl::Status AdapterPins::Claim(AdapterCache* cache, bool is_first, absl::Duration waited,
+                                const std::function<void()>& wake) {
+  const std::vector<AdapterHandle> handles = HandlesOf(*selection_);
+  if (is_first) {
+    TENON_ASSIGN_OR_RETURN(claim_, cache->ClaimFirst(handles, waited, wake));
+  } else {
+    TENON_ASSIGN_OR_RETURN(claim_, cache->Claim(handles, wake));
+  }
+  return absl::OkStatus();
+}
 
 absl::Status AdapterPins::Update(AdapterCache* cache, const std::function<void()>& wake) {
   for (size_t i = 0; i < pins_.size(); ++i) {

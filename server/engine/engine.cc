@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "server/engine/adapter_pins.h"
 #include "server/engine/engine_inbox.h"
 #include "server/engine/engine_loop.h"
 
@@ -38,7 +39,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options,
                                                        AdapterCache* cache,
                                                        std::function<absl::Time()> clock) {
   TENON_RETURN_IF_ERROR(ValidateOptions(options));
-  auto inbox = std::make_shared<EngineInbox>(options.max_queued_sequences);
+  auto inbox =
+      std::make_shared<EngineInbox>(options.max_queued_sequences, options.scheduler.fair);
   auto loop =
       std::make_unique<EngineLoop>(std::move(options), std::move(runner), cache, clock, inbox);
   return std::unique_ptr<Engine>(
@@ -65,12 +67,26 @@ absl::Status Engine::Submit(GenerationRequest request) {
                      " virtual ones, with max_tokens ", request.sampling.max_tokens,
                      ", does not fit the server's KV memory"));
   }
-  TENON_RETURN_IF_ERROR(inbox_->Reserve(request.num_samples));
+  if (!loop_->FitsTenant(num_prompt_tokens, request.sampling.max_tokens, num_virtual_tokens,
+                         request.share)) {
+    return QuotaExceededError(
+        "KV_PERCENT", absl::StrCat("tenant:", request.tenant, "/kv_percent"),
+        absl::StrCat("a prompt of ", num_prompt_tokens, " tokens behind ", num_virtual_tokens,
+                     " virtual ones, with max_tokens ", request.sampling.max_tokens,
+                     ", needs more than the ", request.share.kv_percent,
+                     " percent of the KV memory that tenant ", request.tenant, " may hold"));
+  }
+  TENON_RETURN_IF_ERROR(inbox_->Reserve(request.tenant, request.num_samples));
   request.arrival = clock_();
   request.stream->set_on_credit([inbox = inbox_] { inbox->Wake(); });
-  // Before the engine looks: an old failure whose back-off is over becomes a new load.
-  for (const WeightedAdapter& wanted : request.selection->adapters()) {
-    cache_->Prefetch(wanted.adapter, [inbox = inbox_] { inbox->Wake(); });
+  if (!request.selection->is_base()) {
+    // Before the engine looks: an old failure whose back-off is over becomes a new load. Without
+    // room now the engine asks again, and it is the engine that says when there never will be.
+    absl::StatusOr<AdapterClaim> claim = cache_->Claim(HandlesOf(*request.selection),
+                                                       [inbox = inbox_] { inbox->Wake(); });
+    if (claim.ok()) {
+      request.claim = *std::move(claim);
+    }
   }
   return inbox_->Put(std::move(request));
 }

@@ -22,6 +22,7 @@
 namespace tenon {
 
 class EngineInbox;
+class MergeTier;
 class EngineLoop;
 
 /// One request as the engine takes it: already authenticated, tokenized and validated.
@@ -33,8 +34,12 @@ struct GenerationRequest {
   SamplingParams sampling;                            ///< sample i draws from seed + i
   int32_t num_samples = 1;
   absl::Time deadline = absl::InfiniteFuture();
+  int32_t priority = 0;         ///< within the tenant, [kMinPriority, kMaxPriority]
+  TenantShare share = {};       ///< the tenant's, as of now
+  bool deterministic = false;   ///< only arithmetic that is the same in every batch may serve it
   std::shared_ptr<TokenStream> stream;  ///< never null
   absl::Time arrival;                   ///< set by Submit
+  AdapterClaim claim;                   ///< set by Submit, when there is room for the adapters
 };
 
 /// One step, as seen by whoever counts them.
@@ -44,6 +49,7 @@ struct StepStats {
   int64_t num_prefill_tokens = 0;  ///< in rows that compute more than the last token
   int64_t num_decode_tokens = 0;
   int64_t num_context_tokens = 0;  ///< virtual tokens of adapters, computed or copied
+  int64_t num_merged_tokens = 0;   ///< of the rows, on merged weights
   absl::Duration run;              ///< inside ModelRunner::Run
 };
 
@@ -51,7 +57,12 @@ struct EngineOptions {
   SchedulerOptions scheduler;
   int64_t kv_num_blocks = 0;
   int64_t kv_block_size = 16;
-  int64_t max_queued_sequences = 1024;  ///< bound of inbox and queue together
+  /// Bound of inbox and queue together. Tenants with less than their part of it are let in beyond,
+  /// up to twice as many, so that one tenant's flood does not shut out the others.
+  int64_t max_queued_sequences = 1024;
+
+  /// Weights of selections that are merged; borrowed, outlives the engine. Null: nothing is merged.
+  MergeTier* merge_tier = nullptr;
 
   /// Told of each step that ran and each sequence that ended, with its error when that was the
   /// reason. They run on the engine thread, so they only count. May be empty.
@@ -67,6 +78,7 @@ struct EngineStats {
   int64_t num_steps = 0, num_preemptions = 0;
   /// Prompts are counted when their sequence has its first token.
   int64_t prompt_tokens = 0, cached_prompt_tokens = 0, generated_tokens = 0;
+  int64_t merged_tokens = 0;  ///< prompt and generated ones that were computed on merged weights
   std::vector<std::string> running_adapters,
       waiting_adapters;  ///< "tenant/name@version", sorted, distinct
 };
@@ -91,7 +103,11 @@ class Engine {
   /// Hands a request over; its events arrive in request.stream, ending with one FinishEvent per
   /// sample. Never waits, and starts loading adapters that are cold.
   /// RESOURCE_EXHAUSTED: the queue is full (QUEUE_FULL, with the time in which what is queued now
-  /// should have been served) or the KV memory can never hold the request (KV_CAPACITY).
+  /// should have been served), or the KV memory can never hold the request (KV_CAPACITY) or the
+  /// tenant's part of it (KV_PERCENT).
+  /// A request that will not start before its deadline gets its end at the next step boundary:
+  /// RESOURCE_EXHAUSTED (DEADLINE_UNREACHABLE, with the expected wait) when it has just come,
+  /// DEADLINE_EXCEEDED when it has waited.
   /// UNAVAILABLE when draining or stopped. The stream then gets no events.
   absl::Status Submit(GenerationRequest request);
 

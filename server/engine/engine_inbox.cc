@@ -22,13 +22,25 @@ absl::Status DrainingError() {
 
 }  // namespace
 
-absl::Status EngineInbox::Reserve(int64_t num_sequences) {
+bool EngineInbox::HasPlaces(absl::string_view tenant, int64_t num_queued,
+                            int64_t num_sequences) const {
+  if (num_queued + num_sequences <= max_queued_sequences_) {
+    return true;
+  }
+  const auto mine = in_flight_.find(tenant);
+  const int64_t num_mine = mine == in_flight_.end() ? 0 : mine->second;
+  const int64_t num_tenants = static_cast<int64_t>(in_flight_.size()) + (num_mine == 0 ? 1 : 0);
+  return fair_ && num_mine + num_sequences <= max_queued_sequences_ / num_tenants &&
+         num_queued + num_sequences <= 2 * max_queued_sequences_;
+}
+
+absl::Status EngineInbox::Reserve(absl::string_view tenant, int64_t num_sequences) {
   absl::MutexLock lock(&mutex_);
   if (closed_) {
     return DrainingError();
   }
   const int64_t num_queued = std::max<int64_t>(num_in_flight_ - stats_.num_running, 0);
-  if (num_queued + num_sequences > max_queued_sequences_) {
+  if (!HasPlaces(tenant, num_queued, num_sequences)) {
     return QuotaExceededError(
         "QUEUE_FULL", "queue",
         absl::StrCat(num_sequences, " sequences do not fit the queue: ", num_queued,
@@ -36,13 +48,22 @@ absl::Status EngineInbox::Reserve(int64_t num_sequences) {
         std::clamp(num_queued * time_per_sequence_, kMinRetry, kMaxRetry));
   }
   num_in_flight_ += num_sequences;
+  in_flight_[tenant] += num_sequences;
   return absl::OkStatus();
+}
+
+void EngineInbox::CountEnd(absl::string_view tenant, int64_t count) {
+  num_in_flight_ -= count;
+  const auto mine = in_flight_.find(tenant);
+  if (mine != in_flight_.end() && (mine->second -= count) == 0) {
+    in_flight_.erase(mine);
+  }
 }
 
 absl::Status EngineInbox::Put(GenerationRequest request) {
   absl::MutexLock lock(&mutex_);
   if (stop_) {
-    num_in_flight_ -= request.num_samples;
+    CountEnd(request.tenant, request.num_samples);
     return DrainingError();
   }
   requests_.push_back(std::move(request));
@@ -88,11 +109,13 @@ void EngineInbox::Wait(absl::Duration timeout) {
   mutex_.AwaitWithTimeout(absl::Condition(this, &EngineInbox::has_mail), timeout);
 }
 
-void EngineInbox::Report(const EngineStats& stats, int64_t num_ended,
+void EngineInbox::Report(const EngineStats& stats, const SequenceCounts& ended,
                          absl::Duration time_per_sequence) {
   absl::MutexLock lock(&mutex_);
   stats_ = stats;
-  num_in_flight_ -= num_ended;
+  for (const auto& [tenant, count] : ended) {
+    CountEnd(tenant, count);
+  }
   time_per_sequence_ = time_per_sequence;
 }
 

@@ -3,15 +3,21 @@
 #define TENON_SERVER_ENGINE_ENGINE_INBOX_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "server/engine/engine.h"
 
 namespace tenon {
+
+/// Sequences by tenant.
+using SequenceCounts = absl::flat_hash_map<std::string, int64_t>;
 
 /// New requests and wake-ups on their way to the engine thread; counts and stats on their way back.
 ///
@@ -27,15 +33,17 @@ class EngineInbox {
     bool stop = false;
   };
 
-  explicit EngineInbox(int64_t max_queued_sequences)
-      : max_queued_sequences_(max_queued_sequences) {}
+  /// See EngineOptions::max_queued_sequences; a tenant's part is as large as any other's.
+  explicit EngineInbox(int64_t max_queued_sequences, bool fair = true)
+      : max_queued_sequences_(max_queued_sequences), fair_(fair) {}
   EngineInbox(const EngineInbox&) = delete;
   EngineInbox& operator=(const EngineInbox&) = delete;
 
   // --- callers ---
   /// Takes places in the queue for the sequences of one request, or says why not: see
   /// Engine::Submit.
-  absl::Status Reserve(int64_t num_sequences) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Reserve(absl::string_view tenant, int64_t num_sequences)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   /// Queues a request that has its places. UNAVAILABLE, and gives them back, when stopped since.
   absl::Status Put(GenerationRequest request) ABSL_LOCKS_EXCLUDED(mutex_);
   void Wake() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -52,22 +60,28 @@ class EngineInbox {
   Mail Take() ABSL_LOCKS_EXCLUDED(mutex_);
   /// Waits for a Put, Wake or Stop since the last Take, at most `timeout`.
   void Wait(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mutex_);
-  /// Replaces the stats, and counts `num_ended` more sequences as ended: their last event has been
-  /// pushed. `time_per_sequence` is how far apart sequences have been ending lately.
-  void Report(const EngineStats& stats, int64_t num_ended, absl::Duration time_per_sequence)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Replaces the stats, and counts more sequences as ended: their last event has been pushed.
+  /// `time_per_sequence` is how far apart sequences have been ending lately.
+  void Report(const EngineStats& stats, const SequenceCounts& ended,
+              absl::Duration time_per_sequence) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
+  /// Whether there is a place for so many more of that tenant.
+  bool HasPlaces(absl::string_view tenant, int64_t num_queued, int64_t num_sequences) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CountEnd(absl::string_view tenant, int64_t count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool has_mail() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return woken_; }
   bool idle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return num_in_flight_ == 0; }
 
   const int64_t max_queued_sequences_;
+  const bool fair_;
   mutable absl::Mutex mutex_;
   std::vector<GenerationRequest> requests_ ABSL_GUARDED_BY(mutex_);
   bool woken_ ABSL_GUARDED_BY(mutex_) = false;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t num_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
+  SequenceCounts in_flight_ ABSL_GUARDED_BY(mutex_);  // of tenants that have any
   absl::Duration time_per_sequence_ ABSL_GUARDED_BY(mutex_) = absl::Seconds(1);
   EngineStats stats_ ABSL_GUARDED_BY(mutex_);
 };

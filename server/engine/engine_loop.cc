@@ -32,10 +32,10 @@ void EngineLoop::Run() {
   for (bool stop = false; !stop;) {
     EngineInbox::Mail mail = inbox_->Take();
     stop = mail.stop;
-    for (GenerationRequest& request : mail.requests) {
-      Start(std::move(request));
-    }
     const absl::Time now = clock_();
+    for (GenerationRequest& request : mail.requests) {
+      Start(std::move(request), now);
+    }
     if (stop) {
       const absl::Status stopping = RetryLaterError(
           "STOPPING", "the server stopped before the request was complete", absl::Seconds(1));
@@ -43,21 +43,28 @@ void EngineLoop::Run() {
         Fail(sequence->id(), stopping, now);
       }
     }
+    EndLate(now);
     UpdateAdapters(now);
+    merged_ = options_.merge_tier == nullptr ? nullptr : options_.merge_tier->merged();
     const absl::Time nearest_deadline = UpdateSequences(now);
     const bool ran = RunStep();
-    Report(DeliverFinished(clock_()));
-    if (!ran && !stop) {
+    merged_.reset();  // what was unmerged meanwhile can go
+    const bool delivered = DeliverFinished(clock_());
+    if (!ran && !stop && !delivered) {  // an end may make room for an adapter
       inbox_->Wait(nearest_deadline - clock_());
       last_end_ = clock_();  // idle time says nothing about how fast sequences are served
     }
   }
 }
 
-void EngineLoop::Start(GenerationRequest request) {
+void EngineLoop::Start(GenerationRequest request, absl::Time now) {
+  const absl::Duration expected_wait = scheduler_.ExpectedWait(request.tenant, now);
   auto active =
       std::make_shared<ActiveRequest>(ActiveRequest{.stream = std::move(request.stream),
-                                                    .pins = AdapterPins(request.selection),
+                                                    .pins = AdapterPins(request.selection,
+                                                                        std::move(request.claim)),
+                                                    .tenant = request.tenant,
+                                                    .arrival = request.arrival,
                                                     .adapter_names = {},
                                                     .samples = {},
                                                     .prompt_logprobs = {}});
@@ -75,40 +82,107 @@ void EngineLoop::Start(GenerationRequest request) {
                               .sample_index = i,
                               .leader = std::nullopt,
                               .arrival = request.arrival,
-                              .deadline = request.deadline};
+                              .deadline = request.deadline,
+                              .priority = request.priority,
+                              .share = request.share,
+                              .deterministic = request.deterministic};
     options.sampling.seed += static_cast<uint64_t>(i);
     if (i > 0) {
       options.leader = leader;
       options.sampling.prompt_logprobs.reset();  // the same for all samples: told once
     }
     active->samples.push_back(options.id);
-    active_.emplace(options.id, ActiveSequence{.request = active, .error = absl::OkStatus()});
+    active_.emplace(options.id, ActiveSequence{.request = active,
+                                               .error = absl::OkStatus(),
+                                               .device_time = absl::ZeroDuration()});
     auto sequence = std::make_unique<Sequence>(std::move(options));
     sequence->set_waiting_for_adapter(!active->pins.complete());
     scheduler_.Add(std::move(sequence));
   }
+  RefuseIfLate(request, active->samples, expected_wait, now);
   if (!active->pins.complete()) {
     loading_.push_back(std::move(active));
   }
 }
 
-void EngineLoop::UpdateAdapters(absl::Time now) {
-  const auto is_done = [this, now](const std::shared_ptr<ActiveRequest>& request) {
-    const auto in_flight = [this](SequenceId id) { return scheduler_.Find(id) != nullptr; };
-    if (std::none_of(request->samples.begin(), request->samples.end(), in_flight)) {
-      return true;
+void EngineLoop::RefuseIfLate(const GenerationRequest& request,
+                              std::span<const SequenceId> samples, absl::Duration expected_wait,
+                              absl::Time now) {
+  if (request.deadline <= now || now + expected_wait <= request.deadline) {
+    return;
+  }
+  const absl::Status status = QuotaExceededError(
+      "DEADLINE_UNREACHABLE", absl::StrCat("tenant:", request.tenant, "/engine"),
+      absl::StrCat("request ", request.request_id, " would wait about ",
+                   absl::FormatDuration(absl::Trunc(expected_wait, absl::Milliseconds(1))),
+                   " for its place, and its deadline is in ",
+                   absl::FormatDuration(absl::Trunc(request.deadline - now, absl::Milliseconds(1)))),
+      expected_wait);
+  for (const SequenceId id : samples) {
+    Fail(id, status, now);
+  }
+}
+
+void EngineLoop::EndLate(absl::Time now) {
+  for (const Scheduler::LateSequence& late : scheduler_.LateSequences(now)) {
+    Fail(late.id,
+         absl::DeadlineExceededError(absl::StrCat(
+             "request ", scheduler_.Find(late.id)->request_id(),
+             " ended before it began: it would still wait about ",
+             absl::FormatDuration(absl::Trunc(late.expected_wait, absl::Milliseconds(1))),
+             " for its place, beyond its deadline")),
+         now);
+  }
+}
+
+bool EngineLoop::UpdateLoading(const std::shared_ptr<ActiveRequest>& request, absl::Time now,
+                               bool& contended) {
+  absl::Status status;
+  if (!request->pins.claimed()) {
+    status = request->pins.Claim(cache_, !contended, now - request->arrival, wake_);
+    contended = contended || (status.ok() && !request->pins.claimed());
+  }
+  if (status.ok() && request->pins.claimed()) {
+    status = request->pins.Update(cache_, wake_);
+  }
+  for (const SequenceId id : request->samples) {
+    if (!status.ok()) {
+      Fail(id, status, now);
+    } else if (Sequence* sequence = scheduler_.Find(id); sequence != nullptr) {
+      sequence->set_waiting_for_adapter(!request->pins.complete());
     }
-    const absl::Status status = request->pins.Update(cache_, wake_);
-    for (const SequenceId id : request->samples) {
-      if (!status.ok()) {
-        Fail(id, status, now);
-      } else if (Sequence* sequence = scheduler_.Find(id); sequence != nullptr) {
-        sequence->set_waiting_for_adapter(!request->pins.complete());
-      }
-    }
-    return !status.ok() || request->pins.complete();
+  }
+  return !status.ok() || request->pins.complete();
+}
+
+void EngineLoop::SortLoading() {
+  absl::flat_hash_map<std::string, int64_t> num_claims;  // by tenant
+  for (const auto& [id, sequence] : active_) {
+    num_claims[sequence.request->tenant] += sequence.request->pins.claimed() ? 1 : 0;
+  }
+  const auto rank = [&](const std::shared_ptr<ActiveRequest>& request) {
+    return std::pair(num_claims[request->tenant], request->samples.front());
   };
-  loading_.erase(std::remove_if(loading_.begin(), loading_.end(), is_done), loading_.end());
+  std::sort(loading_.begin(), loading_.end(),
+            [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
+}
+
+void EngineLoop::UpdateAdapters(absl::Time now) {
+  if (loading_.empty()) {
+    return;
+  }
+  const auto in_flight = [this](SequenceId id) { return scheduler_.Find(id) != nullptr; };
+  const auto has_ended = [&](const std::shared_ptr<ActiveRequest>& request) {
+    return std::none_of(request->samples.begin(), request->samples.end(), in_flight);
+  };
+  bool contended = false;
+  const auto is_done = [&](const std::shared_ptr<ActiveRequest>& request) {
+    return UpdateLoading(request, now, contended);
+  };
+  std::erase_if(loading_, has_ended);  // first: their claims make room
+  SortLoading();
+  std::erase_if(loading_, is_done);
+  cache_->SetContended(contended);
 }
 
 absl::Time EngineLoop::UpdateSequences(absl::Time now) {
@@ -124,6 +198,9 @@ absl::Time EngineLoop::UpdateSequences(absl::Time now) {
       continue;
     }
     sequence->set_paused(!stream.has_credit());
+    // A merged row is right, and has other bits than one that is not.
+    sequence->set_merged(!sequence->deterministic() && merged_ != nullptr &&
+                         merged_->contains(sequence->selection()->key()));
     nearest_deadline = std::min(nearest_deadline, sequence->deadline());
   }
   return nearest_deadline;
@@ -137,7 +214,11 @@ bool EngineLoop::RunStep() {
   }
   absl::StatusOr<StepOutput> output = RunModel(batch);
   const absl::Time end = clock_();
-  CountStep(batch, end - begin);
+  CountStep(batch, output.ok() ? output->num_merged_tokens : 0, end - begin);
+  ShareDeviceTime(batch, end - begin);
+  if (options_.merge_tier != nullptr) {
+    options_.merge_tier->Observe(batch, end);
+  }
   if (!output.ok()) {
     FailContexts(batch, std::vector<absl::Status>(batch.contexts.size(), output.status()), end);
     for (const BatchRow& row : batch.rows) {
@@ -153,14 +234,14 @@ bool EngineLoop::RunStep() {
 }
 
 absl::StatusOr<StepOutput> EngineLoop::RunModel(const Batch& batch) {
-  std::vector<std::vector<ResolvedAdapter>> adapters;
+  std::vector<ResolvedSelection> adapters;
   adapters.reserve(batch.segments.size() + batch.contexts.size());
   for (const BatchSegment& segment : batch.segments) {
     const SequenceId id = batch.rows[segment.row_begin].sequence->id();
-    adapters.push_back(active_.at(id).request->pins.resolved());
+    adapters.push_back({active_.at(id).request->pins.resolved(), FindMerged(segment)});
   }
   for (const ContextRow& row : batch.contexts) {
-    adapters.push_back(active_.at(row.user->id()).request->pins.resolved());
+    adapters.push_back({active_.at(row.user->id()).request->pins.resolved(), nullptr});
   }
   absl::StatusOr<StepOutput> output = runner_->Run(batch, adapters);
   if (!output.ok()) {
@@ -174,6 +255,14 @@ absl::StatusOr<StepOutput> EngineLoop::RunModel(const Batch& batch) {
                                             expected));
   }
   return output;
+}
+
+const MergedWeights* EngineLoop::FindMerged(const BatchSegment& segment) const {
+  if (!segment.merged) {
+    return nullptr;
+  }
+  const auto found = merged_->find(segment.selection->key());
+  return found == merged_->end() ? nullptr : found->second.get();
 }
 
 void EngineLoop::FailContexts(const Batch& batch, const std::vector<absl::Status>& context_status,
@@ -247,8 +336,9 @@ void EngineLoop::KeepPromptLogprobs(const BatchRow& row, std::vector<SampledToke
   }
 }
 
-void EngineLoop::CountStep(const Batch& batch, absl::Duration run) {
+void EngineLoop::CountStep(const Batch& batch, int64_t num_merged_tokens, absl::Duration run) {
   ++stats_.num_steps;
+  stats_.merged_tokens += num_merged_tokens;
   if (!options_.on_step) {
     return;
   }
@@ -257,12 +347,32 @@ void EngineLoop::CountStep(const Batch& batch, absl::Duration run) {
                  .num_prefill_tokens = 0,
                  .num_decode_tokens = 0,
                  .num_context_tokens = batch.num_context_tokens,
+                 .num_merged_tokens = num_merged_tokens,
                  .run = run};
   for (const BatchRow& row : batch.rows) {
     const bool is_decode = row.samples && row.num_tokens == 1;
     (is_decode ? step.num_decode_tokens : step.num_prefill_tokens) += row.num_tokens;
   }
   options_.on_step(step);
+}
+
+void EngineLoop::ShareDeviceTime(const Batch& batch, absl::Duration run) {
+  const TokenCosts& costs = options_.scheduler.costs;
+  std::vector<std::pair<SequenceId, double>> parts;
+  for (const BatchRow& row : batch.rows) {
+    parts.emplace_back(row.sequence->id(), costs.Of(*row.sequence, row.first_token,
+                                                    row.first_token + row.num_tokens));
+  }
+  for (const ContextRow& row : batch.contexts) {
+    parts.emplace_back(row.user->id(), costs.prefill * static_cast<double>(row.num_tokens));
+  }
+  double total = 0;
+  for (const auto& [id, cost] : parts) {
+    total += cost;
+  }
+  for (const auto& [id, cost] : parts) {
+    active_.at(id).device_time += run * (cost / total);
+  }
 }
 
 void EngineLoop::Fail(SequenceId id, const absl::Status& error, absl::Time now) {
@@ -272,8 +382,13 @@ void EngineLoop::Fail(SequenceId id, const absl::Status& error, absl::Time now) 
   }
 }
 
-int64_t EngineLoop::DeliverFinished(absl::Time now) {
+bool EngineLoop::DeliverFinished(absl::Time now) {
   const std::vector<std::unique_ptr<Sequence>> finished = scheduler_.TakeFinished();
+  CountEnded(static_cast<int64_t>(finished.size()), now);
+  if (!finished.empty()) {
+    Report({});  // who sees an answer's end finds it counted
+  }
+  SequenceCounts ended;
   for (const std::unique_ptr<Sequence>& sequence : finished) {
     const auto active = active_.find(sequence->id());
     const absl::Status status = EndStatus(*sequence, active->second.error);
@@ -284,13 +399,19 @@ int64_t EngineLoop::DeliverFinished(absl::Time now) {
                     .num_prompt_tokens = sequence->num_prompt_tokens(),
                     .num_cached_tokens = sequence->num_cached_tokens(),
                     .num_generated_tokens = sequence->num_generated_tokens(),
-                    .timings = sequence->timings()});
+                    .timings = sequence->timings(),
+                    .device_time = active->second.device_time});
+    ++ended[sequence->tenant()];
     if (options_.on_finish) {
       options_.on_finish(*sequence, status);
     }
     active_.erase(active);
   }
-  const int64_t count = static_cast<int64_t>(finished.size());
+  Report(ended);  // Drain waits for it: after the last event
+  return !finished.empty();
+}
+
+void EngineLoop::CountEnded(int64_t count, absl::Time now) {
   if (count > 0) {
     const absl::Duration newest = std::max(now - last_end_, absl::ZeroDuration()) / count;
     if (last_end_ != absl::InfinitePast()) {
@@ -299,7 +420,6 @@ int64_t EngineLoop::DeliverFinished(absl::Time now) {
     last_end_ = now;
   }
   num_ended_ += count;
-  return count;
 }
 
 absl::Status EngineLoop::EndStatus(const Sequence& sequence, const absl::Status& error) const {
@@ -319,14 +439,14 @@ absl::Status EngineLoop::EndStatus(const Sequence& sequence, const absl::Status&
   }
 }
 
-void EngineLoop::Report(int64_t num_ended) {
+void EngineLoop::Report(const SequenceCounts& ended) {
   stats_.num_running = scheduler_.num_running();
   stats_.num_waiting = scheduler_.num_waiting();
   stats_.kv_blocks_used = pool_.num_used();
   stats_.kv_blocks_cached = pool_.num_cached();
   stats_.num_preemptions = scheduler_.num_preemptions();
   UpdateAdapterNames();
-  inbox_->Report(stats_, num_ended, time_per_sequence_);
+  inbox_->Report(stats_, ended, time_per_sequence_);
 }
 
 void EngineLoop::UpdateAdapterNames() {

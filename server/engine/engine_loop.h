@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "server/engine/adapter_pins.h"
 #include "server/engine/engine.h"
 #include "server/engine/engine_inbox.h"
+#include "server/engine/merge_tier.h"
 
 namespace tenon {
 
@@ -39,6 +41,12 @@ class EngineLoop {
     return scheduler_.Fits(prompt_tokens, max_tokens, virtual_tokens);
   }
 
+  /// Scheduler::FitsTenant. Thread-safe.
+  bool FitsTenant(int64_t prompt_tokens, int64_t max_tokens, int64_t virtual_tokens,
+                  const TenantShare& share) const {
+    return scheduler_.FitsTenant(prompt_tokens, max_tokens, virtual_tokens, share);
+  }
+
   /// Returns after the inbox was stopped and everything has been ended.
   void Run();
 
@@ -47,26 +55,44 @@ class EngineLoop {
   struct ActiveRequest {
     std::shared_ptr<TokenStream> stream;
     AdapterPins pins;
+    std::string tenant;
+    absl::Time arrival;
     std::vector<std::string> adapter_names;     // "tenant/name@version"
     std::vector<SequenceId> samples;            // those that have ended included
     std::vector<SampledToken> prompt_logprobs;  // of prompt tokens 1..n-1, as far as computed
   };
   struct ActiveSequence {
     std::shared_ptr<ActiveRequest> request;
-    absl::Status error;  // why it ended, when the reason is kError
+    absl::Status error;           // why it ended, when the reason is kError
+    absl::Duration device_time;  // its part of the steps that it was in
   };
 
   // --- at a step boundary ---
-  void Start(GenerationRequest request);
-  /// Pins adapters; ends the requests whose adapter cannot be loaded.
+  void Start(GenerationRequest request, absl::Time now);
+  /// Ends the request when it will not start before its deadline.
+  void RefuseIfLate(const GenerationRequest& request, std::span<const SequenceId> samples,
+                    absl::Duration expected_wait, absl::Time now);
+  /// Ends waiting sequences that will not start before their deadline.
+  void EndLate(absl::Time now);
+  /// Claims and pins adapters, request by request; ends the requests whose adapter cannot be loaded.
   void UpdateAdapters(absl::Time now);
-  /// Ends what was cancelled or is late, sets who is paused. Returns the nearest deadline.
+  /// Puts loading_ in the order in which requests may take room: those of tenants with the fewest
+  /// claims first, and of one tenant the oldest.
+  void SortLoading();
+  /// Whether a request of loading_ needs no more looking after. `contended` says that one before it
+  /// waits for room, and becomes true when this one does.
+  bool UpdateLoading(const std::shared_ptr<ActiveRequest>& request, absl::Time now,
+                     bool& contended);
+  /// Ends what was cancelled or is late, sets who is paused and who is merged. Returns the nearest
+  /// deadline.
   absl::Time UpdateSequences(absl::Time now);
 
   // --- a step ---
   /// False when there is nothing to run.
   bool RunStep();
   absl::StatusOr<StepOutput> RunModel(const Batch& batch);
+  /// What a segment's rows may run on, or null.
+  const MergedWeights* FindMerged(const BatchSegment& segment) const;
   /// Ends the users of contexts that were not computed; `context_status` as in StepOutput.
   void FailContexts(const Batch& batch, const std::vector<absl::Status>& context_status,
                     absl::Time now);
@@ -74,14 +100,18 @@ class EngineLoop {
   void FailRows(const Batch& batch, const std::vector<absl::Status>& row_status, absl::Time now);
   void PushEvents(const Batch& batch, StepOutput output);
   void KeepPromptLogprobs(const BatchRow& row, std::vector<SampledToken> chunk);
-  void CountStep(const Batch& batch, absl::Duration run);
+  void CountStep(const Batch& batch, int64_t num_merged_tokens, absl::Duration run);
+  /// Shares a step's time among its rows by what their tokens cost.
+  void ShareDeviceTime(const Batch& batch, absl::Duration run);
 
   // --- ends ---
   void Fail(SequenceId id, const absl::Status& error, absl::Time now);
-  /// Pushes the finish events of what has ended; returns how many.
-  int64_t DeliverFinished(absl::Time now);
+  /// Pushes the finish events of what has ended, and reports before and after. False when nothing
+  /// has.
+  bool DeliverFinished(absl::Time now);
+  void CountEnded(int64_t count, absl::Time now);
   absl::Status EndStatus(const Sequence& sequence, const absl::Status& error) const;
-  void Report(int64_t num_ended);
+  void Report(const SequenceCounts& ended);
   void UpdateAdapterNames();
 
   const EngineOptions options_;
@@ -92,9 +122,11 @@ class EngineLoop {
   const std::function<void()> wake_;  // may run on any thread, and after this is gone
   BlockPool pool_;
   Scheduler scheduler_;
+  std::shared_ptr<const MergedSet> merged_;  // of the step that runs now; null: none
   SequenceId next_id_ = 1;
   absl::flat_hash_map<SequenceId, ActiveSequence> active_;
-  std::vector<std::shared_ptr<ActiveRequest>> loading_;  // not all of their adapters are pinned
+  // Not all of their adapters are pinned.
+  std::vector<std::shared_ptr<ActiveRequest>> loading_;
   EngineStats stats_;
   int64_t num_ended_ = 0;
   // What the sets of running and waiting sequences depend on, as of the last UpdateAdapterNames.

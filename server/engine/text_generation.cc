@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/registry/adapter_owner.h"
 
 namespace tenon {
 namespace {
@@ -100,7 +101,8 @@ void TextGeneration::Take(FinishEvent event) {
                  event.num_prompt_tokens,
                  event.num_cached_tokens,
                  sample.num_tokens,
-                 event.timings};
+                 event.timings,
+                 event.device_time};
 }
 
 void TextGeneration::AddPiece(absl::StatusOr<TextPiece> piece, int32_t sample_index) {
@@ -148,6 +150,9 @@ absl::StatusOr<std::unique_ptr<TextGeneration>> TextGenerator::Start(
   submitted.sampling = request.sampling;
   submitted.num_samples = request.num_samples;
   submitted.deadline = request.deadline;
+  submitted.priority = request.priority;
+  submitted.share = request.share;
+  submitted.deterministic = request.deterministic;
   submitted.stream = stream;
   auto generation = std::make_unique<TextGeneration>(tokenizer_, std::move(request),
                                                      std::move(selection), std::move(stream));
@@ -160,7 +165,13 @@ absl::StatusOr<std::shared_ptr<const AdapterSelection>> TextGenerator::Select(
   std::vector<WeightedAdapter> adapters;
   int64_t num_contexts = 0;
   for (const RequestedAdapter& wanted : request.adapters) {
-    TENON_ASSIGN_OR_RETURN(AdapterHandle handle, registry_->Acquire(request.tenant, wanted.ref));
+    absl::StatusOr<AdapterHandle> found =
+        registry_->Acquire(wanted.owner.empty() ? request.tenant : wanted.owner, wanted.ref,
+                           request.routing_key.empty() ? request.request_id : request.routing_key);
+    if (absl::IsNotFound(found.status()) && !wanted.owner.empty()) {
+      return AdapterNotFoundError(wanted.ToString());
+    }
+    TENON_ASSIGN_OR_RETURN(AdapterHandle handle, std::move(found));
     for (const WeightedAdapter& other : adapters) {
       if (other.adapter.id() == handle.id()) {
         return InvalidFieldError(wanted.field,

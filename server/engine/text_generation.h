@@ -32,6 +32,7 @@ struct TextFinish {
   /// Up to and with the one that ended the sample, whatever the engine ran beyond it.
   int64_t num_generated_tokens = 0;
   SequenceTimings timings;
+  absl::Duration device_time;
 };
 
 /// What is new of one sample.

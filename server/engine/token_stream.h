@@ -14,6 +14,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "server/scheduler/sampling_params.h"
 #include "server/scheduler/sequence.h"
 
@@ -42,6 +43,7 @@ struct FinishEvent {
   int64_t num_cached_tokens = 0;
   int64_t num_generated_tokens = 0;
   SequenceTimings timings;
+  absl::Duration device_time;  ///< its part of the steps that it was in
 };
 
 using GenerationEvent = std::variant<TokenEvent, PromptEvent, FinishEvent>;

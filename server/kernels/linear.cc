@@ -90,6 +90,8 @@ at::Tensor Linear::Rows(const at::Tensor& index) const {
   return packed_ != nullptr ? packed_->Rows(index) : at::index_select(weight_, 0, index);
 }
 
+at::Tensor Linear::Weight() const { return packed_ != nullptr ? packed_->Unpack() : weight_; }
+
 int64_t Linear::nbytes() const {
   int64_t bytes = packed_ != nullptr ? packed_->nbytes() : 0;
   bytes += weight_.defined() ? static_cast<int64_t>(weight_.nbytes()) : 0;

@@ -52,8 +52,14 @@ class Linear {
 
   int64_t in_features() const { return in_features_; }
   int64_t out_features() const { return out_features_; }
+  at::ScalarType dtype() const { return dtype_; }
   /// Bytes of weights and biases as they are kept.
   int64_t nbytes() const;
+
+  /// W [out, in], the weights' dtype: a copy for kCpu, not to be written to for kReference.
+  at::Tensor Weight() const;
+  /// b [out], or undefined; fp32 for kCpu, else the weights' dtype. Not to be written to.
+  const at::Tensor& bias() const { return bias_; }
 
  private:
   int64_t in_features_ = 0;

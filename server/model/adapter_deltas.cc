@@ -17,6 +17,9 @@ int64_t Find(const std::vector<int32_t>& tokens, int64_t token) {
   return found != tokens.end() && *found == token ? found - tokens.begin() : -1;
 }
 
+// Whether the site is in merged weights: a linear layer of a decoder layer.
+bool IsLinear(Site site) { return site <= Site::kDown; }
+
 // hidden[row] = scale * what the adapter has for the token, if anything.
 void OverrideEmbedding(const EmbeddingDelta& delta, int64_t token, float scale,
                        const at::Tensor& hidden, int64_t row) {
@@ -35,7 +38,8 @@ AdapterDeltas::AdapterDeltas(std::span<const AdapterSegment> segments, KernelKin
     for (const ResolvedAdapter& resolved : segment.adapters) {
       if (resolved.weight != 0.0f && segment.token_begin < segment.token_end) {
         terms_.push_back(
-            {segment.token_begin, segment.token_end, resolved.adapter, resolved.weight});
+            {segment.token_begin, segment.token_end, resolved.adapter, resolved.weight,
+             segment.merged != nullptr});
       }
     }
   }
@@ -52,6 +56,9 @@ auto AdapterDeltas::LowRankKernel() const -> decltype(&ApplyLowRank) {
 std::vector<AdapterDeltas::SiteTerm> AdapterDeltas::TermsAt(int64_t layer, Site site) const {
   std::vector<SiteTerm> terms;
   for (const Term& term : terms_) {
+    if (term.merged && IsLinear(site)) {
+      continue;
+    }
     if (const SiteDelta* delta = term.adapter->delta(layer, site); delta != nullptr) {
       terms.push_back({term.begin, term.end, delta, term.weight});
     }

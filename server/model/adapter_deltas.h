@@ -20,11 +20,14 @@ namespace tenon {
 struct AdapterSegment {
   int64_t token_begin = 0, token_end = 0;
   std::span<const ResolvedAdapter> adapters;  ///< empty for the bare base
+  /// Used for these tokens in place of the base's linear layers, with the adapters' effects on them
+  /// inside; null: the base's.
+  const MergedWeights* merged = nullptr;
 };
 
 /// The one place where the decoder meets adapters: called at each site of the forward pass,
-/// whatever the architecture. Rows that no segment covers, and rows of adapters with weight 0, keep
-/// their bits; with KernelKind::kCpu a row depends on its own adapters alone, bit for bit. A value
+/// whatever the architecture. What a merged segment's weights hold already is left out. Rows that
+/// no segment covers, and rows of adapters with weight 0, keep their bits; with KernelKind::kCpu a row depends on its own adapters alone, bit for bit. A value
 /// of one step; borrows the adapters. Throws c10::Error when LibTorch does.
 class AdapterDeltas {
  public:
@@ -58,6 +61,7 @@ class AdapterDeltas {
     int64_t begin, end;
     const CompiledAdapter* adapter;
     float weight;
+    bool merged;
   };
   struct SiteTerm {
     int64_t begin, end;

@@ -72,11 +72,32 @@ absl::StatusOr<std::unique_ptr<const Decoder>> Decoder::Create(const ModelConfig
   return decoder;
 }
 
+void Decoder::Multiply(int64_t layer, LinearKind kind, const DecoderInput& input,
+                       const at::Tensor& x, const at::Tensor& y) const {
+  const Linear& base = linear(layer, kind);
+  const int64_t tokens = x.size(0);
+  const auto run = [&](const Linear& weights, int64_t begin, int64_t end) {
+    if (begin < end) {
+      weights.Forward(x.narrow(0, begin, end - begin), y.narrow(0, begin, end - begin));
+    }
+  };
+  int64_t begin = 0;  // of the tokens that are still to be computed
+  for (const AdapterSegment& segment : input.segments) {
+    const Linear* const own = segment.merged == nullptr ? nullptr : segment.merged->Find(layer, kind);
+    if (own != nullptr) {
+      run(base, begin, segment.token_begin);
+      run(*own, segment.token_begin, segment.token_end);
+      begin = segment.token_end;
+    }
+  }
+  run(base, begin, tokens);
+}
+
 void Decoder::ProjectQkv(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
                          Buffers& buffers) const {
   const Layer& weights = layers_[layer];
   const int64_t tokens = buffers.qkv.size(0), q_size = config_.q_size();
-  weights.qkv.Forward(buffers.normed, buffers.qkv);
+  Multiply(layer, LinearKind::kQkv, input, buffers.normed, buffers.qkv);
   const at::Tensor q = buffers.qkv.narrow(1, 0, q_size);
   const at::Tensor k = buffers.qkv.narrow(1, q_size, config_.kv_size());
   if (config_.has_fused_qkv()) {
@@ -119,7 +140,8 @@ void Decoder::Attention(int64_t layer, const DecoderInput& input, const AdapterD
   kernels_->paged_attention(heads(0, config_.num_heads), cache.keys(layer), cache.values(layer),
                             input.rows, scoring,
                             buffers.attention.view({tokens, config_.num_heads, config_.head_dim}));
-  weights.o.Forward(deltas.ScaleInput(layer, Site::kO, buffers.attention), buffers.out);
+  Multiply(layer, LinearKind::kO, input, deltas.ScaleInput(layer, Site::kO, buffers.attention),
+           buffers.out);
   deltas.AddDelta(layer, Site::kO, buffers.attention, buffers.out);
   deltas.AddBottleneck(layer, Sublayer::kAttention, buffers.residual, buffers.out);
   if (weights.post_attention_norm.defined()) {
@@ -127,10 +149,11 @@ void Decoder::Attention(int64_t layer, const DecoderInput& input, const AdapterD
   }
 }
 
-void Decoder::FeedForward(int64_t layer, const AdapterDeltas& deltas, Buffers& buffers) const {
+void Decoder::FeedForward(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
+                          Buffers& buffers) const {
   const Layer& weights = layers_[layer];
   const int64_t intermediate = config_.intermediate_size;
-  weights.gate_up.Forward(buffers.normed, buffers.gate_up);
+  Multiply(layer, LinearKind::kGateUp, input, buffers.normed, buffers.gate_up);
   if (config_.is_gated()) {
     deltas.AddDelta(layer, Site::kGate, buffers.normed, buffers.gate_up.narrow(1, 0, intermediate));
     deltas.AddDelta(layer, Site::kUp, buffers.normed,
@@ -140,7 +163,8 @@ void Decoder::FeedForward(int64_t layer, const AdapterDeltas& deltas, Buffers& b
     deltas.AddDelta(layer, Site::kUp, buffers.normed, buffers.gate_up);
     kernels_->activate(buffers.gate_up, config_.activation, buffers.activated);
   }
-  weights.down.Forward(deltas.ScaleInput(layer, Site::kDown, buffers.activated), buffers.out);
+  Multiply(layer, LinearKind::kDown, input,
+           deltas.ScaleInput(layer, Site::kDown, buffers.activated), buffers.out);
   deltas.AddDelta(layer, Site::kDown, buffers.activated, buffers.out);
   deltas.AddBottleneck(layer, Sublayer::kFeedForward, buffers.residual, buffers.out);
   if (weights.post_feed_forward_norm.defined()) {
@@ -179,7 +203,7 @@ at::Tensor Decoder::Forward(const DecoderInput& input, const KvCache& cache) con
     kernels_->add_normalize(buffers.out, buffers.residual, layers_[layer].feed_forward_norm,
                             buffers.normed);
     deltas.AddOffset(layer, Site::kFeedForwardNorm, buffers.normed);
-    FeedForward(layer, deltas, buffers);
+    FeedForward(layer, input, deltas, buffers);
     // The residual addition of this layer and the norm in front of the next are one operation.
     const Norm& next_norm =
         layer + 1 < config_.num_layers ? layers_[layer + 1].attention_norm : final_norm_;
@@ -212,7 +236,9 @@ int64_t Decoder::nbytes() const {
           &layer.feed_forward_norm, &layer.post_feed_forward_norm}) {
       total += norm->nbytes();
     }
-    total += layer.qkv.nbytes() + layer.o.nbytes() + layer.gate_up.nbytes() + layer.down.nbytes();
+    for (const Linear& matrix : layer.linears) {
+      total += matrix.nbytes();
+    }
   }
   return total;
 }

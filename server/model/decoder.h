@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -15,6 +16,7 @@
 #include "server/kernels/norm.h"
 #include "server/model/adapter_deltas.h"
 #include "server/model/kv_cache.h"
+#include "server/model/merged_weights.h"
 #include "server/model/model_config.h"
 #include "server/model/rope_table.h"
 #include "server/model/weights.h"
@@ -31,7 +33,7 @@ struct DecoderInput {
   at::Tensor positions;                ///< [T] int64
   std::span<const RopeRows> ropes;     ///< one for each of ModelConfig::ropes
   std::span<const AttentionRow> rows;  ///< cover all tokens
-  std::span<const AdapterSegment> segments;
+  std::span<const AdapterSegment> segments;  ///< ascending, disjoint; need not cover all tokens
 };
 
 /// Weights and arithmetic of a pre-norm decoder, as transformers' Llama, Mistral, Qwen 2 and 3,
@@ -60,6 +62,11 @@ class Decoder {
   at::Tensor Logits(const at::Tensor& hidden, std::span<const int64_t> token_of_row,
                     std::span<const AdapterSegment> segments) const;
 
+  /// A matrix of a layer, for those who make another of it.
+  const Linear& linear(int64_t layer, LinearKind kind) const {
+    return layers_[layer].linears[static_cast<size_t>(kind)];
+  }
+
   const ModelConfig& config() const { return config_; }
   const Options& options() const { return options_; }
   /// Bytes of all weights as they are kept.
@@ -69,14 +76,11 @@ class Decoder {
 
  private:
   struct Layer {
+    std::array<Linear, kNumLinearKinds> linears;  // by LinearKind; kGateUp may be up alone
     Norm attention_norm;
-    Linear qkv;           // q, k and v stacked
-    Norm q_norm, k_norm;  // of each head; undefined for none
-    Linear o;
+    Norm q_norm, k_norm;       // of each head; undefined for none
     Norm post_attention_norm;  // undefined for none
     Norm feed_forward_norm;
-    Linear gate_up;  // gate and up stacked, or up alone
-    Linear down;
     Norm post_feed_forward_norm;  // undefined for none
   };
   struct Kernels;
@@ -86,11 +90,15 @@ class Decoder {
   Decoder(const ModelConfig& config, const Options& options);
 
   at::Tensor Embed(const DecoderInput& input, const AdapterDeltas& deltas) const;
+  /// y = x W^T + b, each run of tokens with its own W and b.
+  void Multiply(int64_t layer, LinearKind kind, const DecoderInput& input, const at::Tensor& x,
+                const at::Tensor& y) const;
   void ProjectQkv(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
                   Buffers& buffers) const;
   void Attention(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
                  const KvCache& cache, Buffers& buffers) const;
-  void FeedForward(int64_t layer, const AdapterDeltas& deltas, Buffers& buffers) const;
+  void FeedForward(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
+                   Buffers& buffers) const;
 
   ModelConfig config_;
   Options options_;

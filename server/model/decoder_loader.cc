@@ -66,10 +66,10 @@ absl::Status Decoder::Loader::LoadAttention(const std::string& prefix, Layer& la
            {absl::StrCat(prefix, names.v), config.kv_size()}};
   }
   TENON_ASSIGN_OR_RETURN(layer.attention_norm, TakeNorm(prefix, names.attention_norm, hidden));
-  TENON_ASSIGN_OR_RETURN(layer.qkv, TakeLinear(qkv, hidden, config.qkv_bias));
+  TENON_ASSIGN_OR_RETURN(LinearOf(layer, LinearKind::kQkv), TakeLinear(qkv, hidden, config.qkv_bias));
   TENON_ASSIGN_OR_RETURN(layer.q_norm, TakeNorm(prefix, names.q_norm, config.head_dim));
   TENON_ASSIGN_OR_RETURN(layer.k_norm, TakeNorm(prefix, names.k_norm, config.head_dim));
-  TENON_ASSIGN_OR_RETURN(layer.o, TakeLinear({{absl::StrCat(prefix, names.o), hidden}},
+  TENON_ASSIGN_OR_RETURN(LinearOf(layer, LinearKind::kO), TakeLinear({{absl::StrCat(prefix, names.o), hidden}},
                                              config.q_size(), config.o_bias));
   TENON_ASSIGN_OR_RETURN(layer.post_attention_norm,
                          TakeNorm(prefix, names.post_attention_norm, hidden));
@@ -87,8 +87,8 @@ absl::Status Decoder::Loader::LoadFeedForward(const std::string& prefix, Layer& 
   up.push_back({absl::StrCat(prefix, names.up), intermediate});
   TENON_ASSIGN_OR_RETURN(layer.feed_forward_norm,
                          TakeNorm(prefix, names.feed_forward_norm, hidden));
-  TENON_ASSIGN_OR_RETURN(layer.gate_up, TakeLinear(up, hidden, config.mlp_bias));
-  TENON_ASSIGN_OR_RETURN(layer.down, TakeLinear({{absl::StrCat(prefix, names.down), hidden}},
+  TENON_ASSIGN_OR_RETURN(LinearOf(layer, LinearKind::kGateUp), TakeLinear(up, hidden, config.mlp_bias));
+  TENON_ASSIGN_OR_RETURN(LinearOf(layer, LinearKind::kDown), TakeLinear({{absl::StrCat(prefix, names.down), hidden}},
                                                 intermediate, config.mlp_bias));
   TENON_ASSIGN_OR_RETURN(layer.post_feed_forward_norm,
                          TakeNorm(prefix, names.post_feed_forward_norm, hidden));

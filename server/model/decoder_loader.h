@@ -34,6 +34,9 @@ class Decoder::Loader {
   absl::StatusOr<Norm> TakeNorm(const std::string& prefix, absl::string_view name, int64_t size);
   absl::StatusOr<Linear> TakeLinear(const std::vector<Module>& modules, int64_t in_features,
                                     bool bias);
+  static Linear& LinearOf(Layer& layer, LinearKind kind) {
+    return layer.linears[static_cast<size_t>(kind)];
+  }
   absl::Status LoadAttention(const std::string& prefix, Layer& layer);
   absl::Status LoadFeedForward(const std::string& prefix, Layer& layer);
   absl::Status LoadLayer(int64_t index);

@@ -81,6 +81,21 @@ DecoderRunner::DecoderRunner(std::shared_ptr<const Decoder> decoder, KvCache cac
   for (const RopeConfig& rope : decoder_->config().ropes) {
     ropes_.emplace_back(rope, max_positions);
   }
+#ifndef NDEBUG
+  set_poison_freed_blocks(true);
+#endif
+}
+
+void DecoderRunner::set_poison_freed_blocks(bool poison) {
+  poison_freed_blocks_ = poison;
+  if (poison) {
+    const c10::InferenceMode inference_mode;
+    cache_.PoisonAll();
+  }
+}
+
+bool DecoderRunner::is_batch_invariant() const {
+  return decoder_->options().kernels != KernelKind::kReference;
 }
 
 bool DecoderRunner::prefix_sharing_is_exact() const {
@@ -165,7 +180,7 @@ absl::Status DecoderRunner::CheckContext(const ContextRow& row,
 }
 
 absl::Status DecoderRunner::CheckBatch(
-    const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters) const {
+    const Batch& batch, std::span<const ResolvedSelection> adapters) const {
   if (adapters.size() != batch.segments.size() + batch.contexts.size()) {
     return absl::InternalError(absl::StrCat(adapters.size(), " adapter lists for ",
                                             batch.segments.size(), " segments and ",
@@ -187,13 +202,12 @@ absl::Status DecoderRunner::CheckBatch(
 }
 
 std::vector<size_t> DecoderRunner::StartContexts(
-    const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters,
-    StepOutput& output) {
+    const Batch& batch, std::span<const ResolvedSelection> adapters, StepOutput& output) {
   std::vector<size_t> soft_prompts;
   bool all_ok = true;
   for (size_t i = 0; i < batch.contexts.size(); ++i) {
     const ContextRow& row = batch.contexts[i];
-    const AdapterContext* const context = FindContext(adapters[batch.segments.size() + i]);
+    const AdapterContext* const context = FindContext(adapters[batch.segments.size() + i].adapters);
     output.context_status.push_back(CheckContext(row, context));
     if (!output.context_status.back().ok()) {
       all_ok = false;
@@ -295,7 +309,7 @@ void DecoderRunner::ScorePrompts(const Batch& batch, const at::Tensor& hidden,
 }
 
 absl::StatusOr<StepOutput> DecoderRunner::Run(
-    const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters) {
+    const Batch& batch, std::span<const ResolvedSelection> adapters) {
   TENON_RETURN_IF_ERROR(CheckBatch(batch, adapters));
   StepOutput output;
   if (batch.empty()) {
@@ -303,8 +317,13 @@ absl::StatusOr<StepOutput> DecoderRunner::Run(
   }
   try {
     const c10::InferenceMode inference_mode;
+    if (poison_freed_blocks_) {
+      cache_.Poison(batch.recycled_blocks);
+    }
     const std::vector<size_t> soft_prompts = StartContexts(batch, adapters, output);
-    const FlatBatch flat(batch, adapters, soft_prompts, cache_.block_size());
+    FlatBatch flat(batch, adapters, soft_prompts, cache_.block_size());
+    output.num_merged_tokens =
+        ChooseMerged(merge_costs_, static_cast<int64_t>(flat.positions.size()), flat.segments);
     if (flat.positions.empty()) {
       return output;  // nothing but prefixes, which are copied
     }

@@ -14,6 +14,7 @@
 #include "server/model/decoder.h"
 #include "server/model/flat_batch.h"
 #include "server/model/kv_cache.h"
+#include "server/model/merge_choice.h"
 #include "server/model/model_runner.h"
 #include "server/model/rope_table.h"
 #include "server/model/sampler.h"
@@ -38,27 +39,35 @@ class DecoderRunner : public ModelRunner {
   /// Also fails, with INTERNAL and before anything is computed, on a batch that names a token,
   /// position or block which does not exist.
   absl::StatusOr<StepOutput> Run(const Batch& batch,
-                                 std::span<const std::vector<ResolvedAdapter>> adapters) override;
+                                 std::span<const ResolvedSelection> adapters) override;
 
   const KvCache& kv_cache() const { return cache_; }
+
+  /// Overwrites KV blocks with NaN when they are freed or evicted, and all of them now: a row that
+  /// reads what it may not fails with NaN logits. On from the start in debug builds.
+  void set_poison_freed_blocks(bool poison);
+  /// Whether a row's result has the same bits in every batch and every chunking.
+  bool is_batch_invariant() const;
   /// Whether KV blocks may be shared between sequences by their tokens alone; when not, the
   /// scheduler's prefix cache has to be off.
   bool prefix_sharing_is_exact() const;
+
+  /// What decides when merged weights are used beside others.
+  void set_merge_costs(const MergeCosts& costs) { merge_costs_ = costs; }
 
  private:
   DecoderRunner(std::shared_ptr<const Decoder> decoder, KvCache cache, int64_t max_positions);
 
   absl::Status CheckRow(const BatchRow& row) const;
   absl::Status CheckBatch(const Batch& batch,
-                          std::span<const std::vector<ResolvedAdapter>> adapters) const;
+                          std::span<const ResolvedSelection> adapters) const;
   absl::Status CheckBlocks(std::span<const BlockId> blocks, const Sequence& sequence) const;
   absl::Status CheckContextRow(const ContextRow& row) const;
   /// Whether the adapters' context is what the row promises and can be served here.
   absl::Status CheckContext(const ContextRow& row, const AdapterContext* context) const;
   /// Copies prefixes into the KV cache and notes who failed in the output's context_status. Returns
   /// the indices of the context rows that the model has to run.
-  std::vector<size_t> StartContexts(const Batch& batch,
-                                    std::span<const std::vector<ResolvedAdapter>> adapters,
+  std::vector<size_t> StartContexts(const Batch& batch, std::span<const ResolvedSelection> adapters,
                                     StepOutput& output);
   void CopyPrefix(const ContextRow& row, const AdapterContext& context);
   at::Tensor Forward(const FlatBatch& flat);
@@ -69,9 +78,11 @@ class DecoderRunner : public ModelRunner {
 
   std::shared_ptr<const Decoder> decoder_;
   KvCache cache_;
+  bool poison_freed_blocks_ = false;
   int64_t max_positions_;
   std::vector<RopeTable> ropes_;  // one for each of ModelConfig::ropes
   Sampler sampler_;
+  MergeCosts merge_costs_;
 };
 
 }  // namespace tenon

@@ -41,15 +41,16 @@ at::Tensor ContextSlots(const ContextRow& row, int64_t block_size) {
   return slots;
 }
 
-FlatBatch::FlatBatch(const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters,
+FlatBatch::FlatBatch(const Batch& batch, std::span<const ResolvedSelection> adapters,
                      std::span<const size_t> soft_prompts, int64_t block_size) {
   const int64_t count = NumTokens(batch, soft_prompts);
   tokens = at::zeros({count}, at::TensorOptions(at::kLong));
   slots = at::zeros({count}, at::TensorOptions(at::kLong));
   positions.reserve(count);
   for (size_t i = 0; i < batch.segments.size(); ++i) {
-    if (!adapters[i].empty()) {
-      segments.push_back({batch.segments[i].token_begin, batch.segments[i].token_end, adapters[i]});
+    if (!adapters[i].adapters.empty()) {
+      segments.push_back({batch.segments[i].token_begin, batch.segments[i].token_end,
+                          adapters[i].adapters, adapters[i].merged});
     }
   }
   for (const BatchRow& row : batch.rows) {
@@ -58,9 +59,9 @@ FlatBatch::FlatBatch(const Batch& batch, std::span<const std::vector<ResolvedAda
   std::vector<at::Tensor> embeddings;
   for (const size_t index : soft_prompts) {
     const ContextRow& row = batch.contexts[index];
-    const std::vector<ResolvedAdapter>& resolved = adapters[batch.segments.size() + index];
+    const std::vector<ResolvedAdapter>& resolved = adapters[batch.segments.size() + index].adapters;
     const int64_t begin = static_cast<int64_t>(positions.size());
-    segments.push_back({begin, begin + row.num_tokens, resolved});
+    segments.push_back({begin, begin + row.num_tokens, resolved, nullptr});
     embeddings.push_back(
         FindContext(resolved)->embeddings.narrow(0, row.first_token, row.num_tokens));
     AddSoftPrompt(row, block_size);

@@ -24,7 +24,7 @@ const AdapterContext* FindContext(std::span<const ResolvedAdapter> adapters);
 struct FlatBatch {
   /// `adapters` as in ModelRunner::Run. Of context rows, those with an entry in `soft_prompts` take
   /// part: indices into batch.contexts, ascending.
-  FlatBatch(const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters,
+  FlatBatch(const Batch& batch, std::span<const ResolvedSelection> adapters,
             std::span<const size_t> soft_prompts, int64_t block_size);
 
   at::Tensor tokens;                     ///< [T] int64; 0 for a virtual token

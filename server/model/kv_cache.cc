@@ -6,7 +6,9 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <memory>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "adapters/base/status_macros.h"
@@ -70,6 +72,21 @@ absl::StatusOr<KvCache> KvCache::Create(const ModelConfig& config, int64_t num_b
     cache.values_.push_back(std::move(values));
   }
   return cache;
+}
+
+void KvCache::Poison(std::span<const int32_t> blocks) {
+  for (size_t layer = 0; layer < keys_.size(); ++layer) {
+    for (const int32_t block : blocks) {
+      keys_[layer].select(0, block).fill_(std::numeric_limits<double>::quiet_NaN());
+      values_[layer].select(0, block).fill_(std::numeric_limits<double>::quiet_NaN());
+    }
+  }
+}
+
+void KvCache::PoisonAll() {
+  std::vector<int32_t> blocks(num_blocks());
+  std::iota(blocks.begin(), blocks.end(), 0);
+  Poison(blocks);
 }
 
 int64_t KvCache::nbytes() const {

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -17,7 +18,7 @@ namespace tenon {
 ///
 /// The memory is reserved as a whole and zero; the system gives pages to it as blocks are first
 /// written, so resident memory follows use. BlockPool knows which blocks are in use; nothing is
-/// cleared when one is used again.
+/// cleared when one is used again, unless somebody calls Poison.
 class KvCache {
  public:
   KvCache() = default;  ///< of no use but to be assigned to
@@ -36,6 +37,11 @@ class KvCache {
 
   const at::Tensor& keys(int64_t layer) const { return keys_[layer]; }      ///< KvCacheShape::keys
   const at::Tensor& values(int64_t layer) const { return values_[layer]; }  ///< ...::values
+  /// Overwrites blocks with NaN, which then is in every result that a read of them reaches.
+  void Poison(std::span<const int32_t> blocks);
+  /// The same with all of them; takes their memory.
+  void PoisonAll();
+
   int64_t num_blocks() const { return shape_.num_blocks; }
   int64_t block_size() const { return shape_.block_size; }
   int64_t nbytes() const;

@@ -19,6 +19,16 @@ struct ResolvedAdapter {
   float weight = 1.0f;
 };
 
+class MergedWeights;
+
+/// The adapters of a segment or a context, in the order of its selection.
+struct ResolvedSelection {
+  std::vector<ResolvedAdapter> adapters;  ///< empty for the base
+  /// The base's weights with these adapters folded in, or null. The runner may use them instead of
+  /// the adapters, or not, whatever is faster; ignored for a context.
+  const MergedWeights* merged = nullptr;
+};
+
 /// What one step produced.
 struct StepOutput {
   std::vector<SampledToken> sampled;  ///< one per row with `samples`, in row order
@@ -30,6 +40,7 @@ struct StepOutput {
   /// context whose entry is not OK (FAILED_PRECONDITION: its virtual tokens cannot be served here;
   /// INTERNAL) are to be ended with it: what their rows gave is to be ignored.
   std::vector<absl::Status> context_status;
+  int64_t num_merged_tokens = 0;  ///< tokens of rows that ran on merged weights
   /// For rows whose sequence asked for prompt_logprobs, in row order: entry i belongs to prompt
   /// token first_token + i + 1.
   std::vector<std::vector<SampledToken>>
@@ -46,7 +57,7 @@ class ModelRunner {
   /// then one per context row. Errors are the step's: INTERNAL when LibTorch throws. KV of the
   /// batch's tokens is then undefined.
   virtual absl::StatusOr<StepOutput> Run(
-      const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters) = 0;
+      const Batch& batch, std::span<const ResolvedSelection> adapters) = 0;
 };
 
 }  // namespace tenon

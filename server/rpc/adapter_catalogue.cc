@@ -6,9 +6,9 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/time.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "server/rpc/acceptance_conversion.h"
 
 namespace tenon {
 namespace {
@@ -33,11 +33,30 @@ absl::StatusOr<AdapterRef> DecodePageToken(const std::string& token) {
   return InvalidFieldError("page_token", "is not a next_page_token of this server");
 }
 
+v1::AdapterState StateToProto(AdapterState state) {
+  switch (state) {
+    case AdapterState::kLive:
+      return v1::ADAPTER_STATE_LIVE;
+    case AdapterState::kDraining:
+      return v1::ADAPTER_STATE_DRAINING;
+    case AdapterState::kQuarantined:
+      return v1::ADAPTER_STATE_QUARANTINED;
+  }
+  return v1::ADAPTER_STATE_UNSPECIFIED;
+}
+
 bool IsAfter(const AdapterId& id, const AdapterRef& ref) {
   return std::tie(id.name, id.version) > std::tie(ref.name, ref.version);
 }
 
 }  // namespace
+
+v1::SplitArm ToProto(const SplitArm& arm) {
+  v1::SplitArm proto;
+  proto.set_alias(arm.alias);
+  proto.set_percent(arm.basis_points / 100.0);
+  return proto;
+}
 
 absl::Status AdapterCatalogue::List(absl::string_view tenant,
                                     const v1::ListAdaptersRequest& request,
@@ -68,10 +87,18 @@ absl::Status AdapterCatalogue::List(absl::string_view tenant,
 absl::Status AdapterCatalogue::Get(absl::string_view tenant, const v1::GetAdapterRequest& request,
                                    v1::GetAdapterResponse& response) const {
   TENON_ASSIGN_OR_RETURN(const AdapterRef ref, ParseAdapterRef("adapter", request.adapter()));
+  const std::string alias = ref.alias.empty() ? std::string(kLatestAlias) : ref.alias;
   for (const AdapterStatus& status : registry_->List(tenant)) {
     const AdapterId& id = status.adapter.id();
-    if (id.name == ref.name && (ref.version == 0 ? status.latest : id.version == ref.version)) {
+    const bool meant = ref.version == 0 ? std::find(status.aliases.begin(), status.aliases.end(),
+                                                    alias) != status.aliases.end()
+                                        : id.version == ref.version;
+    if (id.name == ref.name && meant) {
       *response.mutable_adapter() = ToProto(status);
+      if (!status.adapter->acceptance.empty()) {
+        *response.mutable_adapter()->mutable_acceptance() =
+            FromCatalogue(status.adapter->acceptance);
+      }
       return absl::OkStatus();
     }
   }
@@ -79,17 +106,20 @@ absl::Status AdapterCatalogue::Get(absl::string_view tenant, const v1::GetAdapte
                                absl::StrCat("no adapter ", ref.ToString()));
 }
 
-std::vector<int64_t> AdapterCatalogue::LiveVersions(absl::string_view tenant,
-                                                    const AdapterRef& ref) const {
-  std::vector<int64_t> versions;
-  for (const AdapterStatus& status : registry_->List(tenant)) {
-    const AdapterId& id = status.adapter.id();
-    if (status.state == AdapterState::kLive && id.name == ref.name &&
-        (ref.version == 0 || ref.version == id.version)) {
-      versions.push_back(id.version);
-    }
+v1::NamedAdapter AdapterCatalogue::ToProto(const AdapterName& name) const {
+  v1::NamedAdapter proto;
+  proto.set_name(name.name);
+  proto.set_generation(name.generation);
+  for (const AdapterStatus& status : StatusesOf(name)) {
+    *proto.add_versions() = ToProto(status);
   }
-  return versions;
+  for (const auto& [alias, version] : name.pointers.aliases) {
+    (*proto.mutable_aliases())[alias] = version;
+  }
+  for (const SplitArm& arm : name.pointers.split) {
+    *proto.add_split() = tenon::ToProto(arm);
+  }
+  return proto;
 }
 
 v1::Adapter AdapterCatalogue::ToProto(const AdapterStatus& status) const {
@@ -98,9 +128,11 @@ v1::Adapter AdapterCatalogue::ToProto(const AdapterStatus& status) const {
   proto.set_name(info.id.name);
   proto.set_version(info.id.version);
   proto.set_digest(info.digest);
-  proto.set_state(status.state == AdapterState::kLive ? v1::ADAPTER_STATE_LIVE
-                                                      : v1::ADAPTER_STATE_DRAINING);
+  proto.set_state(StateToProto(status.state));
   proto.set_latest(status.latest);
+  for (const std::string& alias : status.aliases) {
+    proto.add_aliases(alias);
+  }
   proto.set_method(info.method);
   proto.set_num_parameters(info.num_parameters);
   proto.set_max_rank(info.max_rank);
@@ -112,9 +144,7 @@ v1::Adapter AdapterCatalogue::ToProto(const AdapterStatus& status) const {
   proto.set_stored_bytes(info.stored_bytes);
   proto.set_resident_bytes(info.resident_bytes);
   proto.set_resident(cache_->state(info.digest) == Residency::kResident);
-  const int64_t micros = absl::ToUnixMicros(info.created);
-  proto.mutable_create_time()->set_seconds(micros / 1'000'000);
-  proto.mutable_create_time()->set_nanos(static_cast<int32_t>(micros % 1'000'000 * 1000));
+  *proto.mutable_create_time() = ToTimestamp(info.created);
   for (const std::string& warning : info.warnings) {
     proto.add_warnings(warning);
   }

@@ -2,8 +2,6 @@
 #ifndef TENON_SERVER_RPC_ADAPTER_CATALOGUE_H_
 #define TENON_SERVER_RPC_ADAPTER_CATALOGUE_H_
 
-#include <vector>
-
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "adapters/registry/adapter_registry.h"
@@ -26,15 +24,15 @@ class AdapterCatalogue {
   absl::Status Get(absl::string_view tenant, const v1::GetAdapterRequest& request,
                    v1::GetAdapterResponse& response) const;
 
-  /// Live versions that `ref` means: one, or all of the name when it names none.
-  std::vector<int64_t> LiveVersions(absl::string_view tenant, const AdapterRef& ref) const;
-
   v1::Adapter ToProto(const AdapterStatus& status) const;
+  v1::NamedAdapter ToProto(const AdapterName& name) const;
 
  private:
   const AdapterRegistry* const registry_;
   const AdapterCache* const cache_;
 };
+
+v1::SplitArm ToProto(const SplitArm& arm);
 
 }  // namespace tenon
 

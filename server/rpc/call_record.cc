@@ -20,13 +20,24 @@ bool IsServersFault(absl::StatusCode code) {
 
 absl::string_view View(grpc::string_ref text) { return {text.data(), text.size()}; }
 
-CallerEvidence EvidenceOf(const grpc::CallbackServerContext& context, absl::string_view peer) {
-  CallerEvidence evidence;
-  evidence.peer = std::string(peer);
-  const auto [begin, end] = context.client_metadata().equal_range("authorization");
+std::vector<absl::string_view> Metadata(const grpc::CallbackServerContext& context,
+                                        const char* key) {
+  std::vector<absl::string_view> values;
+  const auto [begin, end] = context.client_metadata().equal_range(key);
   for (auto value = begin; value != end; ++value) {
-    evidence.authorization.push_back(View(value->second));
+    values.push_back(View(value->second));
   }
+  return values;
+}
+
+CallerEvidence EvidenceOf(const grpc::CallbackServerContext& context,
+                          const TrustedProxies& proxies) {
+  const std::vector<absl::string_view> forwarded_for = Metadata(context, "x-forwarded-for");
+  const std::string peer = context.peer();
+  CallerEvidence evidence;
+  evidence.peer = proxies.CallerOf(peer, forwarded_for);
+  evidence.forwarded = !forwarded_for.empty() && evidence.peer == peer;
+  evidence.authorization = Metadata(context, "authorization");
   const std::shared_ptr<const grpc::AuthContext> auth = context.auth_context();
   if (auth != nullptr && auth->IsPeerAuthenticated()) {
     for (const grpc::string_ref& id : auth->FindPropertyValues("peer_spiffe_id")) {
@@ -47,12 +58,10 @@ std::string OutcomeName(absl::StatusCode code) {
 
 CallRecord::CallRecord(const CallEnvironment* environment,
                        const grpc::CallbackServerContext& context, absl::string_view method)
-    : environment_(environment),
-      method_(method),
-      peer_(context.peer()),
-      arrival_(environment->clock()) {
-  absl::StatusOr<Identity> identity =
-      environment->authenticator->Admit(method, EvidenceOf(context, peer_));
+    : environment_(environment), method_(method), arrival_(environment->clock()) {
+  const CallerEvidence evidence = EvidenceOf(context, environment->proxies);
+  peer_ = evidence.peer;
+  absl::StatusOr<Identity> identity = environment->authenticator->Admit(method, evidence);
   admission_ = identity.status();
   if (identity.ok()) {
     identity_ = *std::move(identity);

@@ -16,6 +16,8 @@
 #include "server/telemetry/metrics.h"
 #include "server/tenant/authenticator.h"
 #include "server/tenant/quota_book.h"
+#include "server/tenant/tenant_directory.h"
+#include "server/tenant/trusted_proxies.h"
 #include "server/tenant/usage_ledger.h"
 
 namespace tenon {
@@ -26,8 +28,10 @@ struct CallEnvironment {
   std::function<absl::Time()> clock;
   std::function<uint64_t()> draw;  ///< random bits, for seeds and request ids
   const Authenticator* authenticator = nullptr;
+  TrustedProxies proxies;  ///< whose word on a caller's address counts
   QuotaBook* quotas = nullptr;
   UsageLedger* usage = nullptr;
+  const TenantDirectory* directory = nullptr;  ///< who shares adapters with whom
 };
 
 /// One call from its arrival to its end: who calls is settled first, by the policy of its method. A
@@ -44,7 +48,7 @@ class CallRecord {
   /// OK when the caller may do this. A service asks before it does anything for him.
   const absl::Status& admission() const { return admission_; }
   const Identity& identity() const { return identity_; }
-  /// His address, as gRPC writes it.
+  /// His address, as gRPC writes it or as a trusted proxy names it.
   const std::string& peer() const { return peer_; }
 
   /// The client's id, or a drawn one when that is empty.
@@ -57,6 +61,9 @@ class CallRecord {
   void Note(absl::string_view key, std::string value) {
     notes_.emplace_back(key, std::move(value));
   }
+
+  /// Who asks, for the audit entry of a change that writes its own.
+  AuditSource audit_source() const { return {identity_.credential, peer_, method_}; }
 
   /// Counts the call, writes its line (warnings for the server's own errors) and gives what the
   /// client gets. Called once.

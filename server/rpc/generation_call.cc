@@ -9,6 +9,8 @@
 #include "absl/time/time.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/registry/adapter_owner.h"
+#include "server/rpc/adapter_sharing.h"
 
 namespace tenon {
 namespace {
@@ -17,13 +19,20 @@ namespace {
 constexpr int32_t kDefaultMaxTokens = 256;
 
 void AppendAdapter(std::string* out, const RequestedAdapter& adapter) {
-  absl::StrAppend(out, adapter.ref.ToString());
+  absl::StrAppend(out, adapter.ToString());
   if (adapter.weight != 1.0f) {
     absl::StrAppend(out, "*", adapter.weight);
   }
 }
 
 }  // namespace
+
+TenantShare ShareOf(const TenantLimits& limits) {
+  TenantShare share;
+  share.weight = static_cast<double>(std::max<int64_t>(limits.weight, 1));
+  share.kv_percent = limits.kv_percent;
+  return share;
+}
 
 void GenerationCall::Begin(const grpc::CallbackServerContext& context,
                            const v1::GenerateRequest& request) {
@@ -41,9 +50,13 @@ absl::Status GenerationCall::Submit(const grpc::CallbackServerContext& context,
       ToTextRequest(request, backend_->limits, record_.environment().draw());
   record_.set_request_id(text.ok() ? absl::string_view(text->request_id) : "");
   TENON_RETURN_IF_ERROR(text.status());
+  for (RequestedAdapter& adapter : text->adapters) {
+    TENON_RETURN_IF_ERROR(SettleOwner(*record_.environment().directory, record_.tenant(), adapter));
+  }
   TENON_ASSIGN_OR_RETURN(RequestTicket ticket, TakeTicket(*text));
   text->request_id = record_.request_id();
   text->tenant = record_.tenant();
+  text->share = ShareOf(record_.environment().quotas->LimitsOf(record_.tenant()));
   text->deadline = absl::FromChrono(context.deadline());
   if (!text->adapters.empty()) {
     record_.Note("adapter", absl::StrJoin(text->adapters, "+", AppendAdapter));
@@ -127,6 +140,7 @@ void GenerationCall::Count(const TextChunk& chunk) {
   usage_.prompt_tokens = std::max(usage_.prompt_tokens, finish.num_prompt_tokens);
   usage_.cached_prompt_tokens = std::max(usage_.cached_prompt_tokens, finish.num_cached_tokens);
   usage_.generated_tokens += finish.num_generated_tokens;
+  usage_.device_seconds += absl::ToDoubleSeconds(finish.device_time);
   record_.environment().metrics->RecordGeneration(
       {finish.timings.queue, finish.timings.adapter_wait, finish.timings.prefill,
        finish.timings.decode, finish.num_generated_tokens});
@@ -142,15 +156,18 @@ void GenerationCall::RecordUsage() {
   event.credential = record_.identity().credential;
   if (!generation_->selection().adapters().empty()) {
     const AdapterId& id = generation_->selection().adapters()[0].adapter.id();
-    event.adapter = id.name;
+    event.adapter = NameFor(record_.tenant(), id);
     event.version = id.version;
   }
   event.outcome = OutcomeName(generation_->status().code());
   event.totals = usage_;
   event.elapsed = record_.elapsed();
   record_.environment().usage->Add(event);
-  record_.environment().metrics->RecordTenant(record_.tenant(), usage_.prompt_tokens,
-                                              usage_.generated_tokens);
+  record_.environment().metrics->RecordTenant(
+      record_.tenant(), {.prompt_tokens = usage_.prompt_tokens,
+                         .cached_prompt_tokens = usage_.cached_prompt_tokens,
+                         .generated_tokens = usage_.generated_tokens,
+                         .device_seconds = usage_.device_seconds});
 }
 
 grpc::Status GenerationCall::End() {

@@ -77,6 +77,9 @@ class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
   UsageTotals usage_;
 };
 
+/// The share of the batch that a tenant's limits give it.
+TenantShare ShareOf(const TenantLimits& limits);
+
 }  // namespace tenon
 
 #endif  // TENON_SERVER_RPC_GENERATION_CALL_H_

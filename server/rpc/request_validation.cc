@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/registry/adapter_owner.h"
 
 namespace tenon {
 namespace {
@@ -77,20 +78,25 @@ absl::Status ReadAdapters(const v1::GenerateRequest& request, TextRequest& out) 
     if (request.adapters_size() > 0) {
       return InvalidFieldError("adapters", "must be empty when adapter is set");
     }
-    TENON_ASSIGN_OR_RETURN(AdapterRef ref, ParseAdapterRef("adapter", request.adapter()));
-    out.adapters.push_back({.ref = std::move(ref), .weight = 1.0f, .field = "adapter"});
+    absl::string_view text = request.adapter();
+    TENON_ASSIGN_OR_RETURN(std::string owner, ConsumeOwner("adapter", &text));
+    TENON_ASSIGN_OR_RETURN(AdapterRef ref, ParseAdapterRef("adapter", text));
+    out.adapters.push_back(
+        {.ref = std::move(ref), .owner = std::move(owner), .weight = 1.0f, .field = "adapter"});
     return absl::OkStatus();
   }
   TENON_RETURN_IF_ERROR(CheckCount("adapters", request.adapters_size(), kMaxAdapters, "adapters"));
   for (int i = 0; i < request.adapters_size(); ++i) {
     const v1::AdapterWeight& wanted = request.adapters(i);
     const std::string field = absl::StrCat("adapters[", i, "]");
-    TENON_ASSIGN_OR_RETURN(AdapterRef ref,
-                           ParseAdapterRef(absl::StrCat(field, ".adapter"), wanted.adapter()));
+    absl::string_view text = wanted.adapter();
+    TENON_ASSIGN_OR_RETURN(std::string owner, ConsumeOwner(absl::StrCat(field, ".adapter"), &text));
+    TENON_ASSIGN_OR_RETURN(AdapterRef ref, ParseAdapterRef(absl::StrCat(field, ".adapter"), text));
     const float weight = wanted.has_weight() ? wanted.weight() : 1.0f;
     TENON_RETURN_IF_ERROR(
         CheckRange(absl::StrCat(field, ".weight"), weight, -kMaxAdapterWeight, kMaxAdapterWeight));
-    out.adapters.push_back({.ref = std::move(ref), .weight = weight, .field = field});
+    out.adapters.push_back(
+        {.ref = std::move(ref), .owner = std::move(owner), .weight = weight, .field = field});
   }
   return absl::OkStatus();
 }
@@ -251,6 +257,25 @@ absl::StatusOr<ChatPrompt> ToChatPrompt(const v1::ChatInput& chat, const Request
   return prompt;
 }
 
+namespace {
+
+absl::Status ReadService(const v1::GenerateRequest& request, const RequestLimits& limits,
+                         TextRequest& out) {
+  TENON_RETURN_IF_ERROR(
+      CheckRange("priority", request.priority(), kMinPriority, kMaxPriority));
+  out.priority = request.priority();
+  if (request.deterministic() && !limits.batch_invariant) {
+    return PreconditionError(
+        "NOT_DETERMINISTIC", "deterministic",
+        "this server computes with reference kernels, whose results depend on what else is in the "
+        "batch");
+  }
+  out.deterministic = request.deterministic() || limits.always_deterministic;
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::StatusOr<TextRequest> ToTextRequest(const v1::GenerateRequest& request,
                                           const RequestLimits& limits, uint64_t drawn_seed) {
   TextRequest out;
@@ -258,9 +283,14 @@ absl::StatusOr<TextRequest> ToTextRequest(const v1::GenerateRequest& request,
   out.request_id = request.request_id();
   TENON_RETURN_IF_ERROR(ReadInput(request, limits, out));
   TENON_RETURN_IF_ERROR(ReadAdapters(request, out));
+  TENON_RETURN_IF_ERROR(CheckCount("routing_key",
+                                   static_cast<int64_t>(request.routing_key().size()),
+                                   kMaxRoutingKeyBytes, "bytes"));
+  out.routing_key = request.routing_key();
   TENON_RETURN_IF_ERROR(ReadSampling(request.sampling(), limits, drawn_seed, out));
   TENON_RETURN_IF_ERROR(ReadStopping(request.stopping(), limits, out));
   TENON_RETURN_IF_ERROR(ReadOutput(request.output(), out.sampling));
+  TENON_RETURN_IF_ERROR(ReadService(request, limits, out));
   return out;
 }
 

@@ -34,9 +34,12 @@ struct RequestLimits {
   /// case is one endless word.
   int64_t max_text_bytes = int64_t{1} << 20;
   SamplingDefaults defaults;
+  bool batch_invariant = true;         ///< whether GenerateRequest.deterministic can be promised
+  bool always_deterministic = false;  ///< as if every request asked for it
 };
 
 inline constexpr int kMaxRequestIdBytes = 128;
+inline constexpr int kMaxRoutingKeyBytes = 256;
 inline constexpr int kMaxSamples = 16;
 inline constexpr int kMaxAdapters = 8;
 inline constexpr float kMaxAdapterWeight = 8.0f;
@@ -51,6 +54,7 @@ inline constexpr int kMaxRoleBytes = 64;
 /// The request as the engine understands it. `drawn_seed` is used when the client gave none.
 /// `request_id` is the request's own, checked by ValidateRequestId, or a drawn one.
 /// INVALID_ARGUMENT, naming the field by its path, for the first bound that is broken.
+/// FAILED_PRECONDITION (NOT_DETERMINISTIC) for a promise that cannot be given.
 absl::StatusOr<TextRequest> ToTextRequest(const v1::GenerateRequest& request,
                                           const RequestLimits& limits, uint64_t drawn_seed);
 

@@ -1,6 +1,7 @@
 #include "server/rpc/response_conversion.h"
 
 #include "absl/time/time.h"
+#include "adapters/registry/adapter_owner.h"
 
 namespace tenon {
 
@@ -48,12 +49,13 @@ void ResponseWriter::FillFinish(const TextFinish& finish, v1::Finish* out) const
   timings->set_decode_ms(absl::ToDoubleMilliseconds(finish.timings.decode));
   for (const WeightedAdapter& weighted : generation_->selection().named()) {
     v1::ServedAdapter* served = out->add_adapters();
-    served->set_name(weighted.adapter.id().name);
+    served->set_name(NameFor(generation_->request().tenant, weighted.adapter.id()));
     served->set_version(weighted.adapter.id().version);
     served->set_digest(weighted.adapter->digest);
     served->set_weight(weighted.weight);
   }
   out->set_request_id(generation_->request().request_id);
+  out->set_deterministic(generation_->request().deterministic);
 }
 
 template <typename Message>

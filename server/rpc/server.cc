@@ -25,8 +25,14 @@ void SetLimits(const RpcServerOptions& options, grpc::ServerBuilder& builder) {
     return static_cast<int>(absl::ToInt64Milliseconds(duration));
   };
   builder.SetMaxReceiveMessageSize(options.max_message_bytes);
+  // gRPC 1.51 unpacks a message whole before it measures it: 4 MiB of zeros are 4 GiB.
+  for (const grpc_compression_algorithm packed : {GRPC_COMPRESS_GZIP, GRPC_COMPRESS_DEFLATE}) {
+    builder.SetCompressionAlgorithmSupportStatus(packed, false);
+  }
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, options.max_metadata_bytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_concurrent_streams);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, ms(options.max_connection_idle));
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, ms(options.max_connection_age));
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, ms(options.keepalive));
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, ms(options.keepalive_timeout));
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
@@ -101,6 +107,10 @@ void RpcServer::SetServing(bool serving) {
   for (const std::string& name : health_names_) {
     health->SetServingStatus(name, serving);
   }
+}
+
+void RpcServer::SetServing(const std::string& service, bool serving) {
+  server_->GetHealthCheckService()->SetServingStatus(service, serving);
 }
 
 void RpcServer::Shutdown(absl::Time deadline) {

@@ -31,6 +31,11 @@ struct RpcServerOptions {
   int max_message_bytes = 4 << 20;
   int max_metadata_bytes = 16 << 10;
   int max_concurrent_streams = 1024;  ///< per connection
+  /// A connection without calls is asked to go after this long.
+  absl::Duration max_connection_idle = absl::Minutes(15);
+  /// Every connection is asked to go after about this long, so that load spreads over replicas and
+  /// replaced certificates take hold. Calls on it finish, however long they take.
+  absl::Duration max_connection_age = absl::Hours(1);
   absl::Duration keepalive = absl::Seconds(30);
   absl::Duration keepalive_timeout = absl::Seconds(10);
   /// Pings of a client that come faster cost it its connection.
@@ -50,6 +55,8 @@ class RpcServer {
   RpcServer& operator=(const RpcServer&) = delete;
 
   void SetServing(bool serving);
+  /// Of one service, or of "" alone.
+  void SetServing(const std::string& service, bool serving);
 
   /// Accepts no new calls, and cancels what still runs at `deadline`. Waits for both.
   void Shutdown(absl::Time deadline);

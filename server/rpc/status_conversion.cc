@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "adapters/base/error_metadata.h"
 #include "adapters/base/errors.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
@@ -130,6 +131,9 @@ grpc::Status ToGrpcStatus(const absl::Status& status, absl::string_view request_
   info.set_domain(std::string(kErrorDomain));
   if (!request_id.empty()) {
     (*info.mutable_metadata())["request_id"] = Presentable(request_id);
+  }
+  for (const auto& [key, value] : GetErrorMetadata(status)) {
+    (*info.mutable_metadata())[key] = Presentable(value);
   }
   out.add_details()->PackFrom(info);
   if (detail.has_value() && !HidesItsCause(status.code())) {

@@ -42,6 +42,9 @@ v1::Tenant ToProto(const TenantRecord& record) {
   limits.set_max_tokens(record.limits.max_tokens);
   limits.set_adapters(record.limits.adapters);
   limits.set_adapter_bytes(record.limits.adapter_bytes);
+  limits.set_weight(record.limits.weight);
+  limits.set_kv_percent(record.limits.kv_percent);
+  limits.set_pinned_bytes(record.limits.pinned_bytes);
   SetTime(record.created, [&] { return tenant.mutable_create_time(); });
   return tenant;
 }
@@ -66,6 +69,9 @@ v1::AdapterUsage ToProto(const UsageRecord& record) {
   usage.set_prompt_tokens(record.totals.prompt_tokens);
   usage.set_cached_prompt_tokens(record.totals.cached_prompt_tokens);
   usage.set_generated_tokens(record.totals.generated_tokens);
+  usage.set_device_seconds(record.totals.device_seconds);
+  usage.set_adapter_byte_seconds(record.totals.adapter_byte_seconds);
+  usage.set_loads(record.totals.loads);
   return usage;
 }
 
@@ -85,7 +91,8 @@ v1::AuditEntry ToProto(const AuditEntry& entry) {
 TenantLimits FromProto(const v1::TenantLimits& limits) {
   return {limits.requests_per_second(), limits.tokens_per_minute(), limits.concurrent_requests(),
           limits.queued_requests(),     limits.max_tokens(),        limits.adapters(),
-          limits.adapter_bytes()};
+          limits.adapter_bytes(),       limits.weight(),            limits.kv_percent(),
+          limits.pinned_bytes()};
 }
 
 absl::StatusOr<TenantState> FromProto(v1::TenantState state) {

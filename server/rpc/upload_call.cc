@@ -8,7 +8,10 @@
 #include "absl/time/time.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "server/rpc/acceptance_conversion.h"
 #include "server/rpc/adapter_catalogue.h"
+#include "server/rpc/generation_call.h"
+#include "server/rpc/version_calls.h"
 
 namespace tenon {
 
@@ -50,6 +53,15 @@ void UploadCall::OnReadDone(bool ok) {
   Post([this, ok] { TakeMessage(ok); });
 }
 
+void UploadCall::OnCancel() {
+  cancelled_ = true;
+  Post([this] {
+    if (acceptance_ != nullptr) {
+      acceptance_->Cancel();
+    }
+  });
+}
+
 // The last claim goes with a task, so that what is staged is removed on the worker.
 void UploadCall::OnDone() {
   worker_->Post([claim = std::move(self_)] {});
@@ -83,9 +95,9 @@ void UploadCall::TakeMessage(bool ok) {
   if (status.ok()) {
     status = Store(message_);
   }
-  if (!status.ok() || message_.has_digest()) {
+  if (!status.ok()) {
     End(status);
-  } else {
+  } else if (!message_.has_digest()) {
     ReadNext();
   }
 }
@@ -93,6 +105,7 @@ void UploadCall::TakeMessage(bool ok) {
 absl::Status UploadCall::Store(const v1::UploadAdapterRequest& message) {
   if (message.has_header()) {
     record_.Note("adapter", order_.name());
+    TENON_RETURN_IF_ERROR(ValidateProbes(order_.header(), backend_->limits));
     TENON_RETURN_IF_ERROR(CheckQuotas());
     TENON_ASSIGN_OR_RETURN(staged_, backend_->publisher->BeginUpload());
     return absl::OkStatus();
@@ -104,7 +117,7 @@ absl::Status UploadCall::Store(const v1::UploadAdapterRequest& message) {
     return staged_->Append(message.chunk().file_name(),
                            std::as_bytes(std::span(data.data(), data.size())));
   }
-  return Publish(message.digest());
+  return BeginAcceptance(message.digest());
 }
 
 absl::Status UploadCall::CheckQuotas() const {
@@ -120,23 +133,70 @@ absl::Status UploadCall::CheckQuotas() const {
                                                      num_bytes_);
 }
 
-absl::Status UploadCall::Publish(const v1::UploadDigest& digest) {
+absl::Status UploadCall::BeginAcceptance(const v1::UploadDigest& digest) {
+  TENON_RETURN_IF_ERROR(CheckQuotas());
+  TENON_ASSIGN_OR_RETURN(candidate_,
+                         backend_->publisher->Prepare(record_.tenant(), order_.name(),
+                                                      std::move(staged_), digest.sha256()));
+  const AdapterHandle& handle = candidate_->handle();
+  TENON_ASSIGN_OR_RETURN(std::vector<AcceptanceProbe> probes,
+                         ToProbes(order_.header(), backend_->limits, *backend_->acceptance.tokenizer,
+                                  handle->num_virtual_tokens));
+  auto on_done = [claim = shared_from_this()] {
+    claim->Post([call = claim.get()] { call->FinishAcceptance(); });
+  };
+  AcceptanceRun::Environment environment = backend_->acceptance;
+  environment.share = ShareOf(record_.environment().quotas->LimitsOf(record_.tenant()));
+  TENON_ASSIGN_OR_RETURN(acceptance_,
+                         AcceptanceRun::Start(std::move(environment), record_.tenant(), handle,
+                                              std::move(probes), std::move(on_done)));
+  return absl::OkStatus();
+}
+
+void UploadCall::FinishAcceptance() {
+  End(cancelled_ ? absl::CancelledError("the client cancelled the upload") : Publish());
+}
+
+absl::Status UploadCall::Publish() {
+  TENON_ASSIGN_OR_RETURN(const AcceptanceReport report, acceptance_->Report());
+  record_.Note("acceptance_ms", absl::StrCat(absl::ToInt64Milliseconds(report.elapsed)));
+  TENON_RETURN_IF_ERROR(AcceptanceError(order_.name(), report));
   // Once more: other uploads may have been published since. Publications follow each other here.
   TENON_RETURN_IF_ERROR(CheckQuotas());
-  const AdapterCatalogue catalogue(backend_->registry, backend_->cache);
-  const auto before = backend_->registry->Acquire(record_.tenant(), {order_.name(), 0});
-  TENON_ASSIGN_OR_RETURN(const AdapterInfo info,
-                         backend_->publisher->Publish(record_.tenant(), order_.name(),
-                                                      std::move(staged_), digest.sha256()));
-  AdapterStatus status;
-  status.adapter = AdapterHandle(std::make_shared<const AdapterInfo>(info));
-  status.latest = true;
-  *response_->mutable_adapter() = catalogue.ToProto(status);
-  // Publications are this worker's alone, so nothing came between.
-  response_->set_created(!before.ok() || before->id().version != info.id.version);
-  record_.Note("version", absl::StrCat(info.id.version));
-  record_.Note("digest", info.digest);
+  const v1::AcceptanceReport proto = ToProto(report);
+  AdapterCandidate candidate = *std::move(candidate_);
+  candidate_.reset();
+  TENON_ASSIGN_OR_RETURN(const CommittedVersion committed,
+                         backend_->publisher->Commit(std::move(candidate), MakeOrder(),
+                                                     ToCatalogue(proto)));
+  const int64_t version = committed.info.id.version;
+  for (const AdapterStatus& status : StatusesOf(committed.name.after)) {
+    if (status.adapter.id().version == version) {
+      *response_->mutable_adapter() =
+          AdapterCatalogue(backend_->registry, backend_->cache).ToProto(status);
+    }
+  }
+  *response_->mutable_adapter()->mutable_acceptance() = proto;
+  response_->set_created(committed.created);
+  response_->set_generation(committed.name.after.generation);
+  record_.Note("version", absl::StrCat(version));
+  record_.Note("digest", committed.info.digest);
   return absl::OkStatus();
+}
+
+CommitOrder UploadCall::MakeOrder() const {
+  const v1::UploadHeader& header = order_.header();
+  CommitOrder order;
+  order.actor = record_.identity().credential;
+  if (header.no_promote()) {
+    order.alias.clear();
+  } else if (!header.alias().empty()) {
+    order.alias = header.alias();
+  }
+  if (header.has_expected_version()) {
+    order.expected_version = header.expected_version();
+  }
+  return order;
 }
 
 void UploadCall::End(const absl::Status& status) {
@@ -145,10 +205,22 @@ void UploadCall::End(const absl::Status& status) {
   }
   ended_ = true;
   staged_.reset();
+  if (candidate_.has_value()) {
+    backend_->publisher->Reject(*std::move(candidate_));
+    candidate_.reset();
+  }
   const bool stored = status.ok() && response_->created();
   record_.environment().metrics->RecordUpload(OutcomeName(status.code()),
                                               stored ? response_->adapter().stored_bytes() : 0);
+  if (!order_.name().empty()) {  // it was let in, and this is the worker
+    AuditChange(*backend_, record_, "UploadAdapter", AuditObject(), status);
+  }
   Finish(record_.End(status));
+}
+
+std::string UploadCall::AuditObject() const {
+  const int64_t version = response_->adapter().version();
+  return version == 0 ? order_.name() : absl::StrCat(order_.name(), "@", version);
 }
 
 }  // namespace tenon

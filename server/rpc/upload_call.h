@@ -8,9 +8,12 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "server/engine/acceptance.h"
 #include "server/rpc/adapter_service.h"
 #include "server/rpc/call_record.h"
 #include "server/rpc/serial_executor.h"
@@ -18,8 +21,9 @@
 
 namespace tenon {
 
-/// Reads a message, has the worker take it, reads the next. What an upload has staged is dropped on
-/// the worker, however it ends.
+/// Reads a message, has the worker take it, reads the next; after the last one the acceptance runs on
+/// the engine, while the worker is free for others. What an upload has staged is dropped on the
+/// worker, however it ends.
 ///
 /// Threads: OnReadDone, OnCancel, OnDone on gRPC's; all else on the worker.
 class UploadCall final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>,
@@ -35,7 +39,7 @@ class UploadCall final : public grpc::ServerReadReactor<v1::UploadAdapterRequest
   void Begin();
 
   void OnReadDone(bool ok) override;
-  void OnCancel() override { cancelled_ = true; }
+  void OnCancel() override;
   void OnDone() override;
 
  private:
@@ -45,7 +49,12 @@ class UploadCall final : public grpc::ServerReadReactor<v1::UploadAdapterRequest
   absl::Status Store(const v1::UploadAdapterRequest& message);
   // Whether the tenant's quotas leave room for what has arrived.
   absl::Status CheckQuotas() const;
-  absl::Status Publish(const v1::UploadDigest& digest);
+  // Validates and compiles, then starts the acceptance, which ends in FinishAcceptance.
+  absl::Status BeginAcceptance(const v1::UploadDigest& digest);
+  void FinishAcceptance();
+  absl::Status Publish();
+  CommitOrder MakeOrder() const;
+  std::string AuditObject() const;
   void End(const absl::Status& status);
 
   const AdapterBackend* const backend_;
@@ -60,6 +69,8 @@ class UploadCall final : public grpc::ServerReadReactor<v1::UploadAdapterRequest
   UploadOrder order_;
   int64_t num_bytes_ = 0;
   std::unique_ptr<StagedUpload> staged_;
+  std::optional<AdapterCandidate> candidate_;    // while its acceptance runs
+  std::shared_ptr<AcceptanceRun> acceptance_;
   std::unique_ptr<grpc::Alarm> idle_alarm_;
   bool ended_ = false;
 };

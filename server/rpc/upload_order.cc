@@ -55,8 +55,18 @@ absl::Status UploadOrder::AcceptHeader(const v1::UploadHeader& header) {
     return InvalidFieldError("header", "an upload has one header");
   }
   TENON_RETURN_IF_ERROR(ValidateName("header.name", header.name()));
+  if (!header.alias().empty()) {
+    TENON_RETURN_IF_ERROR(ValidateAlias("header.alias", header.alias()));
+  }
+  if (header.no_promote() && (!header.alias().empty() || header.has_expected_version())) {
+    return InvalidFieldError("header.no_promote", "stands beside neither alias nor expected_version");
+  }
+  if (header.has_expected_version() && header.expected_version() < 0) {
+    return InvalidFieldError("header.expected_version",
+                             absl::StrCat(header.expected_version(), " is less than 0"));
+  }
   has_header_ = true;
-  name_ = header.name();
+  header_ = header;
   return absl::OkStatus();
 }
 

@@ -24,8 +24,9 @@ class UploadOrder {
   /// What is missing when no message follows any more: never OK.
   absl::Status Incomplete() const;
 
-  /// Of the header. Valid once that was accepted.
-  const std::string& name() const { return name_; }
+  /// Valid once it was accepted. Its probes are not checked here: they need the model.
+  const v1::UploadHeader& header() const { return header_; }
+  const std::string& name() const { return header_.name(); }
 
  private:
   absl::Status AcceptHeader(const v1::UploadHeader& header);
@@ -34,7 +35,7 @@ class UploadOrder {
 
   bool has_header_ = false;
   bool has_digest_ = false;
-  std::string name_;
+  v1::UploadHeader header_;
   std::string current_file_;
   std::set<std::string> finished_files_;
 };

@@ -29,15 +29,18 @@ struct ContextRow {
   int64_t num_tokens = 0;          ///< > 0
 };
 
-/// Consecutive rows with the same selection. Segments cover all rows, in order; none is empty.
+/// Consecutive rows with the same selection, all merged or none. Segments cover all rows, in order;
+/// none is empty.
 struct BatchSegment {
   int64_t row_begin = 0, row_end = 0;
   int64_t token_begin = 0,
           token_end = 0;  ///< the same rows, counted in tokens of the flattened batch
   std::shared_ptr<const AdapterSelection> selection;
+  bool merged = false;  ///< Sequence::merged() of its rows
 };
 
-/// One step. Tokens of all rows are concatenated in row order; rows are sorted by selection.
+/// One step. Tokens of all rows are concatenated in row order; rows are sorted by selection,
+/// merged ones behind all others, so that the rows that share the base's weights are neighbours.
 /// A row may belong to a context that the same step computes: keys of all tokens are in the cache
 /// before attention looks at any.
 struct Batch {
@@ -47,6 +50,10 @@ struct Batch {
 
   std::vector<ContextRow> contexts;  ///< no context twice; of no segment
   int64_t num_context_tokens = 0;    ///< of all contexts
+
+  /// Blocks whose content nobody may look at any more, before any of them is written by this step:
+  /// a runner may overwrite them to prove it.
+  std::vector<BlockId> recycled_blocks;
 
   bool empty() const { return rows.empty() && contexts.empty(); }
 };

@@ -1,12 +1,15 @@
 #include "server/scheduler/block_pool.h"
 
+#include <algorithm>
 #include <cassert>
+#include <utility>
 
 namespace tenon {
 
 BlockPool::BlockPool(int64_t num_blocks, int64_t block_size)
     : block_size_(block_size),
       ref_counts_(num_blocks, 0),
+      owners_(num_blocks, 0),
       lru_position_(num_blocks),
       keys_(num_blocks) {
   assert(num_blocks > 0 && block_size > 0);
@@ -16,14 +19,42 @@ BlockPool::BlockPool(int64_t num_blocks, int64_t block_size)
   }
 }
 
-bool BlockPool::Allocate(int64_t count, std::vector<BlockId>& blocks) {
+BlockPool::Account& BlockPool::AccountOf(BlockOwner owner) {
+  assert(owner >= 0);
+  if (static_cast<size_t>(owner) >= accounts_.size()) {
+    accounts_.resize(static_cast<size_t>(owner) + 1);
+  }
+  return accounts_[static_cast<size_t>(owner)];
+}
+
+bool BlockPool::Allocate(int64_t count, std::vector<BlockId>& blocks, BlockOwner owner) {
   if (count > num_available()) {
     return false;
   }
   for (int64_t i = 0; i < count; ++i) {
-    blocks.push_back(TakeAvailable());
+    const BlockId block = TakeAvailable();
+    owners_[block] = owner;
+    ++AccountOf(owner).num_used;
+    blocks.push_back(block);
   }
   return true;
+}
+
+void BlockPool::SetWeight(BlockOwner owner, double weight) {
+  assert(weight > 0);
+  AccountOf(owner).weight = weight;
+}
+
+std::vector<BlockId> BlockPool::TakeRecycled() { return std::exchange(recycled_, {}); }
+
+int64_t BlockPool::num_used(BlockOwner owner) const {
+  return static_cast<size_t>(owner) < accounts_.size() ? accounts_[owner].num_used : 0;
+}
+
+int64_t BlockPool::num_cached(BlockOwner owner) const {
+  return static_cast<size_t>(owner) < accounts_.size()
+             ? static_cast<int64_t>(accounts_[owner].lru.size())
+             : 0;
 }
 
 BlockId BlockPool::TakeAvailable() {
@@ -32,12 +63,26 @@ BlockId BlockPool::TakeAvailable() {
     block = free_.back();
     free_.pop_back();
   } else {
-    block = lru_.front();
-    lru_.pop_front();
-    by_key_.erase(keys_[block]);
-    keys_[block].clear();
+    block = EvictOne();
   }
   ref_counts_[block] = 1;
+  return block;
+}
+
+BlockId BlockPool::EvictOne() {
+  const auto load = [](const Account& a) {
+    const int64_t num_cached = static_cast<int64_t>(a.lru.size());
+    return num_cached == 0 ? -1.0 : static_cast<double>(a.num_used + num_cached) / a.weight;
+  };
+  const auto fullest =
+      std::max_element(accounts_.begin(), accounts_.end(),
+                       [&](const Account& a, const Account& b) { return load(a) < load(b); });
+  const BlockId block = fullest->lru.front();
+  fullest->lru.pop_front();
+  --num_cached_;
+  by_key_.erase(keys_[block]);
+  keys_[block].clear();
+  recycled_.push_back(block);
   return block;
 }
 
@@ -51,10 +96,14 @@ void BlockPool::Release(BlockId block) {
   if (--ref_counts_[block] > 0) {
     return;
   }
+  Account& account = AccountOf(owners_[block]);
+  --account.num_used;
   if (is_published(block)) {
-    lru_position_[block] = lru_.insert(lru_.end(), block);
+    lru_position_[block] = account.lru.insert(account.lru.end(), block);
+    ++num_cached_;
   } else {
     free_.push_back(block);
+    recycled_.push_back(block);
   }
 }
 
@@ -72,7 +121,10 @@ std::optional<BlockId> BlockPool::Acquire(const BlockKey& key) {
   }
   const BlockId block = found->second;
   if (ref_counts_[block]++ == 0) {
-    lru_.erase(lru_position_[block]);
+    Account& account = AccountOf(owners_[block]);
+    account.lru.erase(lru_position_[block]);
+    ++account.num_used;
+    --num_cached_;
   }
   return block;
 }

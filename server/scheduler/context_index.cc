@@ -64,9 +64,9 @@ int64_t ContextIndex::NumMissing(const Context& context) const {
   return context.num_slots() / pool_->block_size() - static_cast<int64_t>(context.blocks_.size());
 }
 
-bool ContextIndex::Complete(Context& context, std::vector<BlockId>& blocks) {
+bool ContextIndex::Complete(Context& context, std::vector<BlockId>& blocks, BlockOwner owner) {
   assert(blocks == context.blocks_);
-  if (!pool_->Allocate(NumMissing(context), blocks)) {
+  if (!pool_->Allocate(NumMissing(context), blocks, owner)) {
     return false;
   }
   context.blocks_ = blocks;

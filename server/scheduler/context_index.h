@@ -35,8 +35,8 @@ class ContextIndex {
   int64_t NumMissing(const Context& context) const;
 
   /// Allocates what is missing. `blocks` are those that Join gave to the first user, who gets the
-  /// references. False, with nothing changed, when the pool does not have them.
-  bool Complete(Context& context, std::vector<BlockId>& blocks);
+  /// references. They are `owner`'s. False, with nothing changed, when the pool does not have them.
+  bool Complete(Context& context, std::vector<BlockId>& blocks, BlockOwner owner);
 
   /// Takes a user away, who releases its references itself. Forgets the context with the last one.
   void Leave(const std::shared_ptr<Context>& context);

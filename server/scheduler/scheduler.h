@@ -2,6 +2,7 @@
 #ifndef TENON_SERVER_SCHEDULER_SCHEDULER_H_
 #define TENON_SERVER_SCHEDULER_SCHEDULER_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -13,11 +14,28 @@
 #include "server/scheduler/batch.h"
 #include "server/scheduler/block_pool.h"
 #include "server/scheduler/context_index.h"
+#include "server/scheduler/fair_share.h"
+#include "server/scheduler/kv_shares.h"
 #include "server/scheduler/prefix_index.h"
 #include "server/scheduler/sequence.h"
+#include "server/scheduler/start_estimate.h"
 #include "server/scheduler/waiting_queue.h"
 
 namespace tenon {
+
+/// What computing one token costs, for shares of service and of a step's time. A decoded token pays
+/// for a pass over the weights that prompt tokens share (VTC's prices, arXiv:2401.00588, section 4).
+struct TokenCosts {
+  double prefill = 1.0;  ///< prompt and virtual tokens
+  double decode = 2.0;   ///< generated ones
+
+  /// Of tokens [begin, end) of a sequence, by index in tokens().
+  double Of(const Sequence& sequence, int64_t begin, int64_t end) const {
+    const int64_t prompt_end = std::clamp(sequence.num_prompt_tokens(), begin, end);
+    return prefill * static_cast<double>(prompt_end - begin) +
+           decode * static_cast<double>(end - prompt_end);
+  }
+};
 
 struct SchedulerOptions {
   /// Token budget of a step: decodes first, prefill chunks in what is left. At least max_sequences,
@@ -28,16 +46,30 @@ struct SchedulerOptions {
   int64_t max_context_tokens = 0;
   std::string cache_salt;  ///< digest of the base model and dtype: the root of every KV chain
   bool prefix_cache = true;
+  /// Tenants find each other's prefixes as long as no adapter is involved. Whoever measures time
+  /// can then tell what others have asked; off by default.
+  bool share_base_prefixes = false;
+  /// Service is shared by FairShare and KvShares. When off: first come, first served, and a tenant
+  /// may take everything.
+  bool fair = true;
+  TokenCosts costs = {};
 };
 
 /// Continuous batching with chunked prefill, automatic prefix sharing and preemption by recompute.
 ///
-/// A step is Schedule, run, Commit. Sequences join and leave between any two steps. First-come,
-/// first-served, but a blocked sequence (paused, or without its adapter) does not hold up those
-/// behind it. When blocks run out, a paused sequence gives up its blocks, else the youngest running
-/// one, and goes back to its place in the queue; its tokens are kept and computed again, so the
-/// client sees a pause and nothing else. A sequence never takes blocks from an older one that can
-/// run, so the oldest of those advances in every step.
+/// A step is Schedule, run, Commit. Sequences join and leave between any two steps. Who is next,
+/// for a place in the batch and for the prefill budget, is FairShare's order; within a flow first
+/// come, first served. A blocked sequence (paused, or without its adapter) holds nobody up.
+///
+/// When all rows are taken, a sequence that begins still gets one as long as another tenant has
+/// more of them for its weight than its own will have then: somebody of that tenant sits the step
+/// out, with all that he holds, and from then on the rows go round in fair order.
+///
+/// When blocks run out, a paused sequence gives up its own, else one of a tenant that holds more
+/// than its share (KvShares), or a lower-priority or younger one of the same tenant. It goes back
+/// to its place in the queue; its tokens are kept and computed again, free of charge, so the client
+/// sees a pause and nothing else. From the oldest running sequence that is not blocked nobody takes
+/// anything, and its flow's turn comes: so everybody ends at last.
 ///
 /// The virtual tokens of a selection are computed once, when a sequence first needs them, and
 /// shared by all its sequences; when the last one is gone their blocks stay cached until they are
@@ -46,7 +78,7 @@ struct SchedulerOptions {
 /// Not thread-safe (engine thread), but for Fits. No clock: the caller passes the time.
 /// Invariants: the sum of tokens of rows and contexts <= max_batch_tokens; a row's sequence holds
 /// blocks for all its tokens in the step, and its context is computed, in this step at the latest;
-/// rows are sorted so that equal selections are adjacent; a block that a row writes is held by that
+/// rows are sorted so that equal selections are adjacent, merged ones last; a block that a row writes is held by that
 /// row's sequence alone, one that a context row writes by users of that context.
 class Scheduler {
  public:
@@ -63,6 +95,22 @@ class Scheduler {
   /// Whether a sequence of `prompt_tokens` + `max_tokens` behind `virtual_tokens` can ever run here
   /// alone. Thread-safe.
   bool Fits(int64_t prompt_tokens, int64_t max_tokens, int64_t virtual_tokens = 0) const;
+
+  /// The same within the tenant's limit on KV blocks. Thread-safe.
+  bool FitsTenant(int64_t prompt_tokens, int64_t max_tokens, int64_t virtual_tokens,
+                  const TenantShare& share) const;
+
+  /// How long a sequence of that tenant would wait if it came now. Zero while nothing is known.
+  absl::Duration ExpectedWait(absl::string_view tenant, absl::Time now) const;
+
+  /// A sequence that will not start before its deadline, and how long its wait would be.
+  struct LateSequence {
+    SequenceId id;
+    absl::Duration expected_wait;
+  };
+  /// Waiting sequences whose deadline would pass even if they were served twice as fast as is to
+  /// be expected. Those that are next of their tenant are never among them.
+  std::vector<LateSequence> LateSequences(absl::Time now) const;
 
   /// The next step, possibly empty: nothing to do, or everything is paused or waits for adapters.
   Batch Schedule(absl::Time now);
@@ -105,41 +153,106 @@ class Scheduler {
       std::shared_ptr<const Context> context;
       int64_t num_tokens;
     };
+    uint64_t step;
     absl::Time now;
     int64_t tokens_left;
     std::vector<Row> rows;
     std::vector<ContextPart> contexts;
+    std::vector<Sequence*> prefills;  // running ones that have a place in the step, but no row yet
+    const Sequence* oldest = nullptr;  // of those that run and are not blocked
+    absl::flat_hash_map<BlockOwner, int64_t> num_active;  // running and not blocked, by tenant
+    int64_t total_active = 0;                             // of all tenants
+
+    int64_t num_places() const { return static_cast<int64_t>(rows.size() + prefills.size()); }
+    std::vector<Sequence*> placed() const {
+      std::vector<Sequence*> all = prefills;
+      for (const Row& row : rows) {
+        all.push_back(row.sequence);
+      }
+      return all;
+    }
   };
 
-  /// The running sequences that get a row: the oldest max_sequences that are not blocked.
+  // --- who gets a row ---
+  /// The running sequences that are not blocked, oldest first.
   std::vector<Sequence*> ActiveSequences() const;
-  /// Moves waiting sequences to running while rows, tokens and blocks are left.
-  void Admit(int64_t rows_left, Plan& plan);
+  /// Gives rows to decodes, and places to prefills, of up to max_sequences sequences.
+  void PlaceRunning(std::vector<Sequence*> active, Plan& plan);
+  void Place(Sequence* sequence, Plan& plan);
+  /// Whether one token of it is to be computed.
+  static bool IsDecode(const Sequence& sequence);
+  /// Tokens that plan.prefills still have to compute.
+  static int64_t NumPlacedPrefillTokens(const Plan& plan);
+  /// Shares what is left of the tokens among prefills that run and sequences that wait.
+  void PlanPrefills(Plan& plan);
+  /// The first of plan.prefills in fair order; null when there is none.
+  Sequence* NextPrefill(const Plan& plan) const;
+  /// What a tenant's next sequence finds.
+  struct TenantRoom {
+    bool has_row = false;
+    bool is_idle = true;     // nothing of it runs: its limit holds nobody up
+    int64_t num_blocks = 0;  // that its limit leaves
+  };
+  TenantRoom RoomOf(const Sequence& sequence, const Plan& plan) const;
+  /// The first waiting sequence in fair order for which there are a row and, within its tenant's
+  /// limit, blocks; null when there is none.
+  Sequence* NextToStart(const Plan& plan) const;
+  /// Who leaves its place in the step to a sequence that has just begun, of the tenant that has most
+  /// places for its weight; null when none has more than the sequence's own tenant would then have.
+  Sequence* FindDonor(const Sequence& sequence, const Plan& plan) const;
+  /// Among those of one tenant, or of tenants with equally many places.
+  bool SitsOutFirst(const Sequence& a, const Sequence& b) const;
   /// False, with nothing changed, when its known tokens do not fit beside what runs.
   bool TryAdmit(Sequence* sequence, Plan& plan);
-  /// Makes a sequence that holds `cached` blocks of its own running.
-  void Start(Sequence* sequence, std::span<const BlockId> cached, Plan& plan);
+  /// Makes a sequence that holds `cached` blocks of its own running. False when there was no room
+  /// for its context after all: it waits again.
+  bool Start(Sequence* sequence, std::span<const BlockId> cached, Plan& plan);
   /// Gives a running sequence its row and blocks; preempts it when there are none.
   void PlanRow(Sequence* sequence, Plan& plan);
   /// Whether the sequence's context will be computed after this step; adds to the step what is
   /// missing, as far as there are tokens left.
-  bool PlanContext(const Sequence& sequence, Plan& plan);
+  bool PlanContext(Sequence& sequence, Plan& plan);
+  /// Charges tokens [begin, end) to the sequence's flow, those apart that were charged before.
+  void Charge(Sequence& sequence, int64_t begin, int64_t end);
+  /// Lets fair shares know who would have wanted more, and estimates who started.
+  void Settle(const Plan& plan);
+
+  // --- who gives up blocks ---
   /// Preempts others until the pool has that many blocks, at last `sequence` itself: false.
   bool MakeRoom(Sequence* sequence, int64_t num_blocks, Plan& plan);
-  /// Whom `sequence` may take blocks from: paused sequences, then younger ones. Null when nobody.
-  Sequence* FindVictim(const Sequence& sequence) const;
+  /// Whom `sequence` may take blocks from, the one to lose first. Null when nobody.
+  Sequence* FindVictim(const Sequence& sequence, int64_t num_blocks, const Plan& plan) const;
+  /// Whether its tenant runs others beside it.
+  bool RunsWithOthers(const Sequence& sequence) const;
+  /// The same among its own tenant's.
+  Sequence* FindOwnVictim(const Sequence& sequence, int64_t num_blocks, const Plan& plan) const;
+  bool MayTakeFrom(const Sequence& sequence, const Sequence& other, int64_t num_blocks,
+                   const Plan& plan) const;
+  /// Whether `a` is to give up its blocks before `b`.
+  bool LosesFirst(const Sequence& a, const Sequence& b) const;
   void Preempt(Sequence* sequence, Plan& plan);
+  /// Takes row or place in the step away.
+  static void DropPlace(const Sequence* sequence, Plan& plan);
+
   Batch BuildBatch(Plan plan) const;
   void AddContexts(const Plan& plan, Batch& batch) const;
 
   /// Whether it is better kept in the queue until its leader's prompt can be shared.
   bool AwaitsLeader(const Sequence& sequence) const;
   bool MayUsePrefixCache(const Sequence& sequence) const;
-  /// Blocks that active sequences still need for tokens they have already.
-  int64_t NumPromisedBlocks() const;
-  /// Blocks that would become available if all blocked running sequences were preempted.
-  int64_t NumReclaimableBlocks() const;
+  /// Whether `sequence`, which wants that many blocks, may count on what `other` holds beyond its
+  /// tenant's share.
+  bool OutranksForBlocks(const Sequence& sequence, const Sequence& other, int64_t num_blocks,
+                         const Plan& plan) const;
+  /// Blocks that active sequences still need for tokens they have already, and that `sequence` has
+  /// to leave to them.
+  int64_t NumPromisedBlocks(const Sequence& sequence, int64_t num_blocks, const Plan& plan) const;
+  /// Blocks that would become available to `sequence` if others were preempted.
+  int64_t NumReclaimableBlocks(const Sequence& sequence, int64_t num_blocks,
+                               const Plan& plan) const;
   int64_t NumBlocksFor(int64_t num_tokens) const;
+  /// Blocks that a sequence holds at most.
+  int64_t NumBlocksAtMost(int64_t prompt_tokens, int64_t max_tokens, int64_t virtual_tokens) const;
   /// The same for a sequence's context and that many of its tokens.
   int64_t NumBlocksFor(const Sequence& sequence, int64_t num_tokens) const;
 
@@ -150,11 +263,24 @@ class Scheduler {
   void ChargeWaiting(absl::Time now);
   std::unique_ptr<Sequence> RemoveRunning(const Sequence* sequence);
 
+  struct Tenant {
+    BlockOwner owner = 0;
+    StartEstimate estimate;
+    int64_t num_started = 0;  // in the step under construction
+  };
+  Tenant& TenantOf(absl::string_view name);
+  PrefixChain ChainOf(const Sequence& sequence) const;
+
   const SchedulerOptions options_;
   BlockPool* const pool_;
   PrefixIndex prefix_index_;
   ContextIndex context_index_;
+  FairShare fair_;
+  KvShares kv_shares_;
+  // All that ever called: as many as there are tenants. One for all when service is not shared.
+  absl::flat_hash_map<std::string, Tenant> tenants_;
   uint64_t next_ticket_ = 1;
+  uint64_t num_planned_ = 0;
   WaitingQueue waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;  // oldest first
   std::vector<std::unique_ptr<Sequence>> finished_;

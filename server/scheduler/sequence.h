@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "adapters/registry/adapter_selection.h"
 #include "server/scheduler/context.h"
+#include "server/scheduler/fair_share.h"
 #include "server/scheduler/prefix_index.h"
 #include "server/scheduler/sampling_params.h"
 
@@ -61,6 +62,10 @@ class Sequence {
     std::optional<SequenceId> leader;
     absl::Time arrival;
     absl::Time deadline = absl::InfiniteFuture();
+    int32_t priority = 0;  ///< within its tenant, [kMinPriority, kMaxPriority]
+    TenantShare share = {};  ///< its tenant's
+    /// Its rows may only be computed in ways that have the same bits in every batch.
+    bool deterministic = false;
   };
 
   explicit Sequence(Options options);
@@ -74,6 +79,13 @@ class Sequence {
   absl::Time arrival() const { return options_.arrival; }
   absl::Time deadline() const { return options_.deadline; }
   const std::optional<SequenceId>& leader() const { return options_.leader; }
+  int32_t priority() const { return options_.priority; }
+  const TenantShare& share() const { return options_.share; }
+  bool deterministic() const { return options_.deterministic; }
+  /// Whom its service is charged to; null when it is not in flight.
+  FairShare::Flow* flow() const { return flow_; }
+  /// Whose its blocks are: its tenant's number.
+  BlockOwner owner() const { return owner_; }
 
   /// Place in the order of arrival, given by Scheduler::Add; smaller is older.
   uint64_t ticket() const { return ticket_; }
@@ -106,6 +118,9 @@ class Sequence {
   /// between steps.
   bool waiting_for_adapter() const { return waiting_for_adapter_; }
   bool paused() const { return paused_; }  ///< its outbox is full
+  /// Its rows may use weights that its selection has for itself. Set by the engine between steps.
+  bool merged() const { return merged_; }
+  void set_merged(bool value) { merged_ = value; }
   void set_waiting_for_adapter(bool value) { waiting_for_adapter_ = value; }
   void set_paused(bool value) { paused_ = value; }
   bool blocked() const { return waiting_for_adapter_ || paused_; }
@@ -130,12 +145,18 @@ class Sequence {
   std::vector<BlockId> blocks_;
   std::shared_ptr<Context> context_;
   PrefixChain chain_;
+  FairShare::Flow* flow_ = nullptr;
+  BlockOwner owner_ = 0;
+  int64_t charged_tokens_ = 0;  // leading tokens whose computation was charged; never falls
+  int64_t charged_context_tokens_ = 0;
+  uint64_t last_row_ = 0;  // the last step that it had a row in, as Scheduler counts them
   uint64_t ticket_ = 0;
   bool running_ = false;   // in Scheduler::running_, else in its queue or finished
   bool admitted_ = false;  // has been running at least once
   FinishReason finish_reason_ = FinishReason::kNone;
   bool waiting_for_adapter_ = false;
   bool paused_ = false;
+  bool merged_ = false;
   SequenceTimings timings_;
   Phase phase_ = Phase::kQueue;
   absl::Time phase_since_;

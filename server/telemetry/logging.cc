@@ -52,6 +52,9 @@ absl::Status SetLogLevel(absl::string_view name) {
     const spdlog::string_view_t known = spdlog::level::to_string_view(ToSpdlog(level));
     if (name == absl::string_view(known.data(), known.size())) {
       Logger().set_level(ToSpdlog(level));
+      // What folders below this one log goes the same way: standard output is the ready line's.
+      spdlog::set_default_logger(
+          std::shared_ptr<spdlog::logger>(&Logger(), [](spdlog::logger*) {}));
       return absl::OkStatus();
     }
   }

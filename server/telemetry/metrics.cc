@@ -24,6 +24,7 @@ ServerMetrics::ServerMetrics(const ServerFacts& facts, std::function<absl::Time(
   AddInfo(facts);
   AddEngineMetrics();
   AddAdapterMetrics();
+  AddTierMetrics();
   AddLatencies();
   AddTenants();
 }
@@ -82,9 +83,41 @@ void ServerMetrics::AddEngineMetrics() {
                    .Add({});
 }
 
+void ServerMetrics::AddTierMetrics() {
+  AddLevel("tenon_adapter_held_bytes", "Bytes of resident adapters that requests use or wait for.",
+           &ServerReading::held_adapter_bytes);
+  AddLevel("tenon_adapter_pinned_bytes", "Bytes of adapters that PinAdapter keeps resident.",
+           &ServerReading::pinned_adapter_bytes);
+  AddTotal("tenon_adapter_misses_total", "Requests whose adapter had to be loaded.",
+           &ServerReading::total_adapter_misses);
+  AddLevel("tenon_host_adapters", "Adapters whose files are mapped, checked and parsed.",
+           &ServerReading::num_host_adapters);
+  AddLevel("tenon_host_adapter_bytes", "Bytes of these files.", &ServerReading::host_adapter_bytes);
+  AddLevel("tenon_host_adapter_budget_bytes", "Bytes that these files may take.",
+           &ServerReading::host_adapter_budget_bytes);
+  AddTotal("tenon_host_adapter_hits_total", "Loads that had to compile only.",
+           &ServerReading::total_host_hits);
+  AddTotal("tenon_host_adapter_misses_total", "Loads that had to read, check and parse as well.",
+           &ServerReading::total_host_misses);
+  AddLevel("tenon_merged_selections", "Adapters (or compositions) on weights of their own.",
+           &ServerReading::num_merged);
+  AddLevel("tenon_merged_bytes", "Bytes of merged weights.", &ServerReading::merged_bytes);
+  AddLevel("tenon_merged_budget_bytes", "Bytes that merged weights may take.",
+           &ServerReading::merged_budget_bytes);
+  AddTotal("tenon_merges_total", "Adapters that were merged.", &ServerReading::total_merges);
+  AddTotal("tenon_merge_failures_total", "Merges that failed or found no room.",
+           &ServerReading::total_failed_merges);
+  AddTotal("tenon_unmerges_total", "Merged weights that were dropped.",
+           &ServerReading::total_unmerges);
+  AddTotal("tenon_merged_tokens_total", "Prompt and generated tokens computed on merged weights.",
+           &ServerReading::total_merged_tokens);
+}
+
 void ServerMetrics::AddAdapterMetrics() {
   AddLevel("tenon_adapters_live", "Adapter versions that requests may name.",
            &ServerReading::num_live_adapters);
+  AddLevel("tenon_adapters_quarantined", "Adapter versions that are not served: damaged files.",
+           &ServerReading::num_quarantined_adapters);
   AddLevel("tenon_adapters_resident", "Adapters whose tensors are in memory.",
            &ServerReading::num_resident_adapters);
   AddLevel("tenon_adapter_resident_bytes", "Bytes of resident adapters.",
@@ -121,12 +154,23 @@ void ServerMetrics::AddTenants() {
                           .Register(registry_);
   tenant_tokens_ = &prometheus::BuildCounter()
                         .Name("tenon_tenant_tokens_total")
-                        .Help("Tokens by tenant and kind: prompt or generated.")
+                        .Help("Tokens by tenant and kind: prompt, cached (part of prompt) or "
+                              "generated.")
                         .Register(registry_);
+  tenant_device_seconds_ =
+      &prometheus::BuildCounter()
+           .Name("tenon_tenant_device_seconds_total")
+           .Help("Time of steps, shared among their rows by cost, by tenant.")
+           .Register(registry_);
   quota_refusals_ = &prometheus::BuildCounter()
                          .Name("tenon_quota_refusals_total")
                          .Help("Requests that a quota refused, by tenant and limit.")
                          .Register(registry_);
+  AddLevel("tenon_store_current", "0 when the shared store was not reached at the last look.",
+           &ServerReading::store_current);
+  AddLevel("tenon_store_generation",
+           "Changes of the shared catalogue that are served here; equal on replicas in step.",
+           &ServerReading::store_generation);
   AddLevel("tenon_token_keys_current", "0 when the JWKS file is bad and the last good one holds.",
            &ServerReading::token_keys_current);
 }
@@ -143,14 +187,16 @@ std::string ServerMetrics::TenantLabel(absl::string_view tenant) {
   return std::string(tenant);
 }
 
-void ServerMetrics::RecordTenant(absl::string_view tenant, int64_t prompt_tokens,
-                                 int64_t generated_tokens) {
+void ServerMetrics::RecordTenant(absl::string_view tenant, const TenantUse& use) {
   const std::string label = TenantLabel(tenant);
   tenant_requests_->Add({{"tenant", label}}).Increment();
   tenant_tokens_->Add({{"tenant", label}, {"kind", "prompt"}})
-      .Increment(static_cast<double>(prompt_tokens));
+      .Increment(static_cast<double>(use.prompt_tokens));
+  tenant_tokens_->Add({{"tenant", label}, {"kind", "cached"}})
+      .Increment(static_cast<double>(use.cached_prompt_tokens));
   tenant_tokens_->Add({{"tenant", label}, {"kind", "generated"}})
-      .Increment(static_cast<double>(generated_tokens));
+      .Increment(static_cast<double>(use.generated_tokens));
+  tenant_device_seconds_->Add({{"tenant", label}}).Increment(use.device_seconds);
 }
 
 void ServerMetrics::RecordQuotaRefusal(absl::string_view tenant, absl::string_view reason) {

@@ -29,9 +29,17 @@ struct ServerReading {
   int64_t total_steps = 0, total_preemptions = 0;
   int64_t total_prompt_tokens = 0, total_cached_prompt_tokens = 0, total_generated_tokens = 0;
   int64_t num_live_adapters = 0;
+  int64_t num_quarantined_adapters = 0;
   int64_t num_resident_adapters = 0, resident_adapter_bytes = 0, adapter_budget_bytes = 0;
   int64_t total_adapter_hits = 0, total_adapter_loads = 0, total_failed_adapter_loads = 0,
           total_adapter_evictions = 0;
+  int64_t store_current = 1;       ///< 0: the shared store could not be reached at the last look
+  int64_t store_generation = 0;    ///< StoreStatus::generation; 0 for a store that is not shared
+  int64_t held_adapter_bytes = 0, pinned_adapter_bytes = 0, total_adapter_misses = 0;
+  int64_t num_host_adapters = 0, host_adapter_bytes = 0, host_adapter_budget_bytes = 0;
+  int64_t total_host_hits = 0, total_host_misses = 0;
+  int64_t num_merged = 0, merged_bytes = 0, merged_budget_bytes = 0;
+  int64_t total_merges = 0, total_failed_merges = 0, total_unmerges = 0, total_merged_tokens = 0;
   int64_t token_keys_current = 1;  ///< 0: the JWKS file is bad, an older one is in force
   /// As clients write them, sorted, distinct.
   std::vector<std::string> running_adapters, waiting_adapters;
@@ -49,6 +57,12 @@ struct ServerFacts {
 struct GenerationTimes {
   absl::Duration queue, adapter_wait, prefill, decode;
   int64_t num_generated_tokens = 0;
+};
+
+/// What one generation request took.
+struct TenantUse {
+  int64_t prompt_tokens = 0, cached_prompt_tokens = 0, generated_tokens = 0;
+  double device_seconds = 0;
 };
 
 /// Own metrics are named tenon_*; the few that gateways look for have vLLM's names too (Gateway API
@@ -73,7 +87,7 @@ class ServerMetrics {
 
   /// Counts a generation request that has ended for its tenant. The first kMaxTenantLabels tenants
   /// have series of their own, the others share the tenant "other".
-  void RecordTenant(absl::string_view tenant, int64_t prompt_tokens, int64_t generated_tokens)
+  void RecordTenant(absl::string_view tenant, const TenantUse& use)
       ABSL_LOCKS_EXCLUDED(tenants_mutex_);
 
   /// Counts a request that a quota refused, by the error's reason ("TOKEN_RATE").
@@ -113,6 +127,7 @@ class ServerMetrics {
   void AddInfo(const ServerFacts& facts);
   void AddEngineMetrics();
   void AddAdapterMetrics();
+  void AddTierMetrics();
   void AddLatencies();
   void AddTenants();
   std::string TenantLabel(absl::string_view tenant) ABSL_LOCKS_EXCLUDED(tenants_mutex_);
@@ -138,6 +153,7 @@ class ServerMetrics {
 
   prometheus::Family<prometheus::Counter>* tenant_requests_;
   prometheus::Family<prometheus::Counter>* tenant_tokens_;
+  prometheus::Family<prometheus::Counter>* tenant_device_seconds_;
   prometheus::Family<prometheus::Counter>* quota_refusals_;
 
   absl::Mutex tenants_mutex_;

@@ -104,7 +104,8 @@ absl::StatusOr<Identity> Authenticator::WithoutCredentials(const CallerEvidence&
     return UnauthenticatedError("CREDENTIALS_MISSING",
                                 "no credentials: send `authorization: Bearer <key>`");
   }
-  if (!options_.allow_unauthenticated && !IsLocalPeer(evidence.peer)) {
+  const bool is_local = IsLocalPeer(evidence.peer) && !evidence.forwarded;
+  if (!options_.allow_unauthenticated && !is_local) {
     return UnauthenticatedError("CREDENTIALS_MISSING",
                                 "this server has no credentials configured, and without them "
                                 "answers callers on its own machine only");

@@ -25,8 +25,11 @@ struct CallerEvidence {
   std::vector<absl::string_view> authorization;
   /// Names in the certificate that the transport has verified; empty without one.
   CertificateNames certificate;
-  /// "ipv4:127.0.0.1:50000", "unix:/path".
+  /// Where it came from, which TrustedProxies settles: "ipv4:127.0.0.1:50000", "unix:/path".
   std::string peer;
+  /// Whether it says that a proxy passed it on. Such a call is not this machine's own, whoever is
+  /// the peer, unless a trusted proxy names an address of this machine.
+  bool forwarded = false;
 };
 
 /// One policy for every method of every listener. An API key or a token in `authorization` decides

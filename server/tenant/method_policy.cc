@@ -9,6 +9,8 @@ namespace {
 constexpr RoleSet kOpen;
 constexpr RoleSet kReaders = {Role::kInference, Role::kAdapterWriter, Role::kTenantAdmin};
 constexpr RoleSet kWriters = {Role::kAdapterWriter, Role::kTenantAdmin};
+constexpr RoleSet kRefreshers = {Role::kAdapterWriter, Role::kTenantAdmin, Role::kOperator};
+constexpr RoleSet kTenantAdmins = {Role::kTenantAdmin};
 constexpr RoleSet kAdmins = {Role::kTenantAdmin, Role::kOperator};
 constexpr RoleSet kOperators = {Role::kOperator};
 
@@ -22,6 +24,21 @@ constexpr MethodPolicy kPolicies[] = {
     {"tenon.v1.AdapterService.ListAdapters", kReaders},
     {"tenon.v1.AdapterService.GetAdapter", kReaders},
     {"tenon.v1.AdapterService.DeleteAdapter", kWriters},
+    {"tenon.v1.AdapterService.Promote", kWriters},
+    {"tenon.v1.AdapterService.Rollback", kWriters},
+    {"tenon.v1.AdapterService.SetSplit", kWriters},
+    {"tenon.v1.AdapterService.GetHistory", kReaders},
+    {"tenon.v1.AdapterService.WatchAdapters", kReaders},
+    {"tenon.v1.ResidencyService.LoadAdapter", kWriters},
+    {"tenon.v1.ResidencyService.UnloadAdapter", kWriters},
+    {"tenon.v1.ResidencyService.PinAdapter", kWriters},
+    {"tenon.v1.ResidencyService.UnpinAdapter", kWriters},
+    {"tenon.v1.ResidencyService.SetMergeMode", kTenantAdmins},
+    {"tenon.v1.ResidencyService.GetResidency", RoleSet::All()},
+    {"tenon.v1.AdapterService.Refresh", kRefreshers},
+    {"tenon.v1.AdapterService.SetAdapterVisibility", kWriters},
+    {"tenon.v1.AdapterService.GetAdapterVisibility", kReaders},
+    {"tenon.v1.AdapterService.ListSharedAdapters", kReaders},
     {"tenon.v1.TenantService.CreateTenant", kOperators},
     {"tenon.v1.TenantService.ListTenants", kOperators},
     {"tenon.v1.TenantService.GetTenant", kAdmins},

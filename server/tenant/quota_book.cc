@@ -104,6 +104,7 @@ absl::StatusOr<RequestTicket> QuotaBook::AdmitRequest(absl::string_view tenant) 
   if (limits.requests_per_second > 0) {
     const double rate = static_cast<double>(limits.requests_per_second);
     account.requests.Take(1, rate, rate, now);
+    account.changed = true;
   }
   ++account.in_flight;
   ++account.queued;
@@ -148,8 +149,31 @@ void QuotaBook::Charge(const std::string& tenant, int64_t num_tokens) {
   }
   const absl::Time now = clock_();
   absl::MutexLock lock(&mutex_);
-  accounts_[tenant].tokens.Take(static_cast<double>(num_tokens), Rate(limits.tokens_per_minute),
-                                static_cast<double>(limits.tokens_per_minute), now);
+  Account& account = accounts_[tenant];
+  account.tokens.Take(static_cast<double>(num_tokens), Rate(limits.tokens_per_minute),
+                      static_cast<double>(limits.tokens_per_minute), now);
+  account.changed = true;
+}
+
+std::vector<BucketRecord> QuotaBook::TakeChangedBuckets() {
+  std::vector<BucketRecord> changed;
+  absl::MutexLock lock(&mutex_);
+  for (auto& [tenant, account] : accounts_) {
+    if (std::exchange(account.changed, false)) {
+      changed.push_back({tenant, account.requests.level(), account.tokens.level(),
+                         account.requests.time(), account.tokens.time()});
+    }
+  }
+  return changed;
+}
+
+void QuotaBook::Restore(const std::vector<BucketRecord>& buckets) {
+  absl::MutexLock lock(&mutex_);
+  for (const BucketRecord& bucket : buckets) {
+    Account& account = accounts_[bucket.tenant];
+    account.requests.Restore(bucket.requests, bucket.requests_time);
+    account.tokens.Restore(bucket.tokens, bucket.tokens_time);
+  }
 }
 
 void QuotaBook::Release(const std::string& tenant, bool queued, absl::Time begin) {

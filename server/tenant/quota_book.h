@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
@@ -72,10 +73,18 @@ class QuotaBook {
   absl::Status CheckAdapters(absl::string_view tenant, int64_t num_adapters, int64_t num_bytes,
                              int64_t new_bytes) const;
 
+  TenantLimits LimitsOf(absl::string_view tenant) const { return limits_(tenant); }
+
+  /// The levels of rates that have changed since the last call, to be kept over a restart.
+  std::vector<BucketRecord> TakeChangedBuckets() ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Goes on from levels of an earlier process. Time that passed meanwhile fills them.
+  void Restore(const std::vector<BucketRecord>& buckets) ABSL_LOCKS_EXCLUDED(mutex_);
+
  private:
   friend class RequestTicket;
   struct Account {
     TokenBucket requests, tokens;
+    bool changed = false;  // either of them, since TakeChangedBuckets
     int64_t in_flight = 0, queued = 0;
     absl::Duration mean_duration = absl::Seconds(1);  // of requests, the last ones weighing most
   };

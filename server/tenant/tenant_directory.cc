@@ -1,6 +1,7 @@
 #include "server/tenant/tenant_directory.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,8 +12,8 @@
 namespace tenon {
 namespace {
 
-constexpr int64_t kMaxLimit = int64_t{1} << 53;
 constexpr size_t kMaxNoteBytes = 256;
+constexpr size_t kMaxReaders = 1000;
 
 absl::Status TenantNotFound(absl::string_view name) {
   return ResourceNotFoundError("TENANT_NOT_FOUND", name, absl::StrCat("no tenant ", Quoted(name)));
@@ -25,6 +26,14 @@ absl::Status KeyNotFound(absl::string_view id) {
 absl::Status SuspendedError(absl::string_view tenant) {
   return PermissionDeniedError("TENANT_SUSPENDED",
                                absl::StrCat("tenant ", tenant, " is suspended"));
+}
+
+std::string ShareKey(absl::string_view owner, absl::string_view adapter) {
+  return absl::StrCat(owner, "/", adapter);
+}
+
+bool IsReader(const ShareRecord& share, absl::string_view tenant) {
+  return share.everybody || std::binary_search(share.readers.begin(), share.readers.end(), tenant);
 }
 
 absl::Status ValidateNote(absl::string_view note) {
@@ -44,17 +53,11 @@ absl::Status InvalidCredentialsError() {
 }
 
 absl::Status ValidateLimits(const TenantLimits& limits) {
-  const std::pair<absl::string_view, int64_t> fields[] = {
-      {"limits.requests_per_second", limits.requests_per_second},
-      {"limits.tokens_per_minute", limits.tokens_per_minute},
-      {"limits.concurrent_requests", limits.concurrent_requests},
-      {"limits.queued_requests", limits.queued_requests},
-      {"limits.max_tokens", limits.max_tokens},
-      {"limits.adapters", limits.adapters},
-      {"limits.adapter_bytes", limits.adapter_bytes}};
-  for (const auto& [name, value] : fields) {
-    if (value < 0 || value > kMaxLimit) {
-      return InvalidFieldError(name, absl::StrCat(value, " is not in [0, ", kMaxLimit, "]"));
+  for (const LimitField& limit : kLimitFields) {
+    const int64_t value = limits.*limit.field;
+    if (value < 0 || value > limit.max) {
+      return InvalidFieldError(absl::StrCat("limits.", limit.name),
+                               absl::StrCat(value, " is not in [0, ", limit.max, "]"));
     }
   }
   return absl::OkStatus();
@@ -75,8 +78,12 @@ absl::Status TenantDirectory::Load() {
   absl::MutexLock write_lock(&write_mutex_);
   TENON_ASSIGN_OR_RETURN(std::vector<TenantRecord> tenants, store_.Tenants());
   TENON_ASSIGN_OR_RETURN(std::vector<KeyRecord> keys, store_.Keys());
+  TENON_ASSIGN_OR_RETURN(std::vector<ShareRecord> shares, store_.Shares());
   {
     absl::MutexLock lock(&mutex_);
+    for (ShareRecord& share : shares) {
+      shares_.emplace(ShareKey(share.tenant, share.adapter), std::move(share));
+    }
     for (TenantRecord& tenant : tenants) {
       tenants_.emplace(tenant.name, std::move(tenant));
     }
@@ -267,6 +274,10 @@ absl::Status TenantDirectory::Delete(absl::string_view name, const AuditSource& 
   absl::MutexLock lock(&mutex_);
   tenants_.erase(std::string(name));
   absl::erase_if(keys_, [&](const auto& item) { return item.second->record.tenant == name; });
+  for (auto share = shares_.begin(); share != shares_.end();) {
+    std::erase(share->second.readers, name);  // a later tenant of that name is another one
+    share = share->second.tenant == name ? shares_.erase(share) : std::next(share);
+  }
   return absl::OkStatus();
 }
 
@@ -346,6 +357,50 @@ absl::StatusOr<KeyRecord> TenantDirectory::RevokeKey(absl::string_view id,
   return key;
 }
 
+bool TenantDirectory::MayUse(absl::string_view reader, absl::string_view owner,
+                             absl::string_view adapter) const {
+  return reader == owner || IsReader(ShareOf(owner, adapter), reader);
+}
+
+ShareRecord TenantDirectory::ShareOf(absl::string_view owner, absl::string_view adapter) const {
+  absl::ReaderMutexLock lock(&mutex_);
+  const auto found = shares_.find(ShareKey(owner, adapter));
+  return found == shares_.end() ? ShareRecord{std::string(owner), std::string(adapter), false, {}}
+                                : found->second;
+}
+
+std::vector<ShareRecord> TenantDirectory::SharedWith(absl::string_view reader) const {
+  std::vector<ShareRecord> shared;
+  absl::ReaderMutexLock lock(&mutex_);
+  for (const auto& [key, share] : shares_) {
+    if (share.tenant != reader && IsReader(share, reader)) {
+      shared.push_back(share);
+    }
+  }
+  return shared;
+}
+
+absl::StatusOr<ShareRecord> TenantDirectory::Share(ShareRecord share, const AuditSource& source) {
+  std::sort(share.readers.begin(), share.readers.end());
+  share.readers.erase(std::unique(share.readers.begin(), share.readers.end()), share.readers.end());
+  if (share.readers.size() > kMaxReaders) {
+    return InvalidFieldError("tenants", absl::StrCat(share.readers.size(), " tenants exceed the ",
+                                                     kMaxReaders, " of one adapter"));
+  }
+  for (const std::string& reader : share.readers) {
+    TENON_RETURN_IF_ERROR(ValidateName("tenants", reader));
+  }
+  absl::MutexLock write_lock(&write_mutex_);
+  TENON_RETURN_IF_ERROR(store_.PutShare(share, Entry(source, share.tenant, share.adapter)));
+  absl::MutexLock lock(&mutex_);
+  if (share.everybody || !share.readers.empty()) {
+    shares_.insert_or_assign(ShareKey(share.tenant, share.adapter), share);
+  } else {
+    shares_.erase(ShareKey(share.tenant, share.adapter));
+  }
+  return share;
+}
+
 absl::Status TenantDirectory::Audit(const AuditSource& source, absl::string_view tenant,
                                     absl::string_view object, absl::string_view outcome) {
   AuditEntry entry = Entry(source, tenant, object);
@@ -365,7 +420,13 @@ absl::StatusOr<std::vector<UsageRecord>> TenantDirectory::LoadUsage() {
   return store_.Usage();
 }
 
-absl::Status TenantDirectory::Flush(const std::vector<UsageRecord>& more) {
+absl::StatusOr<std::vector<BucketRecord>> TenantDirectory::LoadBuckets() {
+  absl::MutexLock write_lock(&write_mutex_);
+  return store_.Buckets();
+}
+
+absl::Status TenantDirectory::Flush(const std::vector<UsageRecord>& more,
+                                    const std::vector<BucketRecord>& buckets) {
   absl::MutexLock write_lock(&write_mutex_);
   std::vector<std::pair<std::string, absl::Time>> last_uses;
   {
@@ -376,7 +437,9 @@ absl::Status TenantDirectory::Flush(const std::vector<UsageRecord>& more) {
       }
     }
   }
-  return more.empty() && last_uses.empty() ? absl::OkStatus() : store_.Flush(more, last_uses);
+  return more.empty() && last_uses.empty() && buckets.empty()
+             ? absl::OkStatus()
+             : store_.Flush(more, last_uses, buckets);
 }
 
 }  // namespace tenon

@@ -101,6 +101,19 @@ class TenantDirectory {
                                       const AuditSource& source);
   absl::StatusOr<KeyRecord> RevokeKey(absl::string_view id, const AuditSource& source);
 
+  /// Whether `reader` may use the adapter `adapter` of `owner`: its own, one that is shared with
+  /// it, or one that is for everybody. Says nothing about whether there is such an adapter.
+  bool MayUse(absl::string_view reader, absl::string_view owner, absl::string_view adapter) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  /// With nobody when nothing was said.
+  ShareRecord ShareOf(absl::string_view owner, absl::string_view adapter) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  /// What others let `reader` use, by owner and adapter.
+  std::vector<ShareRecord> SharedWith(absl::string_view reader) const ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Replaces who may use an adapter. INVALID_ARGUMENT for a reader that is no name, or for more
+  /// than 1000 of them. Whether the adapter exists is the caller's to know.
+  absl::StatusOr<ShareRecord> Share(ShareRecord share, const AuditSource& source);
+
   /// Writes down what was tried and did not come to a change.
   absl::Status Audit(const AuditSource& source, absl::string_view tenant, absl::string_view object,
                      absl::string_view outcome);
@@ -109,8 +122,11 @@ class TenantDirectory {
 
   /// Sums as last flushed.
   absl::StatusOr<std::vector<UsageRecord>> LoadUsage();
-  /// Adds `more` to the durable sums, and writes when keys were last used.
-  absl::Status Flush(const std::vector<UsageRecord>& more);
+  /// Rates' levels as last flushed.
+  absl::StatusOr<std::vector<BucketRecord>> LoadBuckets();
+  /// Adds `more` to the durable sums, replaces `buckets`, and writes when keys were last used.
+  absl::Status Flush(const std::vector<UsageRecord>& more,
+                     const std::vector<BucketRecord>& buckets = {});
 
  private:
   struct KeyEntry {
@@ -139,9 +155,11 @@ class TenantDirectory {
   mutable absl::Mutex mutex_;
   absl::btree_map<std::string, TenantRecord> tenants_ ABSL_GUARDED_BY(mutex_);
   Keys keys_ ABSL_GUARDED_BY(mutex_);
+  // By "owner/adapter"; neither name has a slash.
+  absl::btree_map<std::string, ShareRecord> shares_ ABSL_GUARDED_BY(mutex_);
 };
 
-/// Each limit in [0, 2^53], so that JSON numbers carry it. INVALID_ARGUMENT, naming the field.
+/// Each limit in its range (kLimitFields). INVALID_ARGUMENT, naming the field.
 absl::Status ValidateLimits(const TenantLimits& limits);
 
 /// UNAUTHENTICATED, reason CREDENTIALS_INVALID.

@@ -1,6 +1,8 @@
 #include "server/tenant/tenant_store.h"
 
 #include <limits>
+#include <map>
+#include <span>
 
 #include "absl/strings/str_cat.h"
 #include "adapters/base/status_macros.h"
@@ -68,6 +70,46 @@ CREATE TRIGGER audit_keeps_its_words BEFORE UPDATE ON audit
   BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 )sql";
 
+// Younger than the first release's tables, and nothing to servers that do not know them: a limit
+// that a newer server has set is not in force on an older one, and is still there afterwards. In
+// `shares` the reader "" is everybody.
+constexpr char kLaterTables[] = R"sql(
+CREATE TABLE IF NOT EXISTS shares (
+  tenant TEXT NOT NULL,
+  adapter TEXT NOT NULL,
+  reader TEXT NOT NULL,
+  PRIMARY KEY (tenant, adapter, reader)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS later_limits (
+  tenant TEXT NOT NULL,
+  name TEXT NOT NULL,
+  value INTEGER NOT NULL,
+  PRIMARY KEY (tenant, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS device_usage (
+  tenant TEXT NOT NULL,
+  adapter TEXT NOT NULL,
+  device_seconds REAL NOT NULL,
+  adapter_byte_seconds REAL NOT NULL,
+  loads INTEGER NOT NULL,
+  PRIMARY KEY (tenant, adapter)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS buckets (
+  tenant TEXT PRIMARY KEY,
+  requests REAL NOT NULL,
+  requests_ns INTEGER NOT NULL,
+  tokens REAL NOT NULL,
+  tokens_ns INTEGER NOT NULL
+) WITHOUT ROWID;
+)sql";
+
+// How many of kLimitFields have columns of their own in `tenants`.
+constexpr size_t kLimitColumns = 7;
+
+std::span<const LimitField> LaterLimits() {
+  return std::span<const LimitField>(kLimitFields).subspan(kLimitColumns);
+}
+
 // Infinite times are the ends of the range.
 int64_t ToNanos(absl::Time time) {
   if (time == absl::InfiniteFuture()) {
@@ -120,7 +162,15 @@ absl::StatusOr<KeyRecord> ReadKey(const SqliteStatement& row) {
 }
 
 absl::StatusOr<UsageRecord> ReadUsage(const SqliteStatement& row) {
-  return UsageRecord{row.Text(0), row.Text(1), {row.Int(2), row.Int(3), row.Int(4), row.Int(5)}};
+  return UsageRecord{row.Text(0),
+                     row.Text(1),
+                     {row.Int(2), row.Int(3), row.Int(4), row.Int(5), row.Real(6), row.Real(7),
+                      row.Int(8)}};
+}
+
+absl::StatusOr<BucketRecord> ReadBucket(const SqliteStatement& row) {
+  return BucketRecord{row.Text(0), row.Real(1), row.Real(3), FromNanos(row.Int(2)),
+                      FromNanos(row.Int(4))};
 }
 
 absl::StatusOr<AuditEntry> ReadAudit(const SqliteStatement& row) {
@@ -164,6 +214,7 @@ absl::Status TenantStore::Migrate() {
       TENON_RETURN_IF_ERROR(db_.Execute(kSchema));
     }
   }
+  TENON_RETURN_IF_ERROR(db_.Execute(kLaterTables));
   {
     TENON_ASSIGN_OR_RETURN(SqliteStatement row, db_.Prepare("SELECT version FROM schema_version"));
     TENON_ASSIGN_OR_RETURN(const bool found, row.Step());
@@ -182,9 +233,53 @@ absl::StatusOr<std::vector<TenantRecord>> TenantStore::Tenants() {
       db_.Prepare("SELECT name, state, created_ns, requests_per_second, tokens_per_minute, "
                   "concurrent_requests, queued_requests, max_tokens, adapters, adapter_bytes "
                   "FROM tenants ORDER BY name"));
-  return ReadAll<TenantRecord>(
-      rows,
-      [](const SqliteStatement& row) -> absl::StatusOr<TenantRecord> { return ReadTenant(row); });
+  TENON_ASSIGN_OR_RETURN(
+      std::vector<TenantRecord> tenants,
+      ReadAll<TenantRecord>(rows, [](const SqliteStatement& row) -> absl::StatusOr<TenantRecord> {
+        return ReadTenant(row);
+      }));
+  TENON_RETURN_IF_ERROR(AddLaterLimits(tenants));
+  return tenants;
+}
+
+absl::Status TenantStore::AddLaterLimits(std::vector<TenantRecord>& tenants) {
+  std::map<std::string, TenantLimits*> limits_of;
+  for (TenantRecord& tenant : tenants) {
+    limits_of.emplace(tenant.name, &tenant.limits);
+  }
+  TENON_ASSIGN_OR_RETURN(SqliteStatement rows,
+                         db_.Prepare("SELECT tenant, name, value FROM later_limits"));
+  while (true) {
+    TENON_ASSIGN_OR_RETURN(const bool more, rows.Step());
+    if (!more) {
+      return absl::OkStatus();
+    }
+    const auto tenant = limits_of.find(rows.Text(0));
+    for (const LimitField& limit : LaterLimits()) {
+      if (tenant != limits_of.end() && limit.name == rows.Text(1)) {
+        tenant->second->*limit.field = rows.Int(2);
+      }
+    }
+  }
+}
+
+absl::Status TenantStore::PutLaterLimits(const TenantRecord& tenant) {
+  for (const LimitField& limit : LaterLimits()) {
+    TENON_ASSIGN_OR_RETURN(SqliteStatement row,
+                           db_.Prepare("INSERT OR REPLACE INTO later_limits VALUES (?, ?, ?)"));
+    row.Bind(1, tenant.name);
+    row.Bind(2, limit.name);
+    row.Bind(3, tenant.limits.*limit.field);
+    TENON_RETURN_IF_ERROR(row.Run());
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<BucketRecord>> TenantStore::Buckets() {
+  TENON_ASSIGN_OR_RETURN(
+      SqliteStatement rows,
+      db_.Prepare("SELECT tenant, requests, requests_ns, tokens, tokens_ns FROM buckets"));
+  return ReadAll<BucketRecord>(rows, ReadBucket);
 }
 
 absl::StatusOr<std::vector<KeyRecord>> TenantStore::Keys() {
@@ -198,8 +293,32 @@ absl::StatusOr<std::vector<UsageRecord>> TenantStore::Usage() {
   TENON_ASSIGN_OR_RETURN(
       SqliteStatement rows,
       db_.Prepare("SELECT tenant, adapter, requests, prompt_tokens, cached_prompt_tokens, "
-                  "generated_tokens FROM usage ORDER BY tenant, adapter"));
+                  "generated_tokens, IFNULL(device_seconds, 0), IFNULL(adapter_byte_seconds, 0), "
+                  "IFNULL(loads, 0) FROM usage LEFT JOIN device_usage USING (tenant, adapter) "
+                  "ORDER BY tenant, adapter"));
   return ReadAll<UsageRecord>(rows, ReadUsage);
+}
+
+absl::StatusOr<std::vector<ShareRecord>> TenantStore::Shares() {
+  TENON_ASSIGN_OR_RETURN(
+      SqliteStatement rows,
+      db_.Prepare("SELECT tenant, adapter, reader FROM shares ORDER BY tenant, adapter, reader"));
+  std::vector<ShareRecord> shares;
+  while (true) {
+    TENON_ASSIGN_OR_RETURN(const bool more, rows.Step());
+    if (!more) {
+      return shares;
+    }
+    if (shares.empty() || shares.back().tenant != rows.Text(0) ||
+        shares.back().adapter != rows.Text(1)) {
+      shares.push_back({rows.Text(0), rows.Text(1), false, {}});
+    }
+    if (rows.Text(2).empty()) {
+      shares.back().everybody = true;
+    } else {
+      shares.back().readers.push_back(rows.Text(2));
+    }
+  }
 }
 
 absl::Status TenantStore::PutTenant(const TenantRecord& tenant, const AuditEntry& audit) {
@@ -221,15 +340,17 @@ absl::Status TenantStore::PutTenant(const TenantRecord& tenant, const AuditEntry
     row.Bind(10, limits.adapter_bytes);
     TENON_RETURN_IF_ERROR(row.Run());
   }
+  TENON_RETURN_IF_ERROR(PutLaterLimits(tenant));
   TENON_RETURN_IF_ERROR(InsertAudit(audit));
   return transaction.Commit();
 }
 
 absl::Status TenantStore::DeleteTenant(absl::string_view name, const AuditEntry& audit) {
   TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
-  for (const char* sql : {"DELETE FROM tenants WHERE name = ?",
-                          "DELETE FROM keys WHERE tenant = "
-                          "?"}) {
+  for (const char* sql : {"DELETE FROM tenants WHERE name = ?", "DELETE FROM keys WHERE tenant = ?",
+                          "DELETE FROM shares WHERE tenant = ?1 OR reader = ?1",
+                          "DELETE FROM later_limits WHERE tenant = ?",
+                          "DELETE FROM buckets WHERE tenant = ?"}) {
     TENON_ASSIGN_OR_RETURN(SqliteStatement row, db_.Prepare(sql));
     row.Bind(1, name);
     TENON_RETURN_IF_ERROR(row.Run());
@@ -263,6 +384,30 @@ absl::Status TenantStore::InsertKey(const KeyRecord& key) {
   return row.Run();
 }
 
+absl::Status TenantStore::PutShare(const ShareRecord& share, const AuditEntry& audit) {
+  TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
+  {
+    TENON_ASSIGN_OR_RETURN(SqliteStatement row,
+                           db_.Prepare("DELETE FROM shares WHERE tenant = ? AND adapter = ?"));
+    row.Bind(1, share.tenant);
+    row.Bind(2, share.adapter);
+    TENON_RETURN_IF_ERROR(row.Run());
+  }
+  std::vector<std::string> readers = share.readers;
+  if (share.everybody) {
+    readers.emplace_back();
+  }
+  for (const std::string& reader : readers) {
+    TENON_ASSIGN_OR_RETURN(SqliteStatement row, db_.Prepare("INSERT INTO shares VALUES (?, ?, ?)"));
+    row.Bind(1, share.tenant);
+    row.Bind(2, share.adapter);
+    row.Bind(3, reader);
+    TENON_RETURN_IF_ERROR(row.Run());
+  }
+  TENON_RETURN_IF_ERROR(InsertAudit(audit));
+  return transaction.Commit();
+}
+
 absl::Status TenantStore::AppendAudit(const AuditEntry& audit) {
   TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
   TENON_RETURN_IF_ERROR(InsertAudit(audit));
@@ -282,10 +427,8 @@ absl::Status TenantStore::InsertAudit(const AuditEntry& audit) {
   return row.Run();
 }
 
-absl::Status TenantStore::Flush(const std::vector<UsageRecord>& more,
-                                const std::vector<std::pair<std::string, absl::Time>>& last_uses) {
-  TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
-  for (const UsageRecord& usage : more) {
+absl::Status TenantStore::AddUsage(const UsageRecord& usage) {
+  {
     TENON_ASSIGN_OR_RETURN(
         SqliteStatement row,
         db_.Prepare("INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, adapter) DO "
@@ -300,6 +443,41 @@ absl::Status TenantStore::Flush(const std::vector<UsageRecord>& more,
     row.Bind(5, usage.totals.cached_prompt_tokens);
     row.Bind(6, usage.totals.generated_tokens);
     TENON_RETURN_IF_ERROR(row.Run());
+  }
+  TENON_ASSIGN_OR_RETURN(
+      SqliteStatement row,
+      db_.Prepare("INSERT INTO device_usage VALUES (?, ?, ?, ?, ?) ON CONFLICT (tenant, adapter) "
+                  "DO UPDATE SET device_seconds = device_seconds + excluded.device_seconds, "
+                  "adapter_byte_seconds = adapter_byte_seconds + excluded.adapter_byte_seconds, "
+                  "loads = loads + excluded.loads"));
+  row.Bind(1, usage.tenant);
+  row.Bind(2, usage.adapter);
+  row.BindReal(3, usage.totals.device_seconds);
+  row.BindReal(4, usage.totals.adapter_byte_seconds);
+  row.Bind(5, usage.totals.loads);
+  return row.Run();
+}
+
+absl::Status TenantStore::PutBucket(const BucketRecord& bucket) {
+  TENON_ASSIGN_OR_RETURN(SqliteStatement row,
+                         db_.Prepare("INSERT OR REPLACE INTO buckets VALUES (?, ?, ?, ?, ?)"));
+  row.Bind(1, bucket.tenant);
+  row.BindReal(2, bucket.requests);
+  row.Bind(3, ToNanos(bucket.requests_time));
+  row.BindReal(4, bucket.tokens);
+  row.Bind(5, ToNanos(bucket.tokens_time));
+  return row.Run();
+}
+
+absl::Status TenantStore::Flush(const std::vector<UsageRecord>& more,
+                                const std::vector<std::pair<std::string, absl::Time>>& last_uses,
+                                const std::vector<BucketRecord>& buckets) {
+  TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
+  for (const UsageRecord& usage : more) {
+    TENON_RETURN_IF_ERROR(AddUsage(usage));
+  }
+  for (const BucketRecord& bucket : buckets) {
+    TENON_RETURN_IF_ERROR(PutBucket(bucket));
   }
   for (const auto& [id, time] : last_uses) {
     TENON_ASSIGN_OR_RETURN(SqliteStatement row,

@@ -29,18 +29,23 @@ class TenantStore {
   absl::StatusOr<std::vector<TenantRecord>> Tenants();
   absl::StatusOr<std::vector<KeyRecord>> Keys();
   absl::StatusOr<std::vector<UsageRecord>> Usage();
+  absl::StatusOr<std::vector<ShareRecord>> Shares();
+  absl::StatusOr<std::vector<BucketRecord>> Buckets();
 
   /// Inserts or replaces.
   absl::Status PutTenant(const TenantRecord& tenant, const AuditEntry& audit);
-  /// With its keys. Its usage and its audit entries stay.
+  /// With its keys, its shares and what was shared with it. Its usage and its audit entries stay.
   absl::Status DeleteTenant(absl::string_view name, const AuditEntry& audit);
   /// Inserts or replaces; all of them or none.
   absl::Status PutKeys(const std::vector<KeyRecord>& keys, const AuditEntry& audit);
+  /// Replaces what held for that adapter; a share with nobody is none.
+  absl::Status PutShare(const ShareRecord& share, const AuditEntry& audit);
   absl::Status AppendAudit(const AuditEntry& audit);
 
-  /// Adds to totals and moves last uses; one transaction.
+  /// Adds to totals, moves last uses and replaces buckets; one transaction.
   absl::Status Flush(const std::vector<UsageRecord>& more,
-                     const std::vector<std::pair<std::string, absl::Time>>& last_uses);
+                     const std::vector<std::pair<std::string, absl::Time>>& last_uses,
+                     const std::vector<BucketRecord>& buckets);
 
   /// Entries below `before`, the newest first, at most `limit`; of all tenants when `tenant` is
   /// empty.
@@ -53,6 +58,10 @@ class TenantStore {
   absl::Status Migrate();
   absl::Status InsertAudit(const AuditEntry& audit);
   absl::Status InsertKey(const KeyRecord& key);
+  absl::Status AddLaterLimits(std::vector<TenantRecord>& tenants);
+  absl::Status PutLaterLimits(const TenantRecord& tenant);
+  absl::Status AddUsage(const UsageRecord& usage);
+  absl::Status PutBucket(const BucketRecord& bucket);
 
   SqliteConnection db_;
 };

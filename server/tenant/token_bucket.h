@@ -25,6 +25,14 @@ class TokenBucket {
     level_ -= amount;
   }
 
+  double level() const { return level_; }
+  /// When it had that level; infinitely past: it was never used.
+  absl::Time time() const { return last_; }
+  void Restore(double level, absl::Time time) {
+    level_ = level;
+    last_ = time;
+  }
+
  private:
   void Refill(double rate, double burst, absl::Time now) {
     if (last_ == absl::InfinitePast()) {

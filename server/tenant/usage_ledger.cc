@@ -24,6 +24,7 @@ std::string FormatUsageLine(const UsageEvent& event, absl::Time now) {
   line["prompt_tokens"] = event.totals.prompt_tokens;
   line["cached_prompt_tokens"] = event.totals.cached_prompt_tokens;
   line["generated_tokens"] = event.totals.generated_tokens;
+  line["device_ms"] = event.totals.device_seconds * 1e3;
   line["elapsed_ms"] = absl::ToInt64Milliseconds(event.elapsed);
   return line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
@@ -84,6 +85,18 @@ void UsageLedger::Add(const UsageEvent& event) {
   }
 }
 
+void UsageLedger::AddTotals(const UsageRecord& record) {
+  absl::MutexLock lock(&mutex_);
+  Sums& sums = sums_[{record.tenant, record.adapter}];
+  sums.all += record.totals;
+  sums.since_flush += record.totals;
+}
+
+void UsageLedger::set_before_flush(std::function<void(UsageLedger&)> before_flush) {
+  absl::MutexLock lock(&mutex_);
+  before_flush_ = std::move(before_flush);
+}
+
 std::vector<UsageRecord> UsageLedger::Read(absl::string_view tenant) const {
   std::vector<UsageRecord> records;
   absl::MutexLock lock(&mutex_);
@@ -109,6 +122,14 @@ void UsageLedger::Run() {
 }
 
 void UsageLedger::Flush() {
+  std::function<void(UsageLedger&)> before_flush;
+  {
+    absl::MutexLock lock(&mutex_);
+    before_flush = before_flush_;
+  }
+  if (before_flush) {
+    before_flush(*this);
+  }
   std::string lines;
   size_t num_dropped = 0;
   std::vector<UsageRecord> more;
@@ -127,7 +148,14 @@ void UsageLedger::Flush() {
     LogLine(LogLevel::kError, "usage_lines_dropped").Add("lines", num_dropped);
   }
   WriteLines(lines);
-  const absl::Status status = directory_->Flush(more);
+  if (options_.take_buckets) {
+    const std::vector<BucketRecord> taken = options_.take_buckets();
+    buckets_.insert(buckets_.end(), taken.begin(), taken.end());  // later ones replace earlier ones
+  }
+  const absl::Status status = directory_->Flush(more, buckets_);
+  if (status.ok()) {
+    buckets_.clear();
+  }
   if (!status.ok()) {
     LogLine(LogLevel::kError, "usage_flush_failed").Add("error", status);
     absl::MutexLock lock(&mutex_);

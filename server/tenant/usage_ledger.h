@@ -47,6 +47,8 @@ class UsageLedger {
     absl::Duration flush_interval = absl::Seconds(5);
     size_t max_waiting_lines = 100'000;  ///< between flushes; further ones are dropped, and logged
     std::function<absl::Time()> clock;
+    /// What else is to be kept: QuotaBook::TakeChangedBuckets. Runs on the ledger's thread.
+    std::function<std::vector<BucketRecord>()> take_buckets;
   };
 
   /// `directory` is borrowed, and holds the sums. UNAVAILABLE when the file cannot be opened.
@@ -57,6 +59,12 @@ class UsageLedger {
   UsageLedger& operator=(const UsageLedger&) = delete;
 
   void Add(const UsageEvent& event) ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Adds to the sums what no request accounts for: memory and loads of an adapter.
+  void AddTotals(const UsageRecord& record) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  /// Adds what is counted elsewhere, before each flush from now on. Runs on the ledger's thread.
+  void set_before_flush(std::function<void(UsageLedger&)> before_flush)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   /// A tenant's sums by adapter, up to this moment.
   std::vector<UsageRecord> Read(absl::string_view tenant) const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -77,11 +85,13 @@ class UsageLedger {
   const Options options_;
   TenantDirectory* const directory_;
   const int fd_;  // -1: none
+  std::vector<BucketRecord> buckets_;  // not flushed yet; the ledger's thread's
   mutable absl::Mutex mutex_;
   absl::btree_map<Subject, Sums> sums_ ABSL_GUARDED_BY(mutex_);
   std::string lines_ ABSL_GUARDED_BY(mutex_);
   size_t num_lines_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t num_dropped_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::function<void(UsageLedger&)> before_flush_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;  // last: starts when everything above is there
 };

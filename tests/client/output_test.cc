@@ -10,6 +10,7 @@
 namespace tenon {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -54,6 +55,8 @@ v1::Adapter TestAdapter() {
   adapter.set_name("fr");
   adapter.set_version(3);
   adapter.set_latest(true);
+  adapter.add_aliases("latest");
+  adapter.add_aliases("stable");
   adapter.set_state(v1::ADAPTER_STATE_LIVE);
   adapter.set_method("LORA");
   adapter.set_max_rank(8);
@@ -65,8 +68,53 @@ v1::Adapter TestAdapter() {
 
 TEST(FormatAdaptersTest, IsATable) {
   EXPECT_EQ(FormatAdapters({TestAdapter()}),
-            "NAME  VERSION  LATEST  STATE  METHOD  RANK  SITES  SIZE     CREATED\n"
-            "fr          3  *       live   LORA       8     14  2.0 KiB  2023-11-14 22:13:20Z\n");
+            "NAME  VERSION  ALIASES         STATE  METHOD  RANK  SITES  SIZE     CREATED\n"
+            "fr          3  latest, stable  live   LORA       8     14  2.0 KiB  2023-11-14 22:13:20Z\n");
+}
+
+TEST(FormatAdapterTest, ShowsHowItWasAccepted) {
+  v1::Adapter adapter = TestAdapter();
+  EXPECT_THAT(FormatAdapter(adapter), Not(HasSubstr("acceptance")));
+  adapter.mutable_acceptance()->set_passed(true);
+  adapter.mutable_acceptance()->set_elapsed_ms(12);
+  v1::ProbeResult& result = *adapter.mutable_acceptance()->add_results();
+  result.set_name("greeting\x1b[2J");
+  result.set_passed(true);
+  result.set_details("the text that was expected");
+  EXPECT_THAT(FormatAdapter(adapter),
+              AllOf(HasSubstr("acceptance  passed in 12 ms"),
+                    HasSubstr("ok     greeting[2J: the text that was expected\n")));
+}
+
+TEST(FormatDifferencesTest, HasARowForEachFieldThatDiffers) {
+  v1::Adapter first = TestAdapter();
+  v1::Adapter second = first;
+  second.set_version(4);
+  second.set_max_rank(16);
+  second.clear_aliases();
+  const std::string text = FormatDifferences(first, second);
+  EXPECT_THAT(text, AllOf(HasSubstr("fr@3"), HasSubstr("fr@4"), HasSubstr("rank"),
+                          HasSubstr("latest, stable"), Not(HasSubstr("method"))));
+}
+
+TEST(FormatUploadReportTest, SaysWhatTheMethodHas) {
+  v1::Adapter adapter;
+  adapter.set_method("LORA");
+  adapter.set_max_rank(8);
+  adapter.set_num_sites(60);
+  adapter.set_num_untouched_sites(152);
+  adapter.set_num_parameters(460800);
+  adapter.set_stored_bytes(1 << 20);
+  adapter.set_resident_bytes(512 << 10);
+  adapter.set_delta_norm_bound(12.5);
+  EXPECT_EQ(FormatUploadReport(adapter),
+            "  LORA, rank 8 at most, 60 sites changed, 152 left alone\n"
+            "  460800 parameters, 1.0 MiB stored, 512.0 KiB resident, norm 12.5 at most\n");
+
+  v1::Adapter prefix;
+  prefix.set_method("PREFIX_TUNING");
+  prefix.set_num_virtual_tokens(16);
+  EXPECT_THAT(FormatUploadReport(prefix), HasSubstr("  PREFIX_TUNING, 16 virtual tokens\n"));
 }
 
 TEST(FormatAdapterTest, ShowsWarningsAndResidency) {
@@ -76,7 +124,7 @@ TEST(FormatAdapterTest, ShowsWarningsAndResidency) {
   adapter.set_resident(true);
   adapter.set_resident_bytes(1024);
   adapter.add_warnings("dropout is \x1b ignored");
-  EXPECT_THAT(FormatAdapter(adapter), HasSubstr("version     3 (latest)\n"));
+  EXPECT_THAT(FormatAdapter(adapter), HasSubstr("aliases     latest, stable\n"));
   EXPECT_THAT(FormatAdapter(adapter), HasSubstr("resident    1.0 KiB\n"));
   EXPECT_THAT(FormatAdapter(adapter), HasSubstr("warning     dropout is  ignored\n"));
 }

@@ -1,15 +1,18 @@
-// Runs a script of store operations and prints one line for each, so that a test can kill it or
-// fail its system calls at a chosen point and compare what it acknowledged with what is left.
+// Runs a script of changes and prints one line for each, so that a test can kill it or fail its
+// system calls at a chosen point and compare what it acknowledged with what is left.
 //
-//   store_driver ROOT put TENANT/NAME SEED ... delete TENANT/NAME@VERSION ... check
+//   store_driver ROOT put TENANT/NAME SEED ... promote TENANT/NAME@VERSION ALIAS ...
+//     rollback TENANT/NAME ALIAS ... delete TENANT/NAME@VERSION ... check
 //
-// "ok put acme/fr@1 DIGEST" is the acknowledgement of an upload. Exit status: 0 when the script ran
+// "ok put acme/fr@1 DIGEST" is the acknowledgement of an upload, which moves `latest`; a deletion is
+// a forced one. Exit status: 0 when the script ran
 // to its end, whatever the operations answered; 2 for a bad script; 3 when the store did not open.
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -19,6 +22,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/registry/adapter_registry.h"
+#include "adapters/store/adapter_versions.h"
 #include "adapters/store/local_store.h"
 
 namespace tenon {
@@ -46,8 +51,9 @@ std::span<const std::byte> AsBytes(absl::string_view text) {
 }
 
 // The same files as adapter_files() in store_fault_test.py.
-absl::StatusOr<AdapterInfo> Put(AdapterStore* store, const AdapterId& id, absl::string_view seed) {
-  TENON_ASSIGN_OR_RETURN(std::unique_ptr<StagedUpload> upload, store->Begin(kMaxUploadBytes));
+absl::StatusOr<AdapterInfo> Put(AdapterVersions* versions, const AdapterId& id,
+                                absl::string_view seed) {
+  TENON_ASSIGN_OR_RETURN(std::unique_ptr<StagedUpload> upload, versions->Begin(kMaxUploadBytes));
   TENON_RETURN_IF_ERROR(upload->Append("adapter_config.json", AsBytes("{}")));
   std::string chunk;
   for (int i = 0; i < kChunkRepeats; ++i) {
@@ -59,22 +65,47 @@ absl::StatusOr<AdapterInfo> Put(AdapterStore* store, const AdapterId& id, absl::
   TENON_RETURN_IF_ERROR(upload->Seal().status());
   AdapterInfo facts;
   facts.id = id;
-  bool created = false;
-  return store->Commit(std::move(upload), std::move(facts), &created);
+  TENON_ASSIGN_OR_RETURN(CommittedVersion committed,
+                         versions->Commit(std::move(upload), std::move(facts), {}));
+  return std::move(committed.info);
 }
 
-void Check(AdapterStore* store) {
-  const absl::StatusOr<std::vector<AdapterInfo>> list = store->List();
-  if (!list.ok()) {
-    Print(ErrorLine("check", list.status()));
+// What is stored, and whether the registry says the same.
+void Check(AdapterStore* store, const AdapterRegistry& registry) {
+  const absl::StatusOr<std::vector<AdapterName>> names = store->Names();
+  if (!names.ok()) {
+    Print(ErrorLine("check", names.status()));
     return;
   }
-  for (const AdapterInfo& info : *list) {
-    const absl::Status opened = store->Open(info.id).status();
-    Print(opened.ok() ? absl::StrCat("version ", info.id.ToString(), " ", info.digest)
-                      : ErrorLine("version", opened));
+  for (const AdapterName& name : *names) {
+    const std::string full = absl::StrCat(name.tenant, "/", name.name);
+    for (const auto& [version, info] : name.versions) {
+      const absl::Status opened = store->Open(info->id).status();
+      Print(opened.ok() ? absl::StrCat("version ", info->id.ToString(), " ", info->digest)
+                        : ErrorLine("version", opened));
+    }
+    for (const auto& [alias, version] : name.pointers.aliases) {
+      Print(absl::StrCat("alias ", full, "@", alias, " ", version));
+    }
+    const absl::StatusOr<std::vector<AliasChange>> history =
+        store->History(name.tenant, name.name);
+    Print(history.ok() ? absl::StrCat("history ", full, " ", history->size())
+                       : ErrorLine("history", history.status()));
+    const auto served = registry.Find(name.tenant, name.name);
+    if ((served == nullptr ? AdapterPointers() : served->pointers) != name.pointers) {
+      Print(absl::StrCat("error check INTERNAL the registry has other aliases of ", full));
+    }
   }
   Print("ok check");
+}
+
+std::string ChangeLine(absl::string_view operation, const AdapterId& id,
+                       const absl::StatusOr<NameChange>& changed) {
+  if (!changed.ok()) {
+    return ErrorLine(operation, changed.status());
+  }
+  return absl::StrCat("ok ", operation, " ", id.tenant, "/", id.name, "@", changed->change.alias,
+                      " ", changed->change.to);
 }
 
 bool ParseId(absl::string_view text, AdapterId* id) {
@@ -88,25 +119,44 @@ bool ParseId(absl::string_view text, AdapterId* id) {
   return true;
 }
 
-int RunScript(AdapterStore* store, std::span<char*> script) {
+int RunScript(AdapterVersions* versions, AdapterStore* store, const AdapterRegistry& registry,
+              std::span<char*> script) {
   while (!script.empty()) {
     const absl::string_view operation = script[0];
     AdapterId id;
     if (operation == "check") {
-      Check(store);
+      Check(store, registry);
       script = script.subspan(1);
-    } else if (operation == "put" && script.size() >= 3 && ParseId(script[1], &id)) {
-      const absl::StatusOr<AdapterInfo> info = Put(store, id, script[2]);
-      Print(info.ok() ? absl::StrCat("ok put ", info->id.ToString(), " ", info->digest)
-                      : ErrorLine("put", info.status()));
-      script = script.subspan(3);
-    } else if (operation == "delete" && script.size() >= 2 && ParseId(script[1], &id)) {
-      const absl::Status status = store->Delete(id);
+      continue;
+    }
+    if (script.size() < 2 || !ParseId(script[1], &id)) {
+      return 2;
+    }
+    if (operation == "delete") {
+      const absl::Status status =
+          versions->Delete(id.tenant, {id.name, id.version}, /*force=*/true, "driver").status();
       Print(status.ok() ? absl::StrCat("ok delete ", id.ToString()) : ErrorLine("delete", status));
       script = script.subspan(2);
+      continue;
+    }
+    if (script.size() < 3) {
+      return 2;
+    }
+    if (operation == "put") {
+      const absl::StatusOr<AdapterInfo> info = Put(versions, id, script[2]);
+      Print(info.ok() ? absl::StrCat("ok put ", info->id.ToString(), " ", info->digest)
+                      : ErrorLine("put", info.status()));
+    } else if (operation == "promote") {
+      Print(ChangeLine(operation, id,
+                       versions->Promote({id.tenant, id.name, script[2], id.version, std::nullopt,
+                                          AliasAction::kPromote, "driver"})));
+    } else if (operation == "rollback") {
+      Print(ChangeLine(operation, id, versions->Rollback(id.tenant, id.name, script[2],
+                                                         std::nullopt, "driver")));
     } else {
       return 2;
     }
+    script = script.subspan(3);
   }
   return 0;
 }
@@ -121,8 +171,14 @@ int Main(std::span<char*> arguments) {
     Print(ErrorLine("open", store.status()));
     return 3;
   }
+  AdapterRegistry registry;
+  AdapterVersions versions(store->get(), &registry, /*max_versions_per_tenant=*/1000);
+  if (absl::Status restored = versions.Restore(); !restored.ok()) {
+    Print(ErrorLine("open", restored));
+    return 3;
+  }
   Print("ok open");
-  return RunScript(store->get(), arguments.subspan(2));
+  return RunScript(&versions, store->get(), registry, arguments.subspan(2));
 }
 
 }  // namespace

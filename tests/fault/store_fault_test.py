@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Kills a process that uses the adapter store, and fails its system calls, at every index.
 
-A driver runs a fixed script of uploads and deletions under strace, which kills it just before the
-n-th call of one kind (or makes that call fail), for every n. A second process then opens the store.
-Required after a kill:
-  - what was acknowledged is there, byte for byte; the operation in flight happened or did not;
+A driver runs a fixed script of uploads, promotions, rollbacks and deletions under strace, which kills it
+just before the n-th call of one kind (or makes that call fail), for every n; and without strace, which is
+killed at random times. A second process then opens the store. Required after a kill:
+  - what was acknowledged is there: versions byte for byte, where each alias points, and its history; the
+    operation in flight happened or did not;
   - nothing is half visible, no upload and no unnamed blob stays behind;
   - the store opens at once, in at most 2 s.
 After a failed call: the operation answers UNAVAILABLE or RESOURCE_EXHAUSTED and has no effect, the
@@ -13,8 +14,8 @@ process lives on, and the following operations succeed.
 A kill loses nothing that the kernel has buffered, as a power cut would. The order of writes, fsyncs
 and renames that a power cut needs is therefore checked on its own, in a trace of the whole script.
 
-The default is a spread of points that takes well under a minute; --kills 1000 --faults 30 takes every
-one (326 kills and 311 faults, about two minutes).
+The default is a spread of more than 200 points that takes about a minute; --kills 1000 --faults 30
+--random 300 takes every one.
 
 Exit status 77 (skipped) where strace may not trace.
 """
@@ -22,6 +23,7 @@ import argparse
 import collections
 import hashlib
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -32,11 +34,15 @@ import time
 SCRIPT = [
     ("put", "acme/fr", "one"),
     ("put", "acme/fr", "two"),
-    ("put", "acme/de", "one"),  # shares its blobs with acme/fr@1
-    ("delete", "acme/fr@1"),
-    ("put", "acme/fr", "two"),  # already the newest: no new version
-    ("delete", "acme/fr@2"),    # the last that names its blobs
-    ("put", "acme/fr", "two"),  # a deleted version's number is not used again
+    ("put", "acme/de", "one"),              # shares its blobs with acme/fr@1
+    ("promote", "acme/fr@1", "stable"),
+    ("promote", "acme/fr@1", "latest"),
+    ("rollback", "acme/fr", "latest"),      # to 2 again
+    ("delete", "acme/fr@1"),                # stable goes with it
+    ("put", "acme/fr", "two"),              # these bytes are there: no new version
+    ("promote", "acme/fr@2", "canary"),
+    ("delete", "acme/fr@2"),                # the last that names its blobs, and both aliases
+    ("put", "acme/fr", "two"),              # a deleted version's number is not used again
 ]
 KILL_CALLS = ["write", "pwrite64", "writev", "fsync", "fdatasync", "renameat", "unlinkat", "unlink",
               "mkdir", "mkdirat", "ftruncate"]
@@ -47,6 +53,7 @@ FAULTS = [("write", "ENOSPC"), ("write", "EIO"), ("write", "EINTR"), ("pwrite64"
 HARMLESS = {("write", "EINTR"), ("pwrite64", "EINTR"), ("fsync", "EINTR")}
 CODES = {"UNAVAILABLE", "RESOURCE_EXHAUSTED"}
 RESTART_SECONDS = 2.0
+SEED = 20261125
 SKIPPED = 77
 
 
@@ -65,37 +72,86 @@ def digest_of(seed):
 
 
 class Model:
-    """What the store must hold: versions by id, and the last number of each name."""
+    """What the store must hold: versions by id, aliases, and for each name its last number and history."""
 
     def __init__(self):
         self.seeds = {}
+        self.aliases = {}                            # "acme/fr@latest" -> version
+        self.trails = collections.defaultdict(list)  # the same -> versions that it has left, oldest first
         self.counters = collections.Counter()
+        self.changes = collections.Counter()         # lines of history, by name
 
     def copy(self):
         other = Model()
-        other.seeds, other.counters = dict(self.seeds), self.counters.copy()
+        other.seeds, other.aliases = dict(self.seeds), dict(self.aliases)
+        other.trails.update({alias: list(trail) for alias, trail in self.trails.items()})
+        other.counters, other.changes = self.counters.copy(), self.changes.copy()
         return other
+
+    def exists(self, name, version):
+        return f"{name}@{version}" in self.seeds
+
+    def promote(self, name, alias, version):
+        key = f"{name}@{alias}"
+        if self.aliases.get(key) == version:
+            return
+        if key in self.aliases:
+            self.trails[key].append(self.aliases[key])
+        self.aliases[key] = version
+        self.changes[name] += 1
+
+    def back(self, name, alias):
+        """Takes an alias where it was before; away when that is nowhere."""
+        key = f"{name}@{alias}"
+        current = self.aliases.pop(key)
+        while self.trails[key]:
+            version = self.trails[key].pop()
+            if version != current and self.exists(name, version):
+                self.aliases[key] = version
+                break
+        else:
+            self.trails[key].append(current)
+        self.changes[name] += 1
+        return self.aliases.get(key, 0)
 
     def apply(self, operation):
         """The line that acknowledges `operation`, and the model after it."""
         after = self.copy()
+        name, _, number = operation[1].partition("@")
+        if operation[0] == "promote":
+            after.promote(name, operation[2], int(number))
+            return f"ok promote {name}@{operation[2]} {number}", after
+        if operation[0] == "rollback":
+            return f"ok rollback {name}@{operation[2]} {after.back(name, operation[2])}", after
         if operation[0] == "delete":
             del after.seeds[operation[1]]
+            for key, version in sorted(self.aliases.items()):
+                if key.startswith(name + "@") and version == int(number):
+                    after.back(name, key.split("@")[1])
+            after.changes[name] += 1
             return f"ok delete {operation[1]}", after
-        name, seed = operation[1:]
-        newest = max((int(i.split("@")[1]) for i in self.seeds if i.startswith(name + "@")), default=0)
-        if newest and self.seeds[f"{name}@{newest}"] == seed:
-            return f"ok put {name}@{newest} {digest_of(seed)}", after
-        after.counters[name] += 1
-        version = f"{name}@{after.counters[name]}"
-        after.seeds[version] = seed
-        return f"ok put {version} {digest_of(seed)}", after
+        seed = operation[2]
+        same = [i for i, held in self.seeds.items() if i.startswith(name + "@") and held == seed]
+        if same:
+            version = max(int(i.split("@")[1]) for i in same)
+        else:
+            after.counters[name] += 1
+            version = after.counters[name]
+            after.seeds[f"{name}@{version}"] = seed
+        after.promote(name, "latest", version)
+        return f"ok put {name}@{version} {digest_of(seed)}", after
 
-    def versions(self):
-        return {i: digest_of(seed) for i, seed in self.seeds.items()}
+    def lines(self):
+        """What `check` prints of it."""
+        return ({f"version {i} {digest_of(seed)}" for i, seed in self.seeds.items()} |
+                {f"alias {alias} {version}" for alias, version in self.aliases.items()} |
+                {f"history {name} {count}" for name, count in self.changes.items()})
 
     def blobs(self):
         return {sha256(data) for seed in self.seeds.values() for data in adapter_files(seed).values()}
+
+    def __eq__(self, other):
+        return self.lines() == other.lines()
 
 
 class Fail(Exception):
@@ -155,9 +211,9 @@ def check_restart(bench, root, models):
     require(seconds <= RESTART_SECONDS, f"restart took {seconds:.1f} s")
     errors = [line for line in lines if line.startswith("error")]
     require(not errors, f"restart: {errors}")
-    found = dict(line.split()[1:] for line in lines if line.startswith("version"))
-    held = [model for model in models if model.versions() == found]
-    require(held, f"holds {sorted(found)}, not any of {[sorted(m.seeds) for m in models]}")
+    found = set(lines[1:-1])
+    held = [model for model in models if model.lines() == found]
+    require(held, f"holds {sorted(found)}, not any of {[sorted(m.lines()) for m in models]}")
     require(not os.listdir(os.path.join(root, "tmp")), "an upload stayed behind in tmp/")
     blobs = set(os.listdir(os.path.join(root, "blobs", "sha256")))
     require(blobs == held[0].blobs(), f"blobs {blobs ^ held[0].blobs()} are missing or orphans")
@@ -171,11 +227,8 @@ def check_works(bench, root, model):
     require(lines == ["ok open", line], f"store does not work afterwards: {lines}")
 
 
-def kill_point(bench, template, start, call, index):
-    """Kills before the index-th `call`, then requires acknowledged = held."""
-    root = bench.root(template)
-    _, lines = bench.run(root, SCRIPT, strace=["-e", f"trace={call}", "-e",
-                                               f"inject={call}:signal=KILL:when={index}"])
+def judge_killed(bench, root, start, lines):
+    """Requires a store whose process was killed after `lines` to hold what they acknowledge."""
     model, pending = start, start
     for number, operation in enumerate(SCRIPT, start=1):
         line, after = model.apply(operation)
@@ -185,11 +238,42 @@ def kill_point(bench, template, start, call, index):
         require(lines[number] == line, f"answered {lines[number]!r}, not {line!r}")
         model = pending = after
     # A killed start may leave a folder that is no store yet: check makes it one.
-    held, seconds = check_restart(bench, root, [model, pending])
+    return check_restart(bench, root, [model, pending])
+
+
+def kill_point(bench, template, start, call, index):
+    """Kills before the index-th `call`, then requires acknowledged = held."""
+    root = bench.root(template)
+    _, lines = bench.run(root, SCRIPT, strace=["-e", f"trace={call}", "-e",
+                                               f"inject={call}:signal=KILL:when={index}"])
+    held, seconds = judge_killed(bench, root, start, lines)
     if index % 8 == 0:
         check_works(bench, root, held)
     shutil.rmtree(root)
     return seconds
+
+
+def kill_at_random(bench, template, start, delay):
+    """Kills after `delay` seconds, then requires acknowledged = held."""
+    root = bench.root(template)
+    words = [word for operation in SCRIPT for word in operation]
+    with subprocess.Popen([bench.driver, root, *words], stdout=subprocess.PIPE, text=True) as process:
+        time.sleep(delay)
+        process.kill()
+        lines = process.stdout.read().splitlines()
+    held, seconds = judge_killed(bench, root, start, lines)
+    check_works(bench, root, held)
+    shutil.rmtree(root)
+    return seconds, len(lines)
+
+
+def possible(model, operation):
+    """Whether an operation has something to work on, after others before it failed."""
+    name, _, number = operation[1].partition("@")
+    if operation[0] == "rollback":
+        probe = model.copy()
+        return f"{name}@{operation[2]}" in model.aliases and probe.back(name, operation[2]) != 0
+    return operation[0] == "put" or model.exists(name, number)
 
 
 def fault_point(bench, template, start, call, error, when):
@@ -202,8 +286,8 @@ def fault_point(bench, template, start, call, error, when):
         require(code == 0, f"exit {code}, {lines}")
         model, doubt = start, None
         for number, operation in enumerate(SCRIPT, start=1):
-            if operation[0] == "delete" and operation[1] not in model.seeds:
-                require(lines[number].split()[2] == "NOT_FOUND", lines[number])
+            if not possible(model, operation):
+                require(lines[number].split()[2] in ("NOT_FOUND", "FAILED_PRECONDITION"), lines[number])
                 continue
             line, after = model.apply(operation)
             if lines[number].startswith("error"):
@@ -211,11 +295,11 @@ def fault_point(bench, template, start, call, error, when):
                 doubt = after
             else:
                 require(lines[number] == line, f"answered {lines[number]!r}, not {line!r}")
-                model, doubt = after, None if after.seeds != model.seeds else doubt
+                model, doubt = after, None if after != model else doubt
         unread = [line for line in lines[len(SCRIPT) + 1:] if line.startswith("error")]
         refused += unread
-        found = dict(line.split()[1:] for line in lines if line.startswith("version"))
-        require(unread or found == model.versions(), f"holds {sorted(found)}, not {sorted(model.seeds)}")
+        found = set(lines[len(SCRIPT) + 1:-1])
+        require(unread or found == model.lines(), f"holds {sorted(found)}, not {sorted(model.lines())}")
         models = [model] + ([doubt] if doubt else [])
     else:
         require(code == 3 and len(lines) == 1, f"exit {code}, {lines}")
@@ -254,12 +338,11 @@ def check_durable_order(bench):
             source, name, target = re.match(r'\d+<([^>]*)>, "([^"]*)", \d+<([^>]*)>', rest).groups()
             require(f"{source}/{name}" not in dirty, f"{name} renamed before its fsync")
             dirty.add(target)
-        elif call == "writev" and '"ok put' in rest:
+        elif call == "writev" and re.search('"ok (put|promote|rollback|delete)', rest):
             acknowledged += 1
             unsynced = {p for p in dirty if p.startswith(root) and not p.endswith("catalogue.db")}
             require(not unsynced, f"acknowledged before the fsync of {unsynced}")
-    puts = sum(operation[0] == "put" for operation in SCRIPT)
-    require(acknowledged == puts, f"trace shows {acknowledged} acknowledgements of {puts}")
+    require(acknowledged == len(SCRIPT), f"trace shows {acknowledged} acknowledgements of {len(SCRIPT)}")
     shutil.rmtree(root)
     return acknowledged
 
@@ -318,6 +401,30 @@ def kill_everywhere(bench, roots, points):
     return failures
 
 
+def kill_at_random_times(bench, roots, count):
+    """Kills without strace at times that are spread over a run that nobody kills."""
+    begin = time.monotonic()
+    bench.run(bench.root(), SCRIPT)
+    length = time.monotonic() - begin
+    draw = random.Random(SEED)
+    table, failures, slowest, reached = [f"seed {SEED}"], [], 0.0, collections.Counter()
+    for number in range(count):
+        label, template, model = roots[number % len(roots)]
+        delay = draw.uniform(0, length * 1.1)
+        try:
+            seconds, lines = kill_at_random(bench, template, model, delay)
+            slowest = max(slowest, seconds)
+            reached[max(0, lines - 1)] += 1
+        except (Fail, subprocess.TimeoutExpired) as failure:
+            failures.append(f"{label} after {delay * 1000:.1f} ms: {failure}")
+    spread_text = ", ".join(f"{times} after {acks}" for acks, times in sorted(reached.items()))
+    table.append(f"{count} kills over {length * 1000:.0f} ms, {len(failures)} bad; "
+                 f"slowest restart {slowest * 1000:.0f} ms")
+    table.append(f"acknowledged by then: {spread_text}")
+    report(table, failures, "kill -9 at random times")
+    return failures
+
+
 def fail_everywhere(bench, template, model, points):
     table, failures = [], []
     calls = sorted({call for call, _ in FAULTS})
@@ -351,8 +458,9 @@ def can_trace():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--driver", required=True, help="the store_driver binary")
-    parser.add_argument("--kills", type=int, default=50, help="kill points for each kind of root")
-    parser.add_argument("--faults", type=int, default=5, help="fault points for each call and error")
+    parser.add_argument("--kills", type=int, default=100, help="kill points for each kind of root")
+    parser.add_argument("--faults", type=int, default=4, help="fault points for each call and error")
+    parser.add_argument("--random", type=int, default=40, help="kills at random times")
     options = parser.parse_args()
     obstacle = can_trace()
     if obstacle:
@@ -368,8 +476,9 @@ def main():
             failures.append(str(failure))
             print(f"FAILED order of fsyncs: {failure}")
         crashed, model = make_crashed_root(bench)
-        failures += kill_everywhere(bench, [("fresh", None, Model()), ("crashed", crashed, model)],
-                                    options.kills)
+        roots = [("fresh", None, Model()), ("crashed", crashed, model)]
+        failures += kill_everywhere(bench, roots, options.kills)
+        failures += kill_at_random_times(bench, roots, options.random)
         failures += fail_everywhere(bench, crashed, model, options.faults)
     print(f"\n{len(failures)} failures, {time.monotonic() - begin:.0f} s")
     return 1 if failures else 0

@@ -1,7 +1,9 @@
 #include "tests/golden/golden_files.h"
 
+#include <bit>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <span>
 
 #include "absl/strings/str_cat.h"
@@ -27,24 +29,53 @@ std::vector<float> LogSoftmax(std::span<const float> logits) {
   return logprobs;
 }
 
+float ToFloat(DType dtype, const std::byte* bytes) {
+  if (dtype == DType::kF32) {
+    float value;
+    std::memcpy(&value, bytes, sizeof(value));
+    return value;
+  }
+  uint16_t high;  // bf16: the upper half of a float
+  std::memcpy(&high, bytes, sizeof(high));
+  return std::bit_cast<float>(uint32_t{high} << 16);
+}
+
 absl::StatusOr<std::vector<std::vector<float>>> ReadLogprobs(const SafetensorsFile& file,
-                                                             const std::string& key) {
+                                                             const std::string& key, DType dtype) {
   std::vector<std::vector<float>> steps;
   const auto found = file.tensors.find(key);
   if (found == file.tensors.end()) {
     return absl::NotFoundError(absl::StrCat("no logits ", key));
   }
   const TensorView& view = found->second;
-  if (view.dtype != DType::kF32 || view.shape.size() != 2) {
-    return absl::InvalidArgumentError(absl::StrCat("logits ", key, " are not fp32 [steps, vocab]"));
+  if (view.dtype != dtype || view.shape.size() != 2) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("logits ", key, " have another dtype or are not [steps, vocab]"));
   }
   std::vector<float> row(view.shape[1]);
-  const size_t row_bytes = row.size() * sizeof(float);
+  const std::byte* next = view.bytes.data();
   for (int64_t step = 0; step < view.shape[0]; ++step) {
-    std::memcpy(row.data(), view.bytes.data() + step * row_bytes, row_bytes);
+    for (float& logit : row) {
+      logit = ToFloat(dtype, next);
+      next += ElementSize(dtype);
+    }
     steps.push_back(LogSoftmax(row));
   }
   return steps;
+}
+
+/// Fills bf16_logprobs of all cases.
+absl::Status AddBf16(const std::string& path, std::vector<GoldenCase>& cases) {
+  if (!std::filesystem::exists(path)) {
+    return absl::OkStatus();
+  }
+  TENON_ASSIGN_OR_RETURN(const FileBytes bytes, MapFile(path));
+  TENON_ASSIGN_OR_RETURN(const SafetensorsFile file, ParseSafetensors(path, bytes.bytes, {}));
+  for (GoldenCase& golden : cases) {
+    TENON_ASSIGN_OR_RETURN(const auto steps, ReadLogprobs(file, golden.name, DType::kBF16));
+    golden.bf16_logprobs = steps.front();
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -71,10 +102,11 @@ absl::StatusOr<Goldens> LoadGoldens(const std::string& folder, const std::string
     golden.tokens = entry.at("tokens").get<std::vector<int32_t>>();
     golden.margins = entry.at("margins").get<std::vector<float>>();
     if (entry.contains("logits") && !entry.at("logits").is_null()) {
-      TENON_ASSIGN_OR_RETURN(golden.logprobs, ReadLogprobs(file, entry.at("logits")));
+      TENON_ASSIGN_OR_RETURN(golden.logprobs, ReadLogprobs(file, entry.at("logits"), DType::kF32));
     }
     goldens.cases.push_back(std::move(golden));
   }
+  TENON_RETURN_IF_ERROR(AddBf16(folder + "/golden-bf16.safetensors", goldens.cases));
   return goldens;
 }
 

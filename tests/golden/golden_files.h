@@ -23,6 +23,9 @@ struct GoldenCase {
   std::vector<float> margins;   ///< per step: best minus second best logit
   /// Per step, for as many leading steps as were kept: log-softmax of the logits, [vocab].
   std::vector<std::vector<float>> logprobs;
+  /// Log-softmax of the first step's logits of the reference in bf16, [vocab]; empty where the
+  /// folder has no golden-bf16.safetensors.
+  std::vector<float> bf16_logprobs;
 };
 
 struct Goldens {
@@ -30,8 +33,8 @@ struct Goldens {
   std::vector<GoldenCase> cases;
 };
 
-/// Reads golden.json and golden.safetensors of a folder that make_goldens.py wrote. Paths inside
-/// are relative to `source_dir`.
+/// Reads golden.json, golden.safetensors and, where there is one, golden-bf16.safetensors of a
+/// folder that make_goldens.py or make_matrix.sh wrote. Paths inside are relative to `source_dir`.
 absl::StatusOr<Goldens> LoadGoldens(const std::string& folder, const std::string& source_dir);
 
 }  // namespace tenon

@@ -56,6 +56,7 @@ absl::StatusOr<Subject> MakeSubject(const std::string& folder, const std::string
       subject.runner,
       DecoderRunner::Create(subject.model.decoder, subject.driver.num_blocks,
                             subject.driver.block_size, subject.driver.max_context_tokens));
+  subject.runner->set_poison_freed_blocks(true);
   return subject;
 }
 

@@ -3,9 +3,10 @@
 
     python tests/golden/make_matrix.py models
     python tests/golden/make_matrix.py peft [ARCHITECTURE ...]
+    python tests/golden/make_matrix.py bf16 [ARCHITECTURE ...]
 
 `models` writes data/matrix/<architecture>/model; `peft` writes adapters and goldens beside them and
-the cells of data/matrix/matrix.json. Prints one line a cell.
+the cells of data/matrix/matrix.json, one line a cell; `bf16` adds what PEFT computes in bfloat16.
 """
 
 import argparse
@@ -17,6 +18,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # PEFT would look for the base model there
 import torch
 import transformers
 from golden_writer import STEPS, Goldens
+from matrix_bf16 import write_bf16
 from matrix_cases import add_cases, probe
 from matrix_cells import MATRIX, Attempt, Cell, emptied, make_cell, write_cells
 from matrix_models import MATRIX_MODELS, write_model
@@ -101,10 +103,21 @@ def make_peft(architecture: str) -> None:
     write_cells(LIBRARY, cells)
 
 
+def make_bf16(architecture: str) -> None:
+    """What PEFT computes for the same cases in bfloat16."""
+    folder = MATRIX / architecture / LIBRARY
+
+    def model_of(case: dict) -> torch.nn.Module:
+        adapter = case["adapter"] and folder / "adapters" / case["adapter"]
+        return load(folder.parent / "model", adapter, torch.bfloat16)
+
+    write_bf16(folder, model_of)
+
+
 def main() -> None:
     """Parses the command line and makes what it names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=["models", "peft"])
+    parser.add_argument("command", choices=["models", "peft", "bf16"])
     parser.add_argument("architectures", nargs="*", default=list(MATRIX_MODELS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -112,6 +125,8 @@ def main() -> None:
     for architecture in arguments.architectures:
         if arguments.command == "models":
             write_model(architecture, emptied(MATRIX / architecture / "model"))
+        elif arguments.command == "bf16":
+            make_bf16(architecture)
         else:
             make_peft(architecture)
 

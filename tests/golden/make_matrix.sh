@@ -14,5 +14,8 @@ adapterhub_python=$cache/venv-adapterhub/bin/python
 rm -rf "$root/tests/golden/data/matrix"
 "$python" -W ignore "$root/tests/golden/make_matrix.py" models
 "$python" -W ignore "$root/tests/golden/make_matrix.py" peft
+"$python" -W ignore "$root/tests/golden/make_matrix.py" bf16
 "$python" -W ignore "$root/tests/golden/matrix_compositions.py"
+"$python" -W ignore "$root/tests/golden/matrix_compositions.py" --bf16
 "$adapterhub_python" -W ignore "$root/tests/golden/matrix_adapterhub.py"
+"$adapterhub_python" -W ignore "$root/tests/golden/matrix_adapterhub.py" --bf16

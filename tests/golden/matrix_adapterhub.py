@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Makes all cells of the golden matrix that AdapterHub's `adapters` computes.
 
-    python tests/golden/matrix_adapterhub.py [ARCHITECTURE ...]
+    python tests/golden/matrix_adapterhub.py [--bf16] [ARCHITECTURE ...]
 
 Needs the models and base goldens of make_matrix.py, and the environment of
 adapterhub-requirements.txt. First checks that this version of transformers computes the base
-goldens too. Prints one line a cell.
+goldens too. Prints one line a cell. With --bf16 adds what the library computes in bfloat16 for the
+cases that are there.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import torch
 import transformers
 from golden_writer import Goldens
 from matrix_adapterhub_methods import Method, fill_random, methods_of
+from matrix_bf16 import write_bf16
 from matrix_cases import add_cases, difference, probe, uncached_logits, whole_pass_logits
 from matrix_cells import MATRIX, Attempt, emptied, make_cell, write_cells
 from safetensors.torch import load_file, save_file
@@ -34,10 +36,12 @@ VERSIONS = {
 BASE_TOLERANCE = 2e-5
 
 
-def load_base(model_dir: Path, with_adapters: bool = True) -> PreTrainedModel:
-    """The model in fp32 with eager attention, able to take adapters."""
+def load_base(
+    model_dir: Path, with_adapters: bool = True, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """The model with eager attention, able to take adapters."""
     model = AutoModelForCausalLM.from_pretrained(
-        model_dir, dtype=torch.float32, attn_implementation="eager"
+        model_dir, dtype=dtype, attn_implementation="eager"
     )
     if with_adapters:
         adapters.init(model)
@@ -122,9 +126,23 @@ def make_adapterhub(architecture: str) -> None:
     write_cells(LIBRARY, cells)
 
 
+def make_bf16(architecture: str) -> None:
+    """What the library computes for the same cases in bfloat16."""
+    folder = MATRIX / architecture / LIBRARY
+
+    def model_of(case: dict) -> PreTrainedModel:
+        model = load_base(folder.parent / "model", dtype=torch.bfloat16)
+        adapter = str(folder / "adapters" / case["adapter"])
+        model.load_adapter(adapter, use_safetensors=True, set_active=True)
+        return model.eval()
+
+    write_bf16(folder, model_of)
+
+
 def main() -> None:
     """Parses the command line and makes what it names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bf16", action="store_true", help="add the cases in bfloat16")
     parser.add_argument("architectures", nargs="*")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -132,7 +150,10 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     everything = sorted(path.parent.name for path in MATRIX.glob("*/model"))
     for architecture in arguments.architectures or everything:
-        make_adapterhub(architecture)
+        if arguments.bf16:
+            make_bf16(architecture)
+        else:
+            make_adapterhub(architecture)
 
 
 if __name__ == "__main__":

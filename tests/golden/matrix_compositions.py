@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Makes goldens of several PEFT adapters at once, each with a weight, on the Llama of the matrix.
 
-    python tests/golden/matrix_compositions.py
+    python tests/golden/matrix_compositions.py [--bf16]
 
 Needs the adapters of make_matrix.py. Writes data/matrix/llama/composition, where a case has, for
 its adapter, a list `selection` of adapters with weights, in the order in which PEFT applies them.
+With --bf16 adds what PEFT computes in bfloat16 for the cases that are there.
 """
 
+import argparse
 import os
 from pathlib import Path
 
@@ -15,6 +17,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import torch
 import transformers
 from golden_writer import Goldens
+from matrix_bf16 import write_bf16
 from matrix_cases import MIN_EFFECT, add_cases, difference, probe
 from matrix_cells import MATRIX, Cell, emptied, error_text, write_cells
 from peft import PeftConfig, PeftMixedModel, PeftModel
@@ -48,13 +51,20 @@ COMPOSITIONS: dict[str, Selection] = {
 }
 
 
-def load_together(model_dir: Path, adapters_dir: Path, selection: Selection) -> torch.nn.Module:
+def load_together(
+    model_dir: Path,
+    adapters_dir: Path,
+    selection: Selection,
+    dtype: torch.dtype = torch.float32,
+) -> torch.nn.Module:
     """The model with all adapters of a selection active; of several types by PeftMixedModel."""
     folders = [adapters_dir / name for name, _ in selection]
     types = {PeftConfig.from_pretrained(folder).peft_type for folder in folders}
     model_class = PeftModel if len(types) == 1 else PeftMixedModel
     names = [name.replace("-", "_") for name, _ in selection]
-    model = model_class.from_pretrained(load(model_dir, None), folders[0], adapter_name=names[0])
+    model = model_class.from_pretrained(
+        load(model_dir, None, dtype), folders[0], adapter_name=names[0]
+    )
     for name, folder in zip(names[1:], folders[1:], strict=True):
         model.load_adapter(folder, adapter_name=name)
     tuner = model if model_class is PeftMixedModel else model.base_model
@@ -90,11 +100,19 @@ def make_cell(goldens: Goldens, name: str, selection: Selection, folder: Path) -
     return Cell(ARCHITECTURE, LIBRARY, name, "golden", note=note)
 
 
-def main() -> None:
-    """Makes all compositions."""
-    torch.set_num_threads(1)
-    transformers.utils.logging.disable_progress_bar()
-    folder = MATRIX / ARCHITECTURE
+def make_bf16(folder: Path) -> None:
+    """What PEFT computes for the same compositions in bfloat16."""
+
+    def model_of(case: dict) -> torch.nn.Module:
+        selection = [(part["adapter"], part["weight"]) for part in case["selection"]]
+        adapters_dir = folder / "peft" / "adapters"
+        return load_together(folder / "model", adapters_dir, selection, torch.bfloat16)
+
+    write_bf16(folder / "composition", model_of)
+
+
+def make_all(folder: Path) -> None:
+    """The goldens of all compositions."""
     names = {name for selection in COMPOSITIONS.values() for name, _ in selection}
     used = {name: folder / "peft" / "adapters" / name for name in sorted(names)}
     goldens = Goldens(ARCHITECTURE, VERSIONS, used)
@@ -104,6 +122,19 @@ def main() -> None:
         print(f"composition {name}: {cells[-1].status} {cells[-1].reason} {cells[-1].note}")
     goldens.write(emptied(folder / "composition"))
     write_cells(LIBRARY, cells)
+
+
+def main() -> None:
+    """Parses the command line and makes what it names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bf16", action="store_true", help="add the cases in bfloat16")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+    if arguments.bf16:
+        make_bf16(MATRIX / ARCHITECTURE)
+    else:
+        make_all(MATRIX / ARCHITECTURE)
 
 
 if __name__ == "__main__":

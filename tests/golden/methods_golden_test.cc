@@ -1,5 +1,5 @@
-// Every method's goldens (make_matrix.sh) on the architectures that load, cell by cell: what the
-// compilers make of an adapter and what the forward pass makes of that.
+// Every method's goldens (make_matrix.sh) on every architecture, cell by cell: what the compilers
+// make of an adapter and what the forward pass makes of that, in fp32 and in bf16.
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
@@ -7,33 +7,20 @@
 #include <cmath>
 #include <iostream>
 #include <map>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "adapters/base/status_macros.h"
-#include "server/model/decoder_runner.h"
-#include "server/model/model.h"
-#include "tests/golden/adapter_files.h"
-#include "tests/golden/golden_files.h"
+#include "tests/golden/bf16_errors.h"
+#include "tests/golden/matrix_batch.h"
 #include "tests/golden/matrix_table.h"
-#include "tests/golden/step_driver.h"
 #include "tests/source_dir.h"
 
 namespace tenon {
 namespace {
 
-constexpr float kTolerance = 1e-4f;
-
-std::string DataFolder(const std::string& name) {
-  return SourcePath(absl::StrCat("tests/golden/data/matrix/", name));
-}
-
-std::string MethodOf(const GoldenCase& golden) {
-  return golden.name.substr(0, golden.name.rfind('/'));
-}
+constexpr float kTolerance = 1e-4f;  // of log-probs in fp32
 
 // Where Tenon's composition is not PEFT's. There DoRA takes what earlier adapters added for W x, so
 // that the order matters, and a weight changes the norm but not the magnitude, so that weight 0 is
@@ -41,66 +28,63 @@ std::string MethodOf(const GoldenCase& golden) {
 bool ComputedAnotherWay(const std::string& method) {
   return method == "dora-last" || method == "dora-twice" || method == "dora-scaled";
 }
+constexpr size_t kNumComputedAnotherWay = 3;
 
-// Shared by the tests of this program, which run in order; TheMatrix is the last.
-MatrixTable& Table() {
-  static MatrixTable* const table = new MatrixTable(*MatrixTable::Load(DataFolder("matrix.json")));
-  return *table;
+// Shared by the tests of this program, which run in order; MatrixReport prints them.
+MatrixTable& Table(at::ScalarType dtype) {
+  const auto load = [] {
+    return *MatrixTable::Load(SourcePath("tests/golden/data/matrix/matrix.json"));
+  };
+  static MatrixTable* const fp32 = new MatrixTable(load());
+  static MatrixTable* const bf16 = new MatrixTable(load());
+  return dtype == at::kFloat ? *fp32 : *bf16;
 }
 
-std::string LibraryOf(absl::string_view folder) {
-  return folder == "composition" ? "peft-composition" : std::string(folder);
-}
-
-class MethodsGoldenTest : public testing::TestWithParam<std::pair<const char*, const char*>> {
+class MethodsGoldenTest : public testing::TestWithParam<const char*> {
  protected:
-  void SetUp() override {
-    at::set_num_threads(1);
-    const std::string architecture = GetParam().first, library = GetParam().second;
-    ModelOptions options;
-    options.dtype = at::kFloat;
-    absl::StatusOr<Model> model = LoadModel(DataFolder(architecture + "/model"), options);
-    ASSERT_TRUE(model.ok()) << model.status();
-    model_ = *std::move(model);
-    driver_.max_context_tokens = model_.config.max_position_embeddings;
-    absl::StatusOr<Goldens> goldens =
-        LoadGoldens(DataFolder(absl::StrCat(architecture, "/", library)), SourcePath(""));
-    ASSERT_TRUE(goldens.ok()) << goldens.status();
-    goldens_ = *std::move(goldens);
-    runner_ = *DecoderRunner::Create(model_.decoder, driver_.num_blocks, driver_.block_size,
-                                     driver_.max_context_tokens);
+  void SetUp() override { at::set_num_threads(1); }
+
+  /// Runs all cells of the architecture in one batch, and each case alone, which must be the same
+  /// bit for bit.
+  void Run(at::ScalarType dtype) {
+    absl::StatusOr<MatrixBatch> batch = MatrixBatch::Load(GetParam(), dtype);
+    ASSERT_TRUE(batch.ok()) << batch.status();
+    auto together = batch->RunTogether();
+    ASSERT_TRUE(together.ok()) << together.status();
+    for (size_t i = 0; i < together->size(); ++i) {
+      const auto alone = batch->RunAlone(batch->cases()[i]);
+      ASSERT_TRUE(alone.ok()) << alone.status();
+      ExpectSame(*alone, (*together)[i], batch->cases()[i].golden.name);
+    }
+    std::cout << together->size() << " rows in each of " << together->front().steps.size()
+              << " steps, each row bit for bit as alone\n";
+    cases_ = batch->cases();
+    results_ = *std::move(together);
   }
 
-  /// Fills adapters_; leaves in goldens_ the cases whose adapters compiled.
-  void CompileAll() {
-    for (const auto& [name, path] : goldens_.adapters) {
-      const auto adapter = CompileAdapterFolder(path, model_.base, model_.dtype);
-      EXPECT_TRUE(adapter.ok()) << name << ": " << adapter.status();
-      if (adapter.ok()) {
-        adapters_[name] = *adapter;
+  static void ExpectSame(const DriverResult& alone, const DriverResult& together,
+                         const std::string& name) {
+    ASSERT_EQ(alone.tokens(), together.tokens()) << name;
+    for (size_t step = 0; step < alone.steps.size(); ++step) {
+      const auto &a = alone.steps[step].top_logprobs, &b = together.steps[step].top_logprobs;
+      ASSERT_EQ(a.size(), b.size()) << name;
+      for (size_t i = 0; i < a.size(); ++i) {
+        ASSERT_EQ(a[i].token, b[i].token) << name << " step " << step;
+        ASSERT_EQ(a[i].logprob, b[i].logprob) << name << " step " << step;
       }
     }
-    std::erase_if(goldens_.cases, [this](const GoldenCase& golden) {
-      return !golden.adapter.empty() && !adapters_.contains(golden.adapter);
-    });
   }
 
-  DriverRequest RequestOf(const GoldenCase& golden) const {
-    DriverRequest request;
-    request.adapter = golden.adapter;
-    request.selection = golden.selection;
-    request.prompt = golden.prompt;
-    request.sampling.temperature = 0;
-    request.sampling.max_tokens = static_cast<int32_t>(golden.tokens.size());
-    request.sampling.logprobs = static_cast<int32_t>(model_.config.vocab_size);
-    return request;
+  void Record(at::ScalarType dtype, const MatrixCase& one, bool passed) const {
+    MatrixTable& table = Table(dtype);
+    EXPECT_TRUE(ComputedAnotherWay(one.method)
+                    ? table.RecordDifferent(GetParam(), one.library, one.method)
+                    : table.Record(GetParam(), one.library, one.method, passed))
+        << "matrix.json has no golden " << one.library << " " << one.golden.name;
   }
 
-  DriverOptions driver_;
-  Model model_;
-  Goldens goldens_;
-  AdapterMap adapters_;
-  std::unique_ptr<DecoderRunner> runner_;
+  std::vector<MatrixCase> cases_;
+  std::vector<DriverResult> results_;
 };
 
 float LargestDifference(const GoldenCase& golden, const DriverResult& result) {
@@ -113,65 +97,63 @@ float LargestDifference(const GoldenCase& golden, const DriverResult& result) {
   return largest;
 }
 
-TEST_P(MethodsGoldenTest, EveryCellInOneBatchMatchesTheReferenceAndItself) {
-  CompileAll();
-  std::vector<DriverRequest> requests;
-  for (const GoldenCase& golden : goldens_.cases) {
-    requests.push_back(RequestOf(golden));
-  }
-  const auto together = RunTogether(*runner_, adapters_, requests, driver_);
-  ASSERT_TRUE(together.ok()) << together.status();
+TEST_P(MethodsGoldenTest, Fp32) {
+  Run(at::kFloat);
   std::map<std::string, float> worst;
-  for (size_t i = 0; i < requests.size(); ++i) {
-    const GoldenCase& golden = goldens_.cases[i];
-    const DriverResult& result = (*together)[i];
-    const float difference = LargestDifference(golden, result);
-    worst[MethodOf(golden)] = std::max(worst[MethodOf(golden)], difference);
-    if (ComputedAnotherWay(MethodOf(golden))) {
-      EXPECT_TRUE(Table().RecordDifferent(GetParam().first, LibraryOf(GetParam().second),
-                                          MethodOf(golden)));
+  for (size_t i = 0; i < results_.size(); ++i) {
+    const GoldenCase& golden = cases_[i].golden;
+    const float difference = LargestDifference(golden, results_[i]);
+    const bool same_tokens = results_[i].tokens() == golden.tokens;
+    Record(at::kFloat, cases_[i], difference <= kTolerance && same_tokens);
+    if (ComputedAnotherWay(cases_[i].method)) {
       continue;
     }
     EXPECT_LE(difference, kTolerance) << golden.name;
-    EXPECT_EQ(result.tokens(), golden.tokens) << golden.name;
-    EXPECT_TRUE(Table().Record(GetParam().first, LibraryOf(GetParam().second), MethodOf(golden),
-                               difference <= kTolerance && result.tokens() == golden.tokens))
-        << golden.name;
-    const auto alone = RunTogether(*runner_, adapters_, {requests[i]}, driver_);
-    ASSERT_TRUE(alone.ok()) << alone.status();
-    for (size_t step = 0; step < golden.tokens.size(); ++step) {
-      ASSERT_EQ(alone->front().steps[step].logprob, result.steps[step].logprob)
-          << golden.name << " step " << step;
+    EXPECT_TRUE(same_tokens) << golden.name;
+    float& largest = worst[absl::StrCat(cases_[i].library, " ", cases_[i].method)];
+    largest = std::max(largest, difference);
+  }
+  for (const auto& [cell, difference] : worst) {
+    std::cout << cell << " " << difference << "\n";
+  }
+}
+
+TEST_P(MethodsGoldenTest, Bf16) {
+  Run(at::kBFloat16);
+  Bf16Errors errors;
+  for (size_t i = 0; i < results_.size(); ++i) {
+    if (!ComputedAnotherWay(cases_[i].method)) {
+      errors.Add(cases_[i], results_[i]);
     }
   }
-  for (const auto& [method, difference] : worst) {
-    std::cout << method << " " << difference << "\n";
+  for (size_t i = 0; i < results_.size(); ++i) {
+    const std::string why =
+        ComputedAnotherWay(cases_[i].method) ? "" : errors.Complaint(cases_[i], results_[i]);
+    EXPECT_EQ(why, "");
+    Record(at::kBFloat16, cases_[i], why.empty());
   }
+  std::cout << errors.Print();
+  EXPECT_EQ(errors.Complaint(), "");
 }
 
-std::vector<std::pair<const char*, const char*>> AllColumns() {
-  std::vector<std::pair<const char*, const char*>> columns = {{"llama", "composition"}};
-  for (const char* architecture :
-       {"llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2"}) {
-    columns.emplace_back(architecture, "peft");
-    columns.emplace_back(architecture, "adapterhub");
-  }
-  return columns;
-}
+INSTANTIATE_TEST_SUITE_P(All, MethodsGoldenTest,
+                         testing::Values("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3",
+                                         "gpt2"),
+                         [](const auto& test) { return std::string(test.param); });
 
-INSTANTIATE_TEST_SUITE_P(All, MethodsGoldenTest, testing::ValuesIn(AllColumns()),
-                         [](const auto& test) {
-                           return absl::StrCat(test.param.first, "_", test.param.second);
-                         });
-
-// Prints the table behind the last test, and counts it unless a filter left some out.
+// Prints the tables behind the last test, and counts them unless a filter left some out.
 class MatrixReport : public testing::Environment {
  public:
   void TearDown() override {
-    std::cout << Table().Print();
-    if (testing::GTEST_FLAG(filter) == "*") {
-      EXPECT_EQ(Table().num_passed() + Table().num_different(), Table().num_goldens());
-      EXPECT_EQ(Table().num_different(), 3u);
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      const MatrixTable& table = Table(dtype);
+      std::cout << "\n" << (dtype == at::kFloat ? "fp32" : "bf16") << "\n" << table.Print();
+      std::cout << table.num_passed() << " of " << table.num_goldens() << " pass, "
+                << table.num_different() << " differ on purpose\n";
+      if (testing::GTEST_FLAG(filter) == "*") {
+        EXPECT_EQ(table.num_passed() + table.num_different(), table.num_goldens());
+        EXPECT_EQ(table.num_different(), kNumComputedAnotherWay);
+      }
     }
   }
 };

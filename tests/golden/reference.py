@@ -17,14 +17,16 @@ VERSIONS = {
 }
 
 
-def load(model_dir: Path, adapter_dir: Path | None) -> PreTrainedModel | PeftModel:
-    """The model in fp32 with eager attention, and one adapter read from its folder.
+def load(
+    model_dir: Path, adapter_dir: Path | None, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel | PeftModel:
+    """The model with eager attention, and one adapter read from its folder.
 
     A fresh model for every case: a Llama with dynamic rotary scaling keeps the frequencies of the
     longest sequence that it has seen.
     """
     model = AutoModelForCausalLM.from_pretrained(
-        model_dir, dtype=torch.float32, attn_implementation="eager"
+        model_dir, dtype=dtype, attn_implementation="eager"
     )
     if adapter_dir is not None:
         model = PeftModel.from_pretrained(model, adapter_dir)

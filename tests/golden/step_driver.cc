@@ -1,5 +1,6 @@
 #include "tests/golden/step_driver.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -31,7 +32,7 @@ std::shared_ptr<const AdapterSelection> Select(const DriverRequest& request,
 }
 
 void AddRequests(const std::vector<DriverRequest>& requests, const AdapterMap& compiled,
-                 Scheduler& scheduler) {
+                 const DriverOptions& driver, Scheduler& scheduler) {
   for (size_t i = 0; i < requests.size(); ++i) {
     Sequence::Options options;
     options.id = i;
@@ -40,13 +41,16 @@ void AddRequests(const std::vector<DriverRequest>& requests, const AdapterMap& c
     options.selection = Select(requests[i], compiled);
     options.prompt = requests[i].prompt;
     options.sampling = requests[i].sampling;
-    scheduler.Add(std::make_unique<Sequence>(std::move(options)));
+    auto sequence = std::make_unique<Sequence>(std::move(options));
+    sequence->set_merged(driver.merged && driver.merged(*sequence->selection()) != nullptr);
+    scheduler.Add(std::move(sequence));
   }
 }
 
-absl::StatusOr<std::vector<std::vector<ResolvedAdapter>>> Resolve(const Batch& batch,
-                                                                  const AdapterMap& adapters) {
-  std::vector<std::vector<ResolvedAdapter>> resolved;
+absl::StatusOr<std::vector<ResolvedSelection>> Resolve(const Batch& batch,
+                                                      const AdapterMap& adapters,
+                                                      const DriverOptions& options) {
+  std::vector<ResolvedSelection> resolved;
   std::vector<const AdapterSelection*> selections;
   for (const BatchSegment& segment : batch.segments) {
     selections.push_back(segment.selection.get());
@@ -54,14 +58,18 @@ absl::StatusOr<std::vector<std::vector<ResolvedAdapter>>> Resolve(const Batch& b
   for (const ContextRow& row : batch.contexts) {
     selections.push_back(row.context->selection().get());
   }
-  for (const AdapterSelection* selection : selections) {
-    std::vector<ResolvedAdapter>& list = resolved.emplace_back();
+  for (size_t i = 0; i < selections.size(); ++i) {
+    const AdapterSelection* const selection = selections[i];
+    std::vector<ResolvedAdapter>& list = resolved.emplace_back().adapters;
     for (const WeightedAdapter& weighted : selection->adapters()) {
       const auto found = adapters.find(weighted.adapter->digest);
       if (found == adapters.end()) {
         return absl::NotFoundError(absl::StrCat("no adapter ", weighted.adapter->digest));
       }
       list.push_back({found->second.get(), weighted.weight});
+    }
+    if (i < batch.segments.size() && batch.segments[i].merged) {
+      resolved.back().merged = options.merged(*selection);
     }
   }
   return resolved;
@@ -105,11 +113,11 @@ absl::StatusOr<std::vector<DriverResult>> RunTogether(ModelRunner& runner,
   BlockPool pool(options.num_blocks, options.block_size);
   SchedulerOptions scheduler_options;
   scheduler_options.max_batch_tokens = options.max_batch_tokens;
-  scheduler_options.max_sequences = 64;
+  scheduler_options.max_sequences = options.max_sequences;
   scheduler_options.max_context_tokens = options.max_context_tokens;
   scheduler_options.prefix_cache = options.prefix_cache;
   Scheduler scheduler(scheduler_options, &pool);
-  AddRequests(requests, adapters, scheduler);
+  AddRequests(requests, adapters, options, scheduler);
   std::vector<DriverResult> results(requests.size());
   const absl::Time now = absl::UnixEpoch();
   while (scheduler.num_running() + scheduler.num_waiting() > 0) {
@@ -117,11 +125,21 @@ absl::StatusOr<std::vector<DriverResult>> RunTogether(ModelRunner& runner,
     if (batch.empty()) {
       return absl::InternalError("the scheduler has sequences but no step");
     }
-    TENON_ASSIGN_OR_RETURN(const auto resolved, Resolve(batch, adapters));
+    if (options.observe) {
+      options.observe(batch);
+    }
+    TENON_ASSIGN_OR_RETURN(const auto resolved, Resolve(batch, adapters, options));
     TENON_ASSIGN_OR_RETURN(const StepOutput output, runner.Run(batch, resolved));
     TENON_RETURN_IF_ERROR(Record(batch, output, results));
+    if (options.stats != nullptr) {
+      options.stats->num_chunks += std::count_if(batch.rows.begin(), batch.rows.end(),
+                                                 [](const BatchRow& row) { return !row.samples; });
+    }
     scheduler.Commit(batch, output.sampled, now);
     scheduler.TakeFinished();
+  }
+  if (options.stats != nullptr) {
+    options.stats->num_preemptions += scheduler.num_preemptions();
   }
   return results;
 }

@@ -3,6 +3,7 @@
 #define TENON_TESTS_GOLDEN_STEP_DRIVER_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -33,12 +34,23 @@ struct DriverResult {
   std::vector<int32_t> tokens() const;
 };
 
+/// What happened on the way, summed over calls.
+struct DriverStats {
+  int64_t num_preemptions = 0;
+  int64_t num_chunks = 0;  ///< rows that did not reach the last token of their prompt
+};
+
 struct DriverOptions {
   int64_t num_blocks = 256;
   int64_t block_size = 16;
   int64_t max_batch_tokens = 512;
+  int64_t max_sequences = 64;
   int64_t max_context_tokens = 2048;
   bool prefix_cache = false;
+  DriverStats* stats = nullptr;  ///< borrowed; may be null
+  std::function<void(const Batch&)> observe;  ///< sees every step before it runs; may be empty
+  /// The merged weights of a selection, or null; empty: none has any.
+  std::function<const MergedWeights*(const AdapterSelection&)> merged;
 };
 
 using AdapterMap = std::map<std::string, std::shared_ptr<const CompiledAdapter>>;

@@ -33,6 +33,7 @@ class AdaptersTest : public ServerTest {
     grpc::ClientContext context;
     v1::DeleteAdapterRequest request;
     request.set_adapter(adapter);
+    request.set_force(force_);
     v1::DeleteAdapterResponse response;
     const grpc::Status status = adapters_->DeleteAdapter(&context, request, &response);
     if (versions != nullptr) {
@@ -40,6 +41,8 @@ class AdaptersTest : public ServerTest {
     }
     return status;
   }
+
+  bool force_ = false;  // of deletions
 };
 
 std::string FieldOf(const grpc::Status& status) {
@@ -153,6 +156,7 @@ TEST_F(AdaptersTest, GetFindsVersionsAndTheLatest) {
 }
 
 TEST_F(AdaptersTest, DeletedVersionFallsBackToTheOneBefore) {
+  force_ = true;
   UploadTiny("plain-qv", "fr");
   UploadTiny("rslora", "fr");
   std::vector<int64_t> versions;

@@ -49,7 +49,7 @@ struct Joined {
   int num_messages = 0;
 };
 
-class ServerTest : public testing::Test {
+class ServerTest : public ::testing::Test {
  protected:
   void Start(std::vector<std::string> flags = {}) {
     server_ = std::make_unique<ServerProcess>(folder_.path(), std::move(flags));

@@ -1,48 +1,23 @@
 #include "tests/integration/server_process.h"
-#include "tests/source_dir.h"
 
-#include <fcntl.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
 #include <httplib.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "tests/source_dir.h"
 
 namespace tenon {
-namespace {
-
-// Everything after fork is async-signal-safe.
-[[noreturn]] void Exec(const std::vector<char*>& args, int out) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);  // a test that crashes leaves no server behind
-  dup2(out, STDOUT_FILENO);
-  execv(args[0], args.data());
-  _exit(127);
-}
-
-std::string ReadLine(int fd) {
-  std::string line;
-  char c = 0;
-  while (read(fd, &c, 1) == 1 && c != '\n') {
-    line.push_back(c);
-  }
-  return line;
-}
-
-}  // namespace
 
 ScratchFolder::ScratchFolder() {
   std::string pattern = absl::StrCat(testing::TempDir(), "/tenon-XXXXXX");
@@ -60,44 +35,16 @@ ServerProcess::ServerProcess(const std::string& folder, std::vector<std::string>
                                    "--http-listen=127.0.0.1:0",
                                    "--threads=1"};
   args.insert(args.end(), flags.begin(), flags.end());
-  std::vector<char*> pointers;
-  for (std::string& arg : args) {
-    pointers.push_back(arg.data());
-  }
-  pointers.push_back(nullptr);
-  int out[2];
-  EXPECT_EQ(pipe2(out, O_CLOEXEC), 0);
-  pid_ = fork();
-  if (pid_ == 0) {
-    Exec(pointers, out[1]);
-  }
-  close(out[1]);
-  ready_line_ = ReadLine(out[0]);
-  close(out[0]);
+  process_ = std::make_unique<ChildProcess>(std::move(args));
+  ready_line_ = process_->ReadLine();
   EXPECT_NE(ready_line_.find("ready"), std::string::npos) << ready_line_;
   socket_ = ReadyField("grpc");  // flags may have named another address
-}
-
-ServerProcess::~ServerProcess() {
-  if (pid_ > 0) {
-    Signal(SIGKILL);
-    Wait();
-  }
 }
 
 std::shared_ptr<grpc::Channel> ServerProcess::NewChannel(const std::string& address) const {
   grpc::ChannelArguments args;
   args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args);
-}
-
-void ServerProcess::Signal(int signal) const { kill(pid_, signal); }
-
-int ServerProcess::Wait() {
-  int status = 0;
-  waitpid(pid_, &status, 0);
-  pid_ = -1;
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
 std::string ServerProcess::ReadyField(const std::string& name) const {

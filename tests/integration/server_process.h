@@ -3,11 +3,13 @@
 #define TENON_TESTS_INTEGRATION_SERVER_PROCESS_H_
 
 #include <grpcpp/channel.h>
-#include <sys/types.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
+
+#include "tests/child_process.h"
 
 namespace tenon {
 
@@ -23,12 +25,11 @@ class ScratchFolder {
 };
 
 /// tenon-server with the tiny model on a Unix socket, up and SERVING when the constructor returns.
-/// Killed by the destructor if it still runs. Its log goes to the test's standard error.
+/// Killed with the object if it still runs. Its log goes to the test's standard error.
 class ServerProcess {
  public:
   /// The store and the socket are in `folder`, so that a second process can follow the first one.
   explicit ServerProcess(const std::string& folder, std::vector<std::string> flags = {});
-  ~ServerProcess();
   ServerProcess(const ServerProcess&) = delete;
   ServerProcess& operator=(const ServerProcess&) = delete;
 
@@ -39,9 +40,10 @@ class ServerProcess {
   /// A channel with a connection of its own, to address() or another one.
   std::shared_ptr<grpc::Channel> NewChannel() const { return NewChannel(socket_); }
   std::shared_ptr<grpc::Channel> NewChannel(const std::string& address) const;
-  void Signal(int signal) const;
+  void Signal(int signal) const { process_->Signal(signal); }
   /// The exit code, or minus the signal that ended it.
-  int Wait();
+  int Wait() { return process_->Wait(); }
+  int64_t ResidentBytes() const { return process_->ResidentBytes(); }
   /// The body of GET `path` on the HTTP port.
   std::string HttpGet(const std::string& path) const;
   const std::string& ready_line() const { return ready_line_; }
@@ -52,7 +54,7 @@ class ServerProcess {
 
   std::string socket_;
   std::string ready_line_;
-  pid_t pid_ = -1;
+  std::unique_ptr<ChildProcess> process_;
 };
 
 /// The value of an unlabelled metric, or -1.

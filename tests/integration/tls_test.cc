@@ -3,8 +3,6 @@
 #include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -12,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/cpp/client.h"
+#include "tests/integration/certificates.h"
 #include "tests/integration/tenant_fixture.h"
 
 namespace tenon {
@@ -22,53 +21,20 @@ constexpr char kRules[] = R"({"rules": [
 
 class TlsTest : public TenantServerTest {
  protected:
-  std::string Path(const std::string& name) const {
-    return absl::StrCat(folder_.path(), "/", name);
-  }
-
-  void OpenSsl(const std::string& arguments) {
-    const std::string command =
-        absl::StrCat("cd ", folder_.path(), " && openssl ", arguments, " 2>openssl.log");
-    ASSERT_EQ(std::system(command.c_str()), 0) << command << "\n" << ReadFile(Path("openssl.log"));
-  }
-  void MakeAuthority(const std::string& name) {
-    OpenSsl(
-        absl::StrCat("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "
-                     "/CN=",
-                     name, " -keyout ", name, ".key -out ", name, ".pem"));
-  }
-  // NAME.pem and NAME.key, signed by `authority`, for an alternative name such as "IP:127.0.0.1".
-  void MakeCertificate(const std::string& name, const std::string& authority,
-                       const std::string& alternative) {
-    std::ofstream(Path(name + ".ext")) << "subjectAltName=" << alternative << "\n";
-    OpenSsl(absl::StrCat("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=", name,
-                         " -keyout ", name, ".key -out ", name, ".csr"));
-    OpenSsl(absl::StrCat("x509 -req -days 2 -in ", name, ".csr -CA ", authority, ".pem -CAkey ",
-                         authority, ".key -CAcreateserial -extfile ", name, ".ext -out ", name,
-                         ".pem"));
-  }
-  // Puts a pair in the place that the server reads.
-  void Install(const std::string& name) {
-    for (const char* suffix : {".key", ".pem"}) {
-      const std::string temporary = Path(absl::StrCat("installing", suffix));
-      std::filesystem::copy_file(Path(name + suffix), temporary);
-      std::filesystem::rename(temporary, Path(absl::StrCat("server", suffix)));
-    }
-  }
-
   void SetUp() override {
-    MakeAuthority("authority");
-    MakeCertificate("first", "authority", "IP:127.0.0.1");
-    Install("first");
-    std::ofstream(Path("rules.json")) << kRules;
+    certificates_.MakeAuthority("authority");
+    certificates_.MakeCertificate("first", "authority", "IP:127.0.0.1");
+    certificates_.Install("first", "server");
+    std::ofstream(certificates_.Path("rules.json")) << kRules;
   }
   void StartTls(bool mutual) {
-    std::vector<std::string> flags = {"--listen=127.0.0.1:0",
-                                      absl::StrCat("--tls-certificate-file=", Path("server.pem")),
-                                      absl::StrCat("--tls-key-file=", Path("server.key"))};
+    std::vector<std::string> flags = {
+        "--listen=127.0.0.1:0",
+        absl::StrCat("--tls-certificate-file=", certificates_.Path("server.pem")),
+        absl::StrCat("--tls-key-file=", certificates_.Path("server.key"))};
     if (mutual) {
-      flags.push_back(absl::StrCat("--tls-client-ca-file=", Path("authority.pem")));
-      flags.push_back(absl::StrCat("--certificate-rules-file=", Path("rules.json")));
+      flags.push_back(absl::StrCat("--tls-client-ca-file=", certificates_.Path("authority.pem")));
+      flags.push_back(absl::StrCat("--certificate-rules-file=", certificates_.Path("rules.json")));
     }
     StartWithTenants(flags);
   }
@@ -79,14 +45,16 @@ class TlsTest : public TenantServerTest {
     options.timeout = absl::Seconds(5);
     options.api_key = key;
     if (!authority.empty()) {
-      options.tls_authorities = ReadFile(Path(authority + ".pem"));
+      options.tls_authorities = ReadFile(certificates_.Path(authority + ".pem"));
     }
     if (!certificate.empty()) {
-      options.tls_certificate = ReadFile(Path(certificate + ".pem"));
-      options.tls_key = ReadFile(Path(certificate + ".key"));
+      options.tls_certificate = ReadFile(certificates_.Path(certificate + ".pem"));
+      options.tls_key = ReadFile(certificates_.Path(certificate + ".key"));
     }
     return Client::Connect(server_->address(), options);
   }
+
+  const CertificateFolder certificates_{folder_.path()};
 };
 
 TEST_F(TlsTest, KeysAreTakenOverTlsAndPlaintextIsNot) {
@@ -99,10 +67,10 @@ TEST_F(TlsTest, KeysAreTakenOverTlsAndPlaintextIsNot) {
 }
 
 TEST_F(TlsTest, ClientCertificateProvesItsTenant) {
-  MakeAuthority("stranger");
-  MakeCertificate("web", "authority", "URI:spiffe://acme.example/ns/prod/sa/web");
-  MakeCertificate("other", "authority", "URI:spiffe://globex.example/web");
-  MakeCertificate("forged", "stranger", "URI:spiffe://acme.example/ns/prod/sa/web");
+  certificates_.MakeAuthority("stranger");
+  certificates_.MakeCertificate("web", "authority", "URI:spiffe://acme.example/ns/prod/sa/web");
+  certificates_.MakeCertificate("other", "authority", "URI:spiffe://globex.example/web");
+  certificates_.MakeCertificate("forged", "stranger", "URI:spiffe://acme.example/ns/prod/sa/web");
   StartTls(/*mutual=*/true);
   ASSERT_TRUE(Connect("authority", "", secret("adapter-writer"))
                   .UploadAdapter("mine", TinyModelPath("adapters/plain-qv"))
@@ -126,9 +94,9 @@ TEST_F(TlsTest, ReplacedCertificateHoldsForNewConnections) {
   StartTls(/*mutual=*/false);
   const Client before = Connect("authority", "", secret("inference"));
   ASSERT_TRUE(before.GetModel().ok());
-  MakeAuthority("next");
-  MakeCertificate("second", "next", "IP:127.0.0.1");
-  Install("second");
+  certificates_.MakeAuthority("next");
+  certificates_.MakeCertificate("second", "next", "IP:127.0.0.1");
+  certificates_.Install("second", "server");
   const absl::Time give_up = absl::Now() + absl::Seconds(30);
   absl::Status status;
   do {  // gRPC reads the files each second

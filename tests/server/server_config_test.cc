@@ -122,11 +122,14 @@ TEST_F(ServerConfigTest, EachBoundIsCheckedAndNamed) {
                                         "--max-virtual-tokens=0",
                                         "--max-bottleneck-width=0",
                                         "--max-override-bytes=-1",
-                                        "--adapter-host-bytes=0",
+                                        "--adapter-device-bytes=0",
                                         "--max-adapters=0",
                                         "--drain-timeout=-1s",
                                         "--max-concurrent-uploads=0",
                                         "--store=",
+                                        "--trusted-proxies=nobody",
+                                        "--max-connection-age=0",
+                                        "--max-connection-idle=25h",
                                         "--max-context-tokens=-1"};
   for (const std::string& flag : bad) {
     absl::FlagSaver saver;

@@ -1,6 +1,10 @@
+#include "adapters/base/error_metadata.h"
 #include "adapters/base/errors.h"
 
 #include <gtest/gtest.h>
+
+#include <map>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "adapters/base/status_macros.h"
@@ -76,6 +80,23 @@ TEST(ErrorsTest, QuotedIsPrintableAsciiOfBoundedLength) {
   for (const char c : Quoted(std::string(5000, '\x1b'))) {
     EXPECT_TRUE(c >= ' ' && c <= '~');
   }
+}
+
+TEST(ErrorMetadataTest, FactsAddUpAndSurviveAnnotation) {
+  const absl::Status status = WithMetadata(
+      WithMetadata(ResourceConflictError(absl::StatusCode::kAborted, "ALIAS_MOVED", "fr@a", "moved"),
+                   "current_version", "7"),
+      "other", "a\nb");
+  const absl::Status annotated = Annotate(status, "promote");
+  EXPECT_EQ(GetErrorMetadata(annotated),
+            (std::map<std::string, std::string>{{"current_version", "7"}, {"other", "a\nb"}}));
+  EXPECT_EQ(GetErrorDetail(annotated)->reason, "ALIAS_MOVED");
+}
+
+TEST(ErrorMetadataTest, OkHasNone) {
+  EXPECT_TRUE(WithMetadata(absl::OkStatus(), "a", "b").ok());
+  EXPECT_TRUE(GetErrorMetadata(absl::OkStatus()).empty());
+  EXPECT_TRUE(GetErrorMetadata(absl::InternalError("x")).empty());
 }
 
 absl::StatusOr<int> Twice(absl::StatusOr<int> value) {

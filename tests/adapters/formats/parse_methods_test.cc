@@ -107,6 +107,17 @@ TEST(ParseDoraTest, MagnitudesBiasesAndOverrides) {
   EXPECT_THAT(spec.warnings, ElementsAre(HasSubstr("is a copy of a base weight")));
 }
 
+// save_pretrained(..., save_embedding_layers=True)
+TEST(ParseLoraTest, EmbeddingsThatNothingAnnouncesAreCopiesOfTheBase) {
+  MethodFolder folder{"LORA", testing::PeftConfig(), testing::PeftWeights()};
+  folder = WithTensor(folder, "base_model.model.model.embed_tokens.weight", {16, 8});
+  folder = WithTensor(folder, "base_model.model.lm_head.weight", {16, 8});
+  const AdapterSpec spec = Parse(folder);
+  EXPECT_EQ(spec.shared.base_copies.size(), 2u);
+  EXPECT_TRUE(spec.shared.saved_modules.empty());
+  EXPECT_EQ(spec.warnings.size(), 2u);
+}
+
 TEST(ParseDoraTest, OverridesAreLimited) {
   AdapterLimits limits;
   limits.max_override_bytes = (16 * 8 + 2 * 8) * 4;

@@ -79,15 +79,40 @@ TEST(ParseAdapterRefTest, ReadsNameAndOptionalVersion) {
 TEST(ParseAdapterRefTest, RefusesAnythingElse) {
   for (const std::string text :
        {"", "@", "@1", "fr@", "fr@0", "fr@-1", "fr@+1", "fr@01", "fr@1x", "fr@1@2", "fr@ 1",
-        "fr@1 ", "fr@9223372036854775808", "fr@0x1", "fr@1.0", "a/b@1", "fr@latest"}) {
+        "fr@1 ", "fr@9223372036854775808", "fr@0x1", "fr@1.0", "a/b@1", "fr@-x", "fr@a b",
+        "fr@7up", "fr@.a"}) {
     const auto ref = ParseAdapterRef("adapter", text);
     EXPECT_EQ(ref.status().code(), absl::StatusCode::kInvalidArgument) << text;
     EXPECT_THAT(std::string(ref.status().message()), HasSubstr("adapter: ")) << text;
   }
 }
 
+TEST(ParseAdapterRefTest, ReadsAliases) {
+  const auto canary = ParseAdapterRef("adapter", "fr@canary");
+  ASSERT_TRUE(canary.ok());
+  EXPECT_EQ(canary->name, "fr");
+  EXPECT_EQ(canary->version, 0);
+  EXPECT_EQ(canary->alias, "canary");
+  EXPECT_FALSE(canary->is_bare());
+  EXPECT_TRUE(ParseAdapterRef("adapter", "fr")->is_bare());
+  EXPECT_FALSE(ParseAdapterRef("adapter", "fr@1")->is_bare());
+}
+
+TEST(ValidateAliasTest, AliasIsNeverAVersion) {
+  EXPECT_TRUE(ValidateAlias("alias", "latest").ok());
+  EXPECT_TRUE(ValidateAlias("alias", "v2.1-rc_3").ok());
+  EXPECT_TRUE(ValidateAlias("alias", std::string(64, 'x')).ok());
+  for (const std::string& alias :
+       {std::string(), std::string("7"), std::string("7a"), std::string("-a"), std::string("a@b"),
+        std::string("a b"), std::string("a/b"), std::string("a\0b", 3), std::string(65, 'x')}) {
+    const absl::Status status = ValidateAlias("alias", alias);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << alias;
+    EXPECT_EQ(GetErrorDetail(status)->subject, "alias");
+  }
+}
+
 TEST(ParseAdapterRefTest, RoundTrips) {
-  for (const std::string text : {"fr", "fr@7", "a.b-c_d@123"}) {
+  for (const std::string text : {"fr", "fr@7", "a.b-c_d@123", "fr@canary"}) {
     EXPECT_EQ(ParseAdapterRef("adapter", text)->ToString(), text);
   }
 }

@@ -30,10 +30,11 @@ Compiled MakeCompiled(int64_t num_bytes) {
   return compiled;
 }
 
-AdapterHandle Handle(const std::string& digest) {
+AdapterHandle Handle(const std::string& digest, int64_t resident_bytes = 0) {
   AdapterInfo info;
   info.id = AdapterId{"acme", digest, 1};
   info.digest = digest;
+  info.resident_bytes = resident_bytes;
   return AdapterHandle(std::make_shared<const AdapterInfo>(std::move(info)));
 }
 
@@ -93,6 +94,23 @@ class AdapterCacheTest : public testing::Test {
     absl::Notification done;
     cache_->Prefetch(Handle(digest), [&done] { done.Notify(); });
     done.WaitForNotification();
+  }
+
+  absl::StatusOr<AdapterClaim> Claim(const std::vector<std::string>& digests,
+                                     const std::function<void()>& wake = [] {}) {
+    return cache_->Claim(Handles(digests), wake);
+  }
+  absl::StatusOr<AdapterClaim> ClaimFirst(const std::vector<std::string>& digests,
+                                          absl::Duration waited) {
+    return cache_->ClaimFirst(Handles(digests), waited, [] {});
+  }
+  // As the catalogue knows them: 30 units each.
+  static std::vector<AdapterHandle> Handles(const std::vector<std::string>& digests) {
+    std::vector<AdapterHandle> handles;
+    for (const std::string& digest : digests) {
+      handles.push_back(Handle(digest, 30 * kUnit));
+    }
+    return handles;
   }
 
   std::atomic<int64_t> now_s_ = 1'000;
@@ -377,6 +395,143 @@ TEST_F(AdapterCacheTest, DestructionWaitsForTheLoadAndDropsTheRest) {
   const int calls_at_end = calls;
   EXPECT_LE(calls_at_end, 2);
   EXPECT_EQ(cache_, nullptr);
+}
+
+// --- claims ---
+
+TEST_F(AdapterCacheTest, ClaimedAdapterIsLoadedAndNotEvicted) {
+  absl::Notification loaded;
+  absl::StatusOr<AdapterClaim> claim = Claim({"a"}, [&loaded] { loaded.Notify(); });
+  ASSERT_TRUE(claim.ok() && *claim);
+  loaded.WaitForNotification();
+  for (const char* digest : {"b", "c", "d", "e"}) {
+    Load(digest);
+  }
+  EXPECT_EQ(cache_->state("a"), Residency::kResident);
+  EXPECT_EQ(cache_->Describe("a").num_claims, 1);
+  claim->Release();
+  for (const char* digest : {"b", "c", "d", "e"}) {
+    Load(digest);
+  }
+  EXPECT_EQ(cache_->state("a"), Residency::kCold);
+}
+
+TEST_F(AdapterCacheTest, ClaimWithoutRoomStartsNoLoad) {
+  std::vector<AdapterClaim> claims;
+  for (const char* digest : {"a", "b", "c"}) {
+    claims.push_back(*Claim({digest}));
+    ASSERT_TRUE(claims.back());
+  }
+  EXPECT_FALSE(*Claim({"d"}));
+  EXPECT_EQ(cache_->state("d"), Residency::kCold);
+  claims.pop_back();
+  EXPECT_TRUE(*Claim({"d"}));
+  EXPECT_NE(cache_->state("d"), Residency::kCold);
+}
+
+TEST_F(AdapterCacheTest, ClaimThatNeverFitsIsAnError) {
+  EXPECT_TRUE(absl::IsResourceExhausted(Claim({"a", "b", "c", "d"}).status()));
+  EXPECT_EQ(cache_->stats().held_bytes, 0);
+}
+
+TEST_F(AdapterCacheTest, NewcomersTakeNoRoomWhileSomebodyWaits) {
+  AdapterClaim hot = *Claim({"hot"});
+  cache_->SetContended(true);
+  EXPECT_FALSE(*Claim({"cold"}));
+  EXPECT_TRUE(*Claim({"hot"}));
+  cache_->SetContended(false);
+  EXPECT_TRUE(*Claim({"cold"}));
+}
+
+TEST_F(AdapterCacheTest, WhoWaitsLongEnoughHasAnAdapterDrained) {
+  AdapterClaim a = *Claim({"a"}), b = *Claim({"b"}), c = *Claim({"c"});
+  AdapterClaim b_too = *Claim({"b"}), c_too = *Claim({"c"});
+  cache_->SetContended(true);
+  EXPECT_FALSE(*ClaimFirst({"d"}, absl::Milliseconds(199)));
+  EXPECT_TRUE(*Claim({"a"})) << "no drain before its time";
+  EXPECT_FALSE(*ClaimFirst({"d"}, absl::Milliseconds(200)));
+  EXPECT_FALSE(*Claim({"a"})) << "drained";
+  EXPECT_TRUE(*Claim({"b"}));
+  a.Release();
+  EXPECT_TRUE(*ClaimFirst({"d"}, absl::Milliseconds(201)));
+}
+
+TEST_F(AdapterCacheTest, EvictOfAClaimedAdapterWaitsForTheClaim) {
+  absl::Notification loaded;
+  AdapterClaim claim = *Claim({"a"}, [&loaded] { loaded.Notify(); });
+  loaded.WaitForNotification();
+  cache_->Evict("a");
+  EXPECT_EQ(cache_->state("a"), Residency::kResident);
+  claim.Release();
+  EXPECT_EQ(cache_->state("a"), Residency::kCold);
+}
+
+TEST_F(AdapterCacheTest, MovedClaimIsReleasedOnce) {
+  AdapterClaim one = *Claim({"a"});
+  AdapterClaim two = std::move(one);
+  one.Release();  // NOLINT: a moved-from claim claims nothing
+  EXPECT_EQ(cache_->Describe("a").num_claims, 1);
+  two = AdapterClaim();
+  EXPECT_EQ(cache_->Describe("a").num_claims, 0);
+  EXPECT_EQ(cache_->stats().held_bytes, 0);
+}
+
+// --- pins ---
+
+TEST_F(AdapterCacheTest, PinnedAdapterOutlivesAnyLoad) {
+  absl::Notification loaded;
+  ASSERT_TRUE(cache_->PinResident(Handle("a", 30 * kUnit), [&loaded] { loaded.Notify(); }).ok());
+  loaded.WaitForNotification();
+  for (const char* digest : {"b", "c", "d", "e"}) {
+    Load(digest);
+  }
+  EXPECT_EQ(cache_->state("a"), Residency::kResident);
+  EXPECT_TRUE(cache_->Describe("a").pinned);
+  EXPECT_EQ(cache_->stats().pinned_bytes, 30 * kUnit);
+  EXPECT_TRUE(cache_->Unpin("a"));
+  EXPECT_FALSE(cache_->Unpin("a"));
+  for (const char* digest : {"b", "c", "d", "e"}) {
+    Load(digest);
+  }
+  EXPECT_EQ(cache_->state("a"), Residency::kCold);
+}
+
+TEST_F(AdapterCacheTest, PinBeyondHalfOfTheBudgetIsRefused) {
+  ASSERT_TRUE(cache_->PinResident(Handle("a", 30 * kUnit), [] {}).ok());
+  bool called = false;
+  const absl::Status refused =
+      cache_->PinResident(Handle("b", 30 * kUnit), [&called] { called = true; });
+  EXPECT_TRUE(absl::IsResourceExhausted(refused));
+  EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("acme/b@1 needs 240 bytes"));
+  EXPECT_FALSE(called);
+  EXPECT_EQ(cache_->state("b"), Residency::kCold);
+}
+
+TEST_F(AdapterCacheTest, ForgottenAdapterIsUnpinnedAndTold) {
+  std::vector<std::string> told;
+  cache_->set_on_forget([&told](const std::string& digest) { told.push_back(digest); });
+  absl::Notification loaded;
+  ASSERT_TRUE(cache_->PinResident(Handle("a", 30 * kUnit), [&loaded] { loaded.Notify(); }).ok());
+  loaded.WaitForNotification();
+  cache_->Forget("a");
+  EXPECT_EQ(cache_->state("a"), Residency::kCold);
+  EXPECT_EQ(cache_->stats().pinned_bytes, 0);
+  EXPECT_THAT(told, testing::ElementsAre("a"));
+}
+
+TEST_F(AdapterCacheTest, UploadDoesNotPushOutWhatIsHeld) {
+  std::vector<AdapterClaim> claims;
+  for (const char* digest : {"a", "b", "c"}) {
+    claims.push_back(*Claim({digest}));
+  }
+  const Compiled accepted = MakeCompiled(30 * kUnit);  // its upload still works with it
+  cache_->Insert("upload", accepted);
+  Load("d");
+  EXPECT_EQ(cache_->state("upload"), Residency::kResident);
+  for (const char* digest : {"a", "b", "c"}) {
+    EXPECT_NE(cache_->state(digest), Residency::kCold) << digest;
+  }
+  EXPECT_TRUE(cache_->Pin("upload").ok());
 }
 
 TEST_F(AdapterCacheTest, ChurnOfManyThreadsKeepsTheAccounts) {

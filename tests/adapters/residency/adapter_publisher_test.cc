@@ -12,7 +12,6 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
-#include "adapters/base/errors.h"
 #include "gmock/gmock.h"
 #include "tests/adapters/formats/safetensors_builder.h"
 #include "tests/adapters/store/store_test_fixture.h"
@@ -60,14 +59,14 @@ class AdapterPublisherTest : public StoreTest {
     publisher_.reset();
     Reopen();
     registry_ = std::make_unique<AdapterRegistry>();
+    versions_ = std::make_unique<AdapterVersions>(store_.get(), registry_.get(), max_adapters);
     AdapterPublisher::Options options;
     options.base = TinyBase();
-    options.limits.max_adapters_per_tenant = max_adapters;
-    publisher_ = std::make_unique<AdapterPublisher>(options, store_.get(), registry_.get());
+    publisher_ = std::make_unique<AdapterPublisher>(options, versions_.get());
     cache_ = std::make_unique<AdapterCache>(
         cache_bytes, [this](const AdapterInfo& info) { return publisher_->Compile(info); });
     publisher_->set_cache(cache_.get());
-    const absl::Status restored = publisher_->Restore();
+    const absl::Status restored = versions_->Restore();
     ASSERT_TRUE(restored.ok()) << restored;
   }
 
@@ -77,7 +76,15 @@ class AdapterPublisherTest : public StoreTest {
     for (const auto& [file_name, text] : files) {
       TENON_RETURN_IF_ERROR(upload->Append(file_name, AsBytes(text)));
     }
-    return publisher_->Publish(tenant, name, std::move(upload), expected);
+    TENON_ASSIGN_OR_RETURN(AdapterCandidate candidate,
+                           publisher_->Prepare(tenant, name, std::move(upload), expected));
+    TENON_ASSIGN_OR_RETURN(CommittedVersion committed,
+                           publisher_->Commit(std::move(candidate), {}, kReport));
+    return std::move(committed.info);
+  }
+
+  absl::Status Delete(const std::string& tenant, const AdapterRef& ref) {
+    return versions_->Delete(tenant, ref, /*force=*/true, "key:test").status();
   }
 
   // Loads through the cache as the engine does, and gives the first element of the down matrix.
@@ -99,7 +106,10 @@ class AdapterPublisherTest : public StoreTest {
     return ids;
   }
 
+  static constexpr char kReport[] = R"({"passed":true})";
+
   std::unique_ptr<AdapterRegistry> registry_;
+  std::unique_ptr<AdapterVersions> versions_;
   std::unique_ptr<AdapterPublisher> publisher_;
   std::unique_ptr<AdapterCache> cache_;
 };
@@ -170,6 +180,31 @@ TEST_F(AdapterPublisherTest, WhatDoesNotFitTheBaseLeavesTheServedVersion) {
   EXPECT_THAT(*store_->List(), SizeIs(1));
 }
 
+TEST_F(AdapterPublisherTest, CandidateIsResidentAndNowhereElse) {
+  absl::StatusOr<std::unique_ptr<StagedUpload>> upload = publisher_->BeginUpload();
+  ASSERT_TRUE(upload.ok());
+  for (const auto& [file_name, text] : Lora(3)) {
+    ASSERT_TRUE((*upload)->Append(file_name, AsBytes(text)).ok());
+  }
+  absl::StatusOr<AdapterCandidate> candidate =
+      publisher_->Prepare("acme", "fr", *std::move(upload), "");
+  ASSERT_TRUE(candidate.ok()) << candidate.status();
+  const std::string digest = candidate->handle()->digest;
+  EXPECT_EQ(candidate->handle().id(), (AdapterId{"acme", "fr", 0}));
+  EXPECT_EQ(*LoadedValue(candidate->handle()), 3);
+  EXPECT_TRUE(absl::IsNotFound(registry_->Acquire("acme", {"fr"}).status()));
+  EXPECT_THAT(*store_->List(), IsEmpty());
+  publisher_->Reject(*std::move(candidate));
+  EXPECT_EQ(cache_->state(digest), Residency::kCold);
+  EXPECT_EQ(CountEntries(tmp()), 0);
+}
+
+TEST_F(AdapterPublisherTest, AcceptanceIsKeptWithTheVersion) {
+  ASSERT_TRUE(Publish("acme", "fr", Lora(1)).ok());
+  Restart();
+  EXPECT_EQ((*registry_->Acquire("acme", {"fr"}))->acceptance, kReport);
+}
+
 TEST_F(AdapterPublisherTest, BadNamesAreRefused) {
   EXPECT_TRUE(absl::IsInvalidArgument(Publish("acme", "../fr", Lora(1)).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(Publish("", "fr", Lora(1)).status()));
@@ -180,19 +215,6 @@ TEST_F(AdapterPublisherTest, AdapterThatCanNeverBeResidentIsRefused) {
   const absl::Status status = Publish("acme", "fr", Lora(1)).status();
   EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
   EXPECT_THAT(*store_->List(), IsEmpty());
-}
-
-TEST_F(AdapterPublisherTest, TenantsLimitCountsLiveVersions) {
-  Restart(/*cache_bytes=*/1 << 20, /*max_adapters=*/2);
-  ASSERT_TRUE(Publish("acme", "fr", Lora(1)).ok());
-  ASSERT_TRUE(Publish("acme", "fr", Lora(2)).ok());
-  const absl::Status over = Publish("acme", "de", Lora(3)).status();
-  EXPECT_TRUE(absl::IsResourceExhausted(over)) << over;
-  EXPECT_EQ(GetErrorDetail(over)->reason, "ADAPTERS_PER_TENANT");
-  EXPECT_TRUE(Publish("acme", "fr", Lora(2)).ok()) << "an upload that is there takes no room";
-  EXPECT_TRUE(Publish("bmce", "fr", Lora(3)).ok()) << "tenants count apart";
-  ASSERT_TRUE(publisher_->Delete("acme", {"fr", 1}).ok());
-  EXPECT_TRUE(Publish("acme", "de", Lora(3)).ok());
 }
 
 TEST_F(AdapterPublisherTest, TenantsLimitHoldsAgainstConcurrentUploads) {
@@ -249,7 +271,7 @@ TEST_F(AdapterPublisherTest, ConcurrentEqualUploadsGiveOneVersion) {
 TEST_F(AdapterPublisherTest, DeleteOfOneVersionFallsBack) {
   ASSERT_TRUE(Publish("acme", "fr", Lora(1)).ok());
   ASSERT_TRUE(Publish("acme", "fr", Lora(2)).ok());
-  ASSERT_TRUE(publisher_->Delete("acme", {"fr", 2}).ok());
+  ASSERT_TRUE(Delete("acme", {"fr", 2}).ok());
   EXPECT_THAT(LiveIds("acme"), ElementsAre("acme/fr@1"));
   Restart();
   EXPECT_THAT(LiveIds("acme"), ElementsAre("acme/fr@1"));
@@ -259,16 +281,16 @@ TEST_F(AdapterPublisherTest, DeleteOfNameTakesAllItsVersions) {
   ASSERT_TRUE(Publish("acme", "fr", Lora(1)).ok());
   ASSERT_TRUE(Publish("acme", "fr", Lora(2)).ok());
   ASSERT_TRUE(Publish("acme", "de", Lora(1)).ok());
-  ASSERT_TRUE(publisher_->Delete("acme", {"fr"}).ok());
+  ASSERT_TRUE(Delete("acme", {"fr"}).ok());
   EXPECT_THAT(LiveIds("acme"), ElementsAre("acme/de@1"));
   EXPECT_THAT(*store_->List(), SizeIs(1));
 }
 
 TEST_F(AdapterPublisherTest, DeleteOfOtherTenantsAdapterIsNotFound) {
   ASSERT_TRUE(Publish("acme", "fr", Lora(1)).ok());
-  const absl::Status status = publisher_->Delete("bmce", {"fr"});
+  const absl::Status status = Delete("bmce", {"fr"});
   EXPECT_TRUE(absl::IsNotFound(status)) << status;
-  EXPECT_EQ(status, publisher_->Delete("cmce", {"fr"}));
+  EXPECT_EQ(status, Delete("cmce", {"fr"}));
   EXPECT_THAT(LiveIds("acme"), SizeIs(1));
 }
 
@@ -277,7 +299,7 @@ TEST_F(AdapterPublisherTest, RequestThatHoldsADeletedColdVersionStillLoadsIt) {
   Restart();  // nothing is resident
   const absl::StatusOr<AdapterHandle> handle = registry_->Acquire("acme", {"fr"});
   ASSERT_TRUE(handle.ok()) << handle.status();
-  ASSERT_TRUE(publisher_->Delete("acme", {"fr"}).ok());
+  ASSERT_TRUE(Delete("acme", {"fr"}).ok());
   EXPECT_EQ(CountEntries(blobs()), 0);
   const absl::StatusOr<float> value = LoadedValue(*handle);
   ASSERT_TRUE(value.ok()) << value.status();
@@ -287,7 +309,7 @@ TEST_F(AdapterPublisherTest, RequestThatHoldsADeletedColdVersionStillLoadsIt) {
 TEST_F(AdapterPublisherTest, DeletedVersionThatNobodyHoldsIsGone) {
   const absl::StatusOr<AdapterInfo> info = Publish("acme", "fr", Lora(7));
   ASSERT_TRUE(info.ok()) << info.status();
-  ASSERT_TRUE(publisher_->Delete("acme", {"fr"}).ok());
+  ASSERT_TRUE(Delete("acme", {"fr"}).ok());
   EXPECT_EQ(cache_->state(info->digest), Residency::kCold);
   EXPECT_TRUE(absl::IsNotFound(publisher_->Compile(*info).status()));
 }
@@ -298,9 +320,7 @@ TEST_F(AdapterPublisherTest, DamagedVersionIsLeftOutAndOthersServe) {
   std::filesystem::remove(BlobOf(Lora(1)["adapter_model.safetensors"]));
   Restart();
   EXPECT_THAT(LiveIds("acme"), ElementsAre("acme/good@1"));
-  const auto damaged = publisher_->Damaged();
-  ASSERT_TRUE(damaged.ok()) << damaged.status();
-  EXPECT_THAT(*damaged, SizeIs(1));
+  EXPECT_EQ(registry_->num_quarantined(), 1);
   // The same upload repairs it, and makes it live.
   const absl::StatusOr<AdapterInfo> repaired = Publish("acme", "bad", Lora(1));
   ASSERT_TRUE(repaired.ok()) << repaired.status();
@@ -317,6 +337,7 @@ TEST_F(AdapterPublisherTest, RottenVersionFailsItsLoadAlone) {
   Overwrite(blob, rotten);
   Restart();
   EXPECT_TRUE(absl::IsDataLoss(LoadedValue(*registry_->Acquire("acme", {"bad"})).status()));
+  EXPECT_TRUE(absl::IsDataLoss(registry_->Acquire("acme", {"bad"}).status()));
   EXPECT_EQ(*LoadedValue(*registry_->Acquire("acme", {"good"})), 2);
 }
 
@@ -324,14 +345,14 @@ TEST_F(AdapterPublisherTest, DamagedVersionCanBeDeleted) {
   ASSERT_TRUE(Publish("acme", "bad", Lora(1)).ok());
   std::filesystem::remove(BlobOf(Lora(1)["adapter_model.safetensors"]));
   Restart();
-  EXPECT_TRUE(publisher_->Delete("acme", {"bad"}).ok());
+  EXPECT_TRUE(Delete("acme", {"bad"}).ok());
   EXPECT_THAT(*store_->List(), IsEmpty());
 }
 
 TEST_F(AdapterPublisherTest, PublishAndDeleteAgreeWithTheStoreAfterARace) {
   std::thread deleter([this] {
     for (int i = 0; i < 30; ++i) {
-      publisher_->Delete("acme", {"fr"}).IgnoreError();
+      Delete("acme", {"fr"}).IgnoreError();
     }
   });
   for (int i = 0; i < 30; ++i) {

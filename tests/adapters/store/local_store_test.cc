@@ -47,10 +47,11 @@ TEST_F(LocalStoreTest, EveryFieldSurvivesRestart) {
   facts.has_weight = false;
   facts.resident_bytes = 5'000'000'000;
   facts.warnings = {"unused tensor \"x\"", "na\xc3\xafve"};
-  bool created = false;
-  const absl::StatusOr<AdapterInfo> put = store_->Commit(*std::move(upload), facts, &created);
-  ASSERT_TRUE(put.ok()) << put.status();
-  EXPECT_TRUE(created);
+  facts.acceptance = R"({"passed":true})";
+  const absl::StatusOr<CommittedVersion> committed = store_->Commit(*std::move(upload), facts, {});
+  ASSERT_TRUE(committed.ok()) << committed.status();
+  EXPECT_TRUE(committed->created);
+  const AdapterInfo* const put = &committed->info;
 
   Reopen();
   const absl::StatusOr<std::vector<AdapterInfo>> list = store_->List();
@@ -71,6 +72,7 @@ TEST_F(LocalStoreTest, EveryFieldSurvivesRestart) {
   EXPECT_EQ(info.resident_bytes, facts.resident_bytes);
   EXPECT_EQ(info.created, now_);
   EXPECT_EQ(info.warnings, facts.warnings);
+  EXPECT_EQ(info.acceptance, facts.acceptance);
   EXPECT_TRUE(Read(info.id).ok());
 }
 
@@ -117,19 +119,28 @@ TEST_F(LocalStoreTest, SameBytesAsNewestAreThatVersion) {
   EXPECT_EQ(again->created, now_ - absl::Hours(1));
 }
 
-TEST_F(LocalStoreTest, SameBytesAsOlderVersionAreNewVersion) {
+TEST_F(LocalStoreTest, SameBytesAsAnyVersionAreThatVersion) {
   ASSERT_TRUE(Put("acme", "fr", AdapterFiles("a")).ok());
   ASSERT_TRUE(Put("acme", "fr", AdapterFiles("b")).ok());
-  const absl::StatusOr<AdapterInfo> rollback = Put("acme", "fr", AdapterFiles("a"));
-  ASSERT_TRUE(rollback.ok()) << rollback.status();
-  EXPECT_EQ(rollback->id.version, 3);
+  const absl::StatusOr<CommittedVersion> again = Commit("acme", "fr", AdapterFiles("a"));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_FALSE(again->created);
+  EXPECT_EQ(again->info.id.version, 1);
+  EXPECT_EQ(again->name.after.pointers.aliases.at("latest"), 1) << "what was asked to go live does";
+  EXPECT_EQ(again->name.after.versions.size(), 2u);
+}
+
+TEST_F(LocalStoreTest, SameBytesAsADeletedVersionAreANewOne) {
+  ASSERT_TRUE(Put("acme", "fr", AdapterFiles("a")).ok());
+  ASSERT_TRUE(Delete({"acme", "fr", 1}).ok());
+  EXPECT_EQ(Put("acme", "fr", AdapterFiles("a"))->id.version, 2);
 }
 
 TEST_F(LocalStoreTest, VersionNumbersAreNotReusedAfterDelete) {
   ASSERT_TRUE(Put("acme", "fr", AdapterFiles("a")).ok());
   ASSERT_TRUE(Put("acme", "fr", AdapterFiles("b")).ok());
-  ASSERT_TRUE(store_->Delete({"acme", "fr", 2}).ok());
-  ASSERT_TRUE(store_->Delete({"acme", "fr", 1}).ok());
+  ASSERT_TRUE(Delete({"acme", "fr", 2}).ok());
+  ASSERT_TRUE(Delete({"acme", "fr", 1}).ok());
   Reopen();
   const absl::StatusOr<AdapterInfo> next = Put("acme", "fr", AdapterFiles("b"));
   ASSERT_TRUE(next.ok()) << next.status();
@@ -150,25 +161,28 @@ TEST_F(LocalStoreTest, DeleteDropsOnlyBlobsThatNothingNames) {
   ASSERT_TRUE(Put("acme", "fr", AdapterFiles("a")).ok());
   ASSERT_TRUE(Put("acme", "de", AdapterFiles("b")).ok());
   EXPECT_EQ(CountEntries(blobs()), 3);  // one configuration, two weights
-  ASSERT_TRUE(store_->Delete({"acme", "fr", 1}).ok());
+  ASSERT_TRUE(Delete({"acme", "fr", 1}).ok());
   EXPECT_EQ(CountEntries(blobs()), 2);
   EXPECT_TRUE(Read({"acme", "de", 1}).ok());
-  ASSERT_TRUE(store_->Delete({"acme", "de", 1}).ok());
+  ASSERT_TRUE(Delete({"acme", "de", 1}).ok());
   EXPECT_EQ(CountEntries(blobs()), 0);
 }
 
 TEST_F(LocalStoreTest, DeleteOfAbsentVersionIsNotFound) {
-  const absl::Status status = store_->Delete({"acme", "fr", 1});
+  ASSERT_TRUE(Put("acme", "fr", AdapterFiles("a")).ok());
+  const absl::Status status = store_->Delete({"acme", "fr", 2}, {}, "key:test").status();
   EXPECT_TRUE(absl::IsNotFound(status)) << status;
-  EXPECT_EQ(GetErrorDetail(status)->subject, "acme/fr@1");
-  EXPECT_TRUE(absl::IsNotFound(store_->Open({"acme", "fr", 1}).status()));
+  EXPECT_EQ(GetErrorDetail(status)->subject, "acme/fr@2");
+  EXPECT_TRUE(absl::IsNotFound(store_->Delete({"acme", "de", 1}, {}, "key:test").status()));
+  EXPECT_TRUE(absl::IsNotFound(store_->DeleteName("acme", "de", "key:test").status()));
+  EXPECT_TRUE(absl::IsNotFound(store_->Open({"acme", "fr", 2}).status()));
 }
 
 TEST_F(LocalStoreTest, OpenFilesOutliveDelete) {
   ASSERT_TRUE(Put("acme", "fr", AdapterFiles("weights")).ok());
   const absl::StatusOr<FileSet> files = store_->Open({"acme", "fr", 1});
   ASSERT_TRUE(files.ok()) << files.status();
-  ASSERT_TRUE(store_->Delete({"acme", "fr", 1}).ok());
+  ASSERT_TRUE(Delete({"acme", "fr", 1}).ok());
   EXPECT_EQ(AsText(files->at("adapter_model.safetensors")), "weights");
 }
 
@@ -233,9 +247,7 @@ TEST_F(LocalStoreTest, UnsealedUploadIsNotCommitted) {
   ASSERT_TRUE((*upload)->Append("adapter_config.json", AsBytes("{}")).ok());
   AdapterInfo facts;
   facts.id = AdapterId{"acme", "fr", 0};
-  bool created = false;
-  EXPECT_TRUE(
-      absl::IsFailedPrecondition(store_->Commit(*std::move(upload), facts, &created).status()));
+  EXPECT_TRUE(absl::IsFailedPrecondition(store_->Commit(*std::move(upload), facts, {}).status()));
   EXPECT_THAT(*store_->List(), IsEmpty());
 }
 
@@ -302,7 +314,7 @@ TEST_F(LocalStoreTest, ReadersAndDeletersDoNotDisturbEachOther) {
   std::thread churn([this] {
     for (int i = 1; i <= 20; ++i) {
       ASSERT_TRUE(Put("acme", "fr", AdapterFiles(absl::StrCat(i))).ok());
-      ASSERT_TRUE(store_->Delete({"acme", "fr", i}).ok());
+      ASSERT_TRUE(Delete({"acme", "fr", i}).ok());
     }
   });
   for (int i = 0; i < 50; ++i) {

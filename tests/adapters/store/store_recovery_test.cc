@@ -14,6 +14,7 @@
 namespace tenon {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::SizeIs;
@@ -72,7 +73,7 @@ TEST_F(StoreRecoveryTest, RottenBlobIsReadOnlyOnce) {
   const std::filesystem::path blob = BlobOf("weights");
   Overwrite(blob, "weighty");
   EXPECT_TRUE(absl::IsDataLoss(Read({"acme", "fr", 1}).status()));
-  EXPECT_THAT(*store_->Damaged(), SizeIs(1));
+  EXPECT_THAT(Quarantined(), ElementsAre("acme/fr@1"));
   // The verdict holds although the bytes are right again: nobody reads them.
   Overwrite(blob, "weights");
   EXPECT_TRUE(absl::IsDataLoss(Read({"acme", "fr", 1}).status()));
@@ -86,7 +87,7 @@ TEST_F(StoreRecoveryTest, SameUploadRepairsRottenBlob) {
   ASSERT_TRUE(Put("acme", "fr", AdapterFiles("weights"), &created).ok());
   EXPECT_FALSE(created);
   EXPECT_TRUE(Read({"acme", "fr", 1}).ok());
-  EXPECT_THAT(*store_->Damaged(), IsEmpty());
+  EXPECT_THAT(Quarantined(), IsEmpty());
 }
 
 TEST_F(StoreRecoveryTest, MissingOrCutBlobsAreFoundAtStart) {
@@ -96,11 +97,7 @@ TEST_F(StoreRecoveryTest, MissingOrCutBlobsAreFoundAtStart) {
   Overwrite(BlobOf("weights"), "weigh");
   std::filesystem::remove(BlobOf("w"));
   Reopen();
-  const absl::StatusOr<std::map<AdapterId, absl::Status>> damaged = store_->Damaged();
-  ASSERT_TRUE(damaged.ok()) << damaged.status();
-  EXPECT_THAT(*damaged, SizeIs(2));
-  EXPECT_TRUE(damaged->contains({"acme", "cut", 1}));
-  EXPECT_TRUE(damaged->contains({"acme", "gone", 1}));
+  EXPECT_THAT(Quarantined(), ElementsAre("acme/cut@1", "acme/gone@1"));
   EXPECT_THAT(*store_->List(), SizeIs(3));
   EXPECT_TRUE(absl::IsDataLoss(Read({"acme", "cut", 1}).status()));
   EXPECT_TRUE(absl::IsDataLoss(Read({"acme", "gone", 1}).status()));
@@ -117,8 +114,8 @@ TEST_F(StoreRecoveryTest, DamagedVersionCanBeDeleted) {
   ASSERT_TRUE(Put("acme", "fr", AdapterFiles("weights")).ok());
   std::filesystem::remove(BlobOf("weights"));
   Reopen();
-  EXPECT_TRUE(store_->Delete({"acme", "fr", 1}).ok());
-  EXPECT_THAT(*store_->Damaged(), IsEmpty());
+  EXPECT_TRUE(Delete({"acme", "fr", 1}).ok());
+  EXPECT_THAT(Quarantined(), IsEmpty());
   EXPECT_EQ(CountEntries(blobs()), 0);
 }
 
@@ -165,27 +162,6 @@ TEST_F(StoreRecoveryTest, DamagedCatalogueIsDataLoss) {
   Overwrite(root_ / "catalogue.db", std::string(8192, 'x'));
   const absl::Status status = CreateError(root_);
   EXPECT_TRUE(absl::IsDataLoss(status)) << status;
-}
-
-TEST_F(StoreRecoveryTest, CatalogueOfSchemaOneIsUpgraded) {
-  ASSERT_TRUE(Put("acme", "fr", AdapterFiles("w")).ok());
-  store_.reset();
-  {
-    absl::StatusOr<SqliteConnection> db =
-        SqliteConnection::Open((root_ / "catalogue.db").string(), "test");
-    ASSERT_TRUE(db.ok()) << db.status();
-    ASSERT_TRUE(db->Execute("ALTER TABLE versions DROP COLUMN report").ok());
-    ASSERT_TRUE(db->Execute("UPDATE schema_version SET version = 1").ok());
-  }
-  for (int i = 0; i < 2; ++i) {
-    Reopen();
-    const absl::StatusOr<std::vector<AdapterInfo>> list = store_->List();
-    ASSERT_TRUE(list.ok()) << list.status();
-    ASSERT_EQ(list->size(), 1u);
-    EXPECT_EQ(list->front().num_virtual_tokens, 0);
-    EXPECT_TRUE(list->front().has_weight);
-  }
-  ASSERT_TRUE(Put("acme", "fr", AdapterFiles("v")).ok());
 }
 
 TEST_F(StoreRecoveryTest, NewerCatalogueIsRefused) {

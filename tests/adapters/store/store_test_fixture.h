@@ -12,6 +12,7 @@
 #include <sstream>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "adapters/base/status_macros.h"
 #include "adapters/store/local_store.h"
@@ -67,14 +68,48 @@ class StoreTest : public ::testing::Test {
     return upload;
   }
 
-  absl::StatusOr<AdapterInfo> Put(const std::string& tenant, const std::string& name,
-                                  const FileTexts& files, bool* created = nullptr) {
+  /// An upload without acceptance that moves `latest`, or what `order` says.
+  absl::StatusOr<CommittedVersion> Commit(const std::string& tenant, const std::string& name,
+                                          const FileTexts& files, const CommitOrder& order = {}) {
     TENON_ASSIGN_OR_RETURN(std::unique_ptr<StagedUpload> upload, Stage(files));
     AdapterInfo facts;
     facts.id = AdapterId{tenant, name, 0};
-    bool ignored = false;
-    return store_->Commit(std::move(upload), std::move(facts),
-                          created == nullptr ? &ignored : created);
+    return store_->Commit(std::move(upload), std::move(facts), order);
+  }
+
+  absl::StatusOr<AdapterInfo> Put(const std::string& tenant, const std::string& name,
+                                  const FileTexts& files, bool* created = nullptr) {
+    TENON_ASSIGN_OR_RETURN(CommittedVersion committed, Commit(tenant, name, files));
+    if (created != nullptr) {
+      *created = committed.created;
+    }
+    return std::move(committed.info);
+  }
+
+  /// With force: whatever points to it goes away.
+  absl::Status Delete(const AdapterId& id) {
+    std::vector<AliasMove> moves;
+    TENON_ASSIGN_OR_RETURN(const AdapterName name, store_->Name(id.tenant, id.name));
+    for (const auto& [alias, version] : name.pointers.aliases) {
+      if (version == id.version) {
+        moves.push_back(
+            {id.tenant, id.name, alias, 0, version, AliasAction::kDelete, "key:test"});
+      }
+    }
+    return store_->Delete(id, moves, "key:test").status();
+  }
+
+  /// "acme/fr@1" for each quarantined version.
+  std::vector<std::string> Quarantined() {
+    std::vector<std::string> ids;
+    const absl::StatusOr<std::vector<AdapterName>> names = store_->Names();
+    EXPECT_TRUE(names.ok()) << names.status();
+    for (const AdapterName& name : *names) {
+      for (const auto& [version, reason] : name.quarantined) {
+        ids.push_back(AdapterId{name.tenant, name.name, version}.ToString());
+      }
+    }
+    return ids;
   }
 
   absl::StatusOr<FileTexts> Read(const AdapterId& id) {

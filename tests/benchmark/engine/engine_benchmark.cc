@@ -8,24 +8,21 @@
 // of them all requests are for the base. Prompts are random; the first `shared_prefix` tokens are
 // the same for all. Prints a table, then one line of JSON.
 #include <ATen/Parallel.h>
-#include <ATen/ops/randn.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <deque>
 #include <nlohmann/json.hpp>
-#include <random>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "server/engine/engine.h"
 #include "server/model/decoder_runner.h"
 #include "server/model/kv_cache.h"
 #include "server/model/model.h"
+#include "tests/benchmark/engine/closed_loop.h"
 
 ABSL_FLAG(std::string, model, "", "Hugging Face model folder");
 ABSL_FLAG(int64_t, adapters, 8, "random LoRA adapters; 0: base requests only");
@@ -44,136 +41,23 @@ namespace {
 
 constexpr int64_t kBlockSize = 16;
 
-/// A LoRA of the given rank on every linear layer; small, so that the model goes on making sense.
-std::shared_ptr<const CompiledAdapter> RandomAdapter(const Model& model, int64_t rank) {
-  auto adapter = std::make_shared<CompiledAdapter>(model.base.num_layers);
-  const at::TensorOptions options = at::TensorOptions().dtype(model.dtype);
-  for (const auto& [name, shape] : model.base.modules) {
-    if (shape.site >= Site::kAttentionNorm) {
-      continue;
-    }
-    SiteDelta site;
-    LowRankDelta& delta = site.low_rank;
-    delta.down = at::randn({rank, shape.in_features}, options);
-    delta.up = at::randn({shape.out_features, rank}, options);
-    delta.scaling = 1e-3f;
-    adapter->set_delta(shape.layer, shape.site, std::move(site));
-  }
-  return adapter;
+std::shared_ptr<const AdapterSelection> SelectionFor(int64_t index) {
+  const int64_t num_adapters = absl::GetFlag(FLAGS_adapters);
+  return num_adapters == 0 ? std::make_shared<AdapterSelection>()
+                           : SelectionOf(absl::StrCat("adapter-", index % num_adapters));
 }
 
-/// What one request went through.
-struct RequestTimes {
-  absl::Time submitted;
-  absl::Time first_token = absl::InfiniteFuture();
-  absl::Time finished;
-  absl::Status status;
-};
-
-/// Keeps `concurrency` requests in flight until all have ended. Events are read on the thread that
-/// calls Run; the engine's thread only puts the stream's number in a queue.
-class ClosedLoop {
- public:
-  ClosedLoop(Engine* engine, int64_t vocab_size)
-      : engine_(engine),
-        vocab_size_(vocab_size),
-        num_requests_(absl::GetFlag(FLAGS_requests)),
-        shared_(RandomTokens(absl::GetFlag(FLAGS_shared_prefix))) {}
-
-  absl::Status Run() {
-    times_.resize(num_requests_);
-    streams_.resize(num_requests_);
-    for (int64_t i = 0; i < absl::GetFlag(FLAGS_concurrency); ++i) {
-      if (absl::Status status = SubmitNext(); !status.ok()) {
-        return status;
-      }
-    }
-    for (int64_t num_ended = 0; num_ended < num_requests_;) {
-      const int64_t index = AwaitReadable();
-      while (const std::optional<GenerationEvent> event = streams_[index]->Pop()) {
-        const FinishEvent* finish = std::get_if<FinishEvent>(&*event);
-        if (finish == nullptr) {
-          times_[index].first_token = std::min(times_[index].first_token, absl::Now());
-          continue;
-        }
-        times_[index].finished = absl::Now();
-        ++num_ended;
-        if (absl::Status status = finish->status.ok() ? SubmitNext() : finish->status;
-            !status.ok()) {
-          return status;
-        }
-      }
-    }
-    return absl::OkStatus();
-  }
-
-  const std::vector<RequestTimes>& times() const { return times_; }
-
- private:
-  std::vector<int32_t> RandomTokens(int64_t count) {
-    std::vector<int32_t> tokens(count);
-    std::uniform_int_distribution<int32_t> any(0, static_cast<int32_t>(vocab_size_ - 1));
-    std::generate(tokens.begin(), tokens.end(), [&] { return any(random_); });
-    return tokens;
-  }
-
-  static std::shared_ptr<const AdapterSelection> SelectionFor(int64_t index) {
-    const int64_t num_adapters = absl::GetFlag(FLAGS_adapters);
-    if (num_adapters == 0) {
-      return std::make_shared<AdapterSelection>();
-    }
-    AdapterInfo info;
-    info.id = {"bench", absl::StrCat("adapter-", index % num_adapters), 1};
-    info.digest = info.id.name;
-    const AdapterHandle handle(std::make_shared<const AdapterInfo>(std::move(info)));
-    return std::make_shared<AdapterSelection>(std::vector<WeightedAdapter>{{handle, 1.0f}});
-  }
-
-  /// Nothing when all have been submitted.
-  absl::Status SubmitNext() {
-    if (num_submitted_ == num_requests_) {
-      return absl::OkStatus();
-    }
-    const int64_t index = num_submitted_++;
-    GenerationRequest request;
-    request.request_id = absl::StrCat("request-", index);
-    request.tenant = "bench";
-    request.prompt = shared_;
-    const std::vector<int32_t> tail =
-        RandomTokens(absl::GetFlag(FLAGS_prompt_tokens) - static_cast<int64_t>(shared_.size()));
-    request.prompt.insert(request.prompt.end(), tail.begin(), tail.end());
-    request.selection = SelectionFor(index);
-    request.sampling.temperature = 0.0f;
-    request.sampling.max_tokens = static_cast<int32_t>(absl::GetFlag(FLAGS_output_tokens));
-    request.stream = streams_[index] = std::make_shared<TokenStream>(64);
-    request.stream->set_on_readable([this, index] {
-      absl::MutexLock lock(&mutex_);
-      readable_.push_back(index);
-    });
-    times_[index].submitted = absl::Now();
-    return engine_->Submit(std::move(request));
-  }
-
-  int64_t AwaitReadable() {
-    absl::MutexLock lock(&mutex_);
-    const auto any = [&] { return !readable_.empty(); };
-    mutex_.Await(absl::Condition(&any));
-    const int64_t index = readable_.front();
-    readable_.pop_front();
-    return index;
-  }
-
-  Engine* const engine_;
-  const int64_t vocab_size_;
-  const int64_t num_requests_;
-  std::mt19937_64 random_{1};
-  const std::vector<int32_t> shared_;
-  int64_t num_submitted_ = 0;
-  std::vector<RequestTimes> times_;
-  std::vector<std::shared_ptr<TokenStream>> streams_;
-  absl::Mutex mutex_;
-  std::deque<int64_t> readable_ ABSL_GUARDED_BY(mutex_);
-};
+LoopOptions MakeLoopOptions(int64_t vocab_size) {
+  LoopOptions options;
+  options.vocab_size = vocab_size;
+  options.concurrency = absl::GetFlag(FLAGS_concurrency);
+  options.requests = absl::GetFlag(FLAGS_requests);
+  options.prompt_tokens = absl::GetFlag(FLAGS_prompt_tokens);
+  options.output_tokens = absl::GetFlag(FLAGS_output_tokens);
+  options.shared_prefix = absl::GetFlag(FLAGS_shared_prefix);
+  options.selection = SelectionFor;
+  return options;
+}
 
 /// By nearest rank: one of the values, never below the fraction asked for.
 double Percentile(std::vector<double> values, double fraction) {
@@ -278,7 +162,7 @@ absl::Status RunBenchmark() {
   if (!engine.ok()) {
     return engine.status();
   }
-  ClosedLoop loop(engine->get(), model->config.vocab_size);
+  ClosedLoop loop(engine->get(), MakeLoopOptions(model->config.vocab_size));
   absl::Status status = loop.Run();
   (*engine)->Stop();
   if (status.ok()) {

@@ -44,11 +44,11 @@ TEST_F(EngineAdapterTest, EachSegmentRunsWithItsAdapters) {
   absl::Mutex mutex;
   std::vector<std::pair<std::string, size_t>> seen;  // selection key, number of adapters
   std::vector<float> weights;
-  script_.watch = [&](const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters) {
+  script_.watch = [&](const Batch& batch, std::span<const ResolvedSelection> adapters) {
     ASSERT_EQ(adapters.size(), batch.segments.size());
     for (size_t i = 0; i < adapters.size(); ++i) {
-      ASSERT_EQ(adapters[i].size(), batch.segments[i].selection->adapters().size());
-      for (const ResolvedAdapter& adapter : adapters[i]) {
+      ASSERT_EQ(adapters[i].adapters.size(), batch.segments[i].selection->adapters().size());
+      for (const ResolvedAdapter& adapter : adapters[i].adapters) {
         ASSERT_NE(adapter.adapter, nullptr);
         absl::MutexLock lock(&mutex);
         weights.push_back(adapter.weight);
@@ -169,13 +169,13 @@ std::shared_ptr<const AdapterSelection> SelectContext(const std::string& name,
 TEST_F(EngineAdapterTest, ContextIsComputedOnceWithItsAdapters) {
   absl::Mutex mutex;
   int64_t num_context_tokens = 0;
-  script_.watch = [&](const Batch& batch, std::span<const std::vector<ResolvedAdapter>> adapters) {
+  script_.watch = [&](const Batch& batch, std::span<const ResolvedSelection> adapters) {
     ASSERT_EQ(adapters.size(), batch.segments.size() + batch.contexts.size());
     absl::MutexLock lock(&mutex);
     num_context_tokens += batch.num_context_tokens;
     for (size_t i = 0; i < batch.contexts.size(); ++i) {
-      ASSERT_EQ(adapters[batch.segments.size() + i].size(), 1u);
-      ASSERT_NE(adapters[batch.segments.size() + i][0].adapter, nullptr);
+      ASSERT_EQ(adapters[batch.segments.size() + i].adapters.size(), 1u);
+      ASSERT_NE(adapters[batch.segments.size() + i].adapters[0].adapter, nullptr);
     }
   };
   std::vector<std::unique_ptr<Reader>> readers;
@@ -228,6 +228,105 @@ TEST_F(EngineAdapterTest, VirtualTokensCountInTheMemoryOfARequest) {
   request.selection = SelectContext("prefix", 4095);
   const absl::Status status = engine_->Submit(std::move(request));
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+}
+
+// A selection of adapters of `kibibytes` each; the fixture's cache holds 1024.
+std::shared_ptr<const AdapterSelection> SelectLarge(const std::vector<std::string>& names,
+                                                    int64_t kibibytes) {
+  std::vector<WeightedAdapter> adapters;
+  for (const std::string& name : names) {
+    AdapterInfo info;
+    info.id = {"acme", name, 1};
+    info.digest = name;
+    info.resident_bytes = kibibytes << 10;
+    adapters.push_back({AdapterHandle(std::make_shared<const AdapterInfo>(std::move(info))), 1.0f});
+  }
+  return std::make_shared<const AdapterSelection>(std::move(adapters));
+}
+
+TEST_F(EngineAdapterTest, RequestWithoutRoomWaitsWhileOthersGoOn) {
+  script_.Hold();
+  Reader first, waiting, joining, base;
+  SubmitFor(first, SelectLarge({"a"}, 600), {1}, 4);
+  SubmitFor(waiting, SelectLarge({"b"}, 600), {1}, 3);
+  SubmitFor(joining, SelectLarge({"a"}, 600), {10}, 2);
+  Submit(base, {20}, 2);
+  script_.AllowAll();
+  EXPECT_THAT(base.ReadAll().tokens[0], ElementsAre(21, 22));
+  EXPECT_THAT(joining.ReadAll().tokens[0], ElementsAre(11, 12));
+  EXPECT_THAT(first.ReadAll().tokens[0], ElementsAre(2, 3, 4, 5));
+  EXPECT_THAT(waiting.ReadAll().tokens[0], ElementsAre(2, 3, 4));
+  EXPECT_EQ(cache_.stats().loads, 2);
+}
+
+TEST_F(EngineAdapterTest, SelectionThatNeverFitsIsRefusedAndHoldsNothing) {
+  Reader reader;
+  SubmitFor(reader, SelectLarge({"a", "b"}, 600), {1}, 3);
+  const FinishEvent end = reader.ReadAll().finishes[0];
+  EXPECT_EQ(end.status.code(), absl::StatusCode::kResourceExhausted) << end.status;
+  EXPECT_EQ(cache_.stats().held_bytes, 0);
+  EXPECT_EQ(cache_.stats().loads, 0);
+}
+
+TEST_F(EngineAdapterTest, TwoThatNeedEachOthersAdaptersBothFinish) {
+  Reader one, two, three;
+  SubmitFor(one, SelectLarge({"a", "b"}, 500), {1}, 3);
+  SubmitFor(two, SelectLarge({"b", "c"}, 500), {1}, 3);
+  SubmitFor(three, SelectLarge({"c", "a"}, 500), {1}, 3);
+  for (Reader* reader : {&one, &two, &three}) {
+    EXPECT_THAT(reader->ReadAll().tokens[0], ElementsAre(2, 3, 4));
+  }
+  engine_->Stop();
+  EXPECT_EQ(cache_.stats().held_bytes, 0);
+}
+
+TEST_F(EngineAdapterTest, CancelledRequestGivesItsPlaceInLineAway) {
+  script_.Hold();
+  Reader first, cancelled, next;
+  SubmitFor(first, SelectLarge({"a"}, 600), {1}, 1000);
+  SubmitFor(cancelled, SelectLarge({"b"}, 600), {1}, 3);
+  SubmitFor(next, SelectLarge({"c"}, 400), {1}, 3);  // has room, but is not first in line
+  cancelled.stream()->CancelAll(FinishReason::kCancelled);
+  script_.AllowAll();
+  EXPECT_THAT(next.ReadAll().tokens[0], ElementsAre(2, 3, 4));
+  first.stream()->CancelAll(FinishReason::kCancelled);
+  first.ReadAll();
+}
+
+TEST_F(EngineAdapterTest, EndOfTheLastUserMakesRoomWithoutAnotherStep) {
+  Reader first, waiting;
+  script_.Hold();
+  SubmitFor(first, SelectLarge({"a"}, 600), {1}, 100);
+  SubmitFor(waiting, SelectLarge({"b"}, 600), {1}, 3);
+  script_.AllowSteps(2);
+  first.NextToken();
+  first.stream()->CancelAll(FinishReason::kCancelled);
+  script_.AllowAll();
+  EXPECT_THAT(waiting.ReadAll().tokens[0], ElementsAre(2, 3, 4));
+}
+
+// A hot adapter whose users never end all at once does not keep a cold one out.
+TEST_F(EngineAdapterTest, ColdAdapterGetsItsTurnAmongUsersOfAHotOne) {
+  std::vector<std::unique_ptr<Reader>> hot;
+  const auto submit_hot = [&] {
+    hot.push_back(std::make_unique<Reader>());
+    SubmitFor(*hot.back(), SelectLarge({"hot"}, 600), {1}, 20);
+  };
+  submit_hot();
+  submit_hot();
+  Reader cold;
+  SubmitFor(cold, SelectLarge({"cold"}, 600), {1}, 2);
+  bool done = false;
+  for (size_t ended = 0; ended < 200 && !done; ++ended) {
+    submit_hot();  // one comes for each that ends
+    hot[ended]->ReadAll();
+    clock_.Advance(absl::Milliseconds(50));
+    engine_->Wake();
+    while (const std::optional<GenerationEvent> event = cold.stream()->Pop()) {
+      done = done || std::holds_alternative<FinishEvent>(*event);
+    }
+  }
+  EXPECT_TRUE(done) << "the cold request was starved";
 }
 
 }  // namespace

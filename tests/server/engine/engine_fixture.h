@@ -72,7 +72,7 @@ class StepScript {
   /// Changes a step's output, or fails it. Set before the engine runs.
   std::function<absl::Status(const Batch&, StepOutput&)> edit;
   /// Sees the adapters of each step. Set before the engine runs.
-  std::function<void(const Batch&, std::span<const std::vector<ResolvedAdapter>>)> watch;
+  std::function<void(const Batch&, std::span<const ResolvedSelection>)> watch;
 
  private:
   friend class ScriptedRunner;
@@ -95,7 +95,7 @@ class ScriptedRunner : public ModelRunner {
   explicit ScriptedRunner(StepScript* script) : script_(script) {}
 
   absl::StatusOr<StepOutput> Run(const Batch& batch,
-                                 std::span<const std::vector<ResolvedAdapter>> adapters) override {
+                                 std::span<const ResolvedSelection> adapters) override {
     script_->EnterStep();
     StepOutput output;
     for (const BatchRow& row : batch.rows) {

@@ -41,7 +41,7 @@ TEST_F(EngineTest, StopTokenIsMarkedAndCounted) {
 
 TEST_F(EngineTest, SamplesShareThePromptAndDrawFromTheirOwnSeeds) {
   std::map<int32_t, uint64_t> seeds;
-  script_.watch = [&](const Batch& batch, std::span<const std::vector<ResolvedAdapter>>) {
+  script_.watch = [&](const Batch& batch, std::span<const ResolvedSelection>) {
     for (const BatchRow& row : batch.rows) {
       seeds[row.sequence->sample_index()] = row.sequence->sampling().seed;
     }
@@ -145,7 +145,7 @@ TEST_F(EngineTest, IdleEngineWakesForTheNearestDeadline) {
 
 TEST_F(EngineTest, FullStreamPausesThatRequestAlone) {
   std::atomic<int> num_slow_rows = 0;
-  script_.watch = [&](const Batch& batch, std::span<const std::vector<ResolvedAdapter>>) {
+  script_.watch = [&](const Batch& batch, std::span<const ResolvedSelection>) {
     for (const BatchRow& row : batch.rows) {
       num_slow_rows += row.sequence->tokens()[0] == 1 ? 1 : 0;
     }
@@ -379,6 +379,80 @@ TEST_F(EngineTest, CreateRefusesOptionsThatContradictEachOther) {
   EXPECT_EQ(code([](EngineOptions& o) { o.kv_num_blocks = 0; }), kInvalid);
   EXPECT_EQ(code([](EngineOptions& o) { o.kv_block_size = 0; }), kInvalid);
   EXPECT_EQ(code([](EngineOptions& o) { o.max_queued_sequences = 0; }), kInvalid);
+}
+
+// One row a step, each of a second; requests of one token.
+EngineOptions OneASecond(EngineOptions options, StepScript& script, FakeClock& clock) {
+  options.scheduler.max_sequences = 1;
+  options.scheduler.max_batch_tokens = 1;
+  script.edit = [&clock](const Batch&, StepOutput&) {
+    clock.Advance(absl::Seconds(1));
+    return absl::OkStatus();
+  };
+  return options;
+}
+
+TEST_F(EngineTest, RequestThatCannotStartInTimeIsRefusedAtOnce) {
+  Make(OneASecond(Options(), script_, clock_));
+  script_.Hold();
+  std::vector<std::unique_ptr<Reader>> readers;
+  for (int i = 0; i < 20; ++i) {
+    readers.push_back(std::make_unique<Reader>());
+    Submit(*readers.back(), {1}, 1);
+  }
+  script_.AllowSteps(10);  // one start a second: the engine knows by now
+  readers[9]->ReadAll();
+  script_.AwaitStep(11);
+  Reader late, patient, other;
+  GenerationRequest request = Request(late, {1}, 1);
+  request.deadline = clock_.Now() + absl::Seconds(3);
+  ASSERT_TRUE(engine_->Submit(std::move(request)).ok());
+  request = Request(patient, {1}, 1);
+  request.deadline = clock_.Now() + absl::Seconds(60);
+  ASSERT_TRUE(engine_->Submit(std::move(request)).ok());
+  request = Request(other, {1}, 1);
+  request.tenant = "globex";  // stands in nobody's queue
+  request.deadline = clock_.Now() + absl::Seconds(6);
+  ASSERT_TRUE(engine_->Submit(std::move(request)).ok());
+  script_.AllowSteps(2);  // the one in progress, and the one at whose end the refusal is told
+  const FinishEvent refused = late.ReadAll().finishes[0];
+  EXPECT_EQ(refused.status.code(), absl::StatusCode::kResourceExhausted) << refused.status;
+  const std::optional<ErrorDetail> detail = GetErrorDetail(refused.status);
+  ASSERT_TRUE(detail.has_value());
+  EXPECT_EQ(detail->reason, "DEADLINE_UNREACHABLE");
+  EXPECT_GE(detail->retry_after, absl::Seconds(5));
+  EXPECT_LE(detail->retry_after, absl::Seconds(12));
+  script_.AllowAll();
+  EXPECT_TRUE(patient.ReadAll().finishes[0].status.ok());
+  EXPECT_TRUE(other.ReadAll().finishes[0].status.ok());
+}
+
+TEST_F(EngineTest, DeviceTimeIsSharedByCost) {
+  EngineOptions options = Options();
+  script_.edit = [this](const Batch&, StepOutput&) {
+    clock_.Advance(absl::Seconds(1));
+    return absl::OkStatus();
+  };
+  Make(options);
+  script_.Hold();
+  Reader warm_up, one, two;
+  Submit(warm_up, {1}, 1);
+  script_.AwaitStep(1);  // so that the other two begin together
+  Submit(one, {1, 2, 3}, 1);
+  Submit(two, {1}, 2);
+  script_.AllowAll();
+  EXPECT_EQ(warm_up.ReadAll().finishes[0].device_time, absl::Seconds(1));
+  EXPECT_EQ(one.ReadAll().finishes[0].device_time, absl::Seconds(0.75));
+  EXPECT_EQ(two.ReadAll().finishes[0].device_time, absl::Seconds(1.25)) << "and a step alone";
+}
+
+TEST_F(EngineTest, RequestBeyondItsTenantsKvLimitIsRefused) {
+  Reader reader;
+  GenerationRequest request = Request(reader, std::vector<int32_t>(100, 1), 100);
+  request.share.kv_percent = 10;  // of 256 blocks of 4 tokens
+  const absl::Status refused = engine_->Submit(std::move(request));
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(GetErrorDetail(refused)->reason, "KV_PERCENT");
 }
 
 }  // namespace

@@ -67,6 +67,7 @@ class ContextRunnerTest : public testing::TestWithParam<KernelKind> {
         model->decoder, options_.num_blocks, options_.block_size, kMaxPositions);
     ASSERT_TRUE(runner.ok()) << runner.status();
     runner_ = *std::move(runner);
+    runner_->set_poison_freed_blocks(true);
     for (int64_t layer = 0; layer < kLayers; ++layer) {
       runner_->kv_cache().keys(layer).fill_(std::nanf(""));
       runner_->kv_cache().values(layer).fill_(std::nanf(""));
@@ -287,8 +288,8 @@ TEST_P(ContextRunnerTest, OtherNumberOfVirtualTokensThanPromisedFailsTheContext)
   }
   const Batch batch = scheduler.Schedule(absl::UnixEpoch());
   const std::shared_ptr<const CompiledAdapter> five = SoftPrompt(Words(5));
-  const std::vector<std::vector<ResolvedAdapter>> adapters = {
-      {}, {{five.get(), 1.0f}}, {{five.get(), 1.0f}}};
+  const std::vector<ResolvedSelection> adapters = {
+      {}, {{{five.get(), 1.0f}}}, {{{five.get(), 1.0f}}}};
   const absl::StatusOr<StepOutput> output = runner_->Run(batch, adapters);
   ASSERT_TRUE(output.ok()) << output.status();
   ASSERT_EQ(output->context_status.size(), 1u);

@@ -31,6 +31,7 @@ std::unique_ptr<DecoderRunner> MakeRunner(const FloatTensors& tensors,
   absl::StatusOr<std::unique_ptr<DecoderRunner>> runner =
       DecoderRunner::Create(model->decoder, options.num_blocks, options.block_size, kMaxPositions);
   EXPECT_TRUE(runner.ok()) << runner.status();
+  (*runner)->set_poison_freed_blocks(true);
   return *std::move(runner);
 }
 
@@ -142,7 +143,7 @@ TEST(DecoderRunnerTest, NanLogitsFailTheirRowOnly) {
     scheduler.Add(std::make_unique<Sequence>(std::move(sequence)));
   }
   const Batch batch = scheduler.Schedule(absl::UnixEpoch());
-  const std::vector<std::vector<ResolvedAdapter>> base(batch.segments.size());
+  const std::vector<ResolvedSelection> base(batch.segments.size());
   const absl::StatusOr<StepOutput> output = runner->Run(batch, base);
   ASSERT_TRUE(output.ok()) << output.status();
   ASSERT_EQ(output->sampled.size(), 3u);
@@ -154,10 +155,41 @@ TEST(DecoderRunnerTest, NanLogitsFailTheirRowOnly) {
   }
 }
 
+TEST(DecoderRunnerTest, ReadOfAFreedBlockIsSeen) {
+  const DriverOptions options;
+  const std::unique_ptr<DecoderRunner> runner = MakeRunner(SmallWeights(), options);
+  BlockPool pool(options.num_blocks, options.block_size);
+  SchedulerOptions scheduler_options;
+  scheduler_options.max_context_tokens = kMaxPositions;
+  Scheduler scheduler(scheduler_options, &pool);
+  for (SequenceId id = 0; id < 2; ++id) {
+    Sequence::Options sequence;
+    sequence.id = id;
+    sequence.selection = std::make_shared<const AdapterSelection>();
+    sequence.prompt = {1, 8, static_cast<int32_t>(9 + id)};
+    sequence.sampling.temperature = 0;
+    sequence.sampling.max_tokens = 4;
+    scheduler.Add(std::make_unique<Sequence>(std::move(sequence)));
+  }
+  const std::vector<ResolvedSelection> base(1);
+  const Batch prefill = scheduler.Schedule(absl::UnixEpoch());
+  const absl::StatusOr<StepOutput> first = runner->Run(prefill, base);
+  ASSERT_TRUE(first.ok()) << first.status();
+  scheduler.Commit(prefill, first->sampled, absl::UnixEpoch());
+  // As if the scheduler had freed the first one's block and let it go on reading.
+  Batch decode = scheduler.Schedule(absl::UnixEpoch());
+  decode.recycled_blocks = {decode.rows[0].sequence->blocks()[0]};
+  const absl::StatusOr<StepOutput> second = runner->Run(decode, base);
+  ASSERT_TRUE(second.ok()) << second.status();
+  ASSERT_EQ(second->row_status.size(), 2u);
+  EXPECT_EQ(second->row_status[0].code(), absl::StatusCode::kInternal);
+  EXPECT_TRUE(second->row_status[1].ok()) << second->row_status[1];
+}
+
 TEST(DecoderRunnerTest, BatchesThatNameWhatIsNotThereAreRefused) {
   const DriverOptions options;
   const std::unique_ptr<DecoderRunner> runner = MakeRunner(SmallWeights(), options);
-  const std::vector<std::vector<ResolvedAdapter>> base(1);
+  const std::vector<ResolvedSelection> base(1);
   const auto message = [&](const Batch& batch) {
     const absl::Status status = runner->Run(batch, base).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInternal) << status;

@@ -1,8 +1,10 @@
 #include "server/model/kv_cache.h"
 
+#include <ATen/ops/isnan.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <vector>
 
 namespace tenon {
 namespace {
@@ -61,6 +63,21 @@ TEST(KvCacheTest, ImpossibleSizesAreErrors) {
             absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(KvCache::Create(Config(1), int64_t{1} << 40, 16, at::kFloat).status().code(),
             absl::StatusCode::kResourceExhausted);
+}
+
+TEST(KvCacheTest, PoisonIsInTheBlocksThatAreNamedAndInNoOther) {
+  absl::StatusOr<KvCache> cache = KvCache::Create(Config(2), 5, 16, at::kBFloat16);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  cache->Poison(std::vector<int32_t>{1, 3});
+  for (int64_t block = 0; block < 5; ++block) {
+    for (int64_t layer = 0; layer < 2; ++layer) {
+      const bool poisoned = block == 1 || block == 3;
+      EXPECT_EQ(at::isnan(cache->keys(layer)[block]).all().item<bool>(), poisoned) << block;
+      EXPECT_EQ(at::isnan(cache->values(layer)[block]).any().item<bool>(), poisoned) << block;
+    }
+  }
+  cache->PoisonAll();
+  EXPECT_TRUE(at::isnan(cache->keys(1)).all().item<bool>());
 }
 
 }  // namespace

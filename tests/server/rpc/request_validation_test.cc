@@ -84,7 +84,7 @@ std::vector<BadCase> BadInputs() {
       {"prompt: 'a' request_id: '\\303\\251'", "request_id"},
       {"prompt: 'a' adapter: '../etc'", "adapter"},
       {"prompt: 'a' adapter: 'fr@0'", "adapter"},
-      {"prompt: 'a' adapter: 'fr@x'", "adapter"},
+      {"prompt: 'a' adapter: 'fr@../x'", "adapter"},
       {"prompt: 'a' adapter: 'fr' adapters { adapter: 'de' }", "adapters"},
       {"prompt: 'a'" + Repeat(9, " adapters { adapter: 'fr' }"), "adapters"},
       {"prompt: 'a' adapters { weight: 1 }", "adapters[0].adapter"},
@@ -277,6 +277,29 @@ TEST(RequestValidationTest, AdaptersHaveWeightsOrOne) {
 TEST(RequestValidationTest, MessageNamesValueAndLimit) {
   const auto request = Convert("prompt: 'a' sampling { top_p: 1.5 }");
   EXPECT_EQ(request.status().message(), "sampling.top_p: 1.5 is not in (0, 1]");
+}
+
+TEST(RequestValidationTest, PriorityIsBounded) {
+  EXPECT_EQ(Convert("prompt: 'a'")->priority, 0);
+  EXPECT_EQ(Convert("prompt: 'a' priority: -2")->priority, -2);
+  for (const char* priority : {"3", "-3", "2147483647", "-2147483648"}) {
+    const auto refused = Convert(absl::StrCat("prompt: 'a' priority: ", priority));
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument) << priority;
+  }
+}
+
+TEST(RequestValidationTest, DeterminismIsPromisedOnlyWhereItHolds) {
+  const auto request = Parse("prompt: 'a' deterministic: true");
+  RequestLimits limits = Limits();
+  EXPECT_TRUE(ToTextRequest(request, limits, 1)->deterministic);
+  limits.batch_invariant = false;
+  const absl::Status refused = ToTextRequest(request, limits, 1).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(GetErrorDetail(refused)->reason, "NOT_DETERMINISTIC");
+  EXPECT_FALSE(ToTextRequest(Parse("prompt: 'a'"), limits, 1)->deterministic);
+  limits.batch_invariant = true;
+  limits.always_deterministic = true;
+  EXPECT_TRUE(ToTextRequest(Parse("prompt: 'a'"), limits, 1)->deterministic);
 }
 
 }  // namespace

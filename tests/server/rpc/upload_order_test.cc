@@ -47,6 +47,18 @@ TEST(UploadOrderTest, KeepsTheName) {
   EXPECT_EQ(order.name(), "fr");
 }
 
+TEST(UploadOrderTest, HeaderSaysWhichAliasMoves) {
+  EXPECT_EQ(FirstBadField({"header { name: 'fr' alias: 'canary' expected_version: 0 }"}), "");
+  EXPECT_EQ(FirstBadField({"header { name: 'fr' no_promote: true }"}), "");
+  EXPECT_EQ(FirstBadField({"header { name: 'fr' alias: '7' }"}), "header.alias");
+  EXPECT_EQ(FirstBadField({"header { name: 'fr' alias: 'a' no_promote: true }"}),
+            "header.no_promote");
+  EXPECT_EQ(FirstBadField({"header { name: 'fr' no_promote: true expected_version: 1 }"}),
+            "header.no_promote");
+  EXPECT_EQ(FirstBadField({"header { name: 'fr' expected_version: -1 }"}),
+            "header.expected_version");
+}
+
 TEST(UploadOrderTest, HeaderComesFirstAndOnce) {
   EXPECT_EQ(FirstBadField({kConfig}), "part");
   EXPECT_EQ(FirstBadField({kDigest}), "part");

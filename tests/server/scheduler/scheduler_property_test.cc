@@ -24,10 +24,15 @@ class Traffic {
                  .max_sequences = Draw(1, 6),
                  .max_context_tokens = Draw(8, 60),
                  .cache_salt = "base",
-                 .prefix_cache = Draw(0, 4) > 0},
+                 .prefix_cache = Draw(0, 4) > 0,
+                 .share_base_prefixes = false,
+                 .fair = Draw(0, 3) > 0},
         model_(pool_.num_blocks(), pool_.block_size(), kVocab) {
     options_.max_batch_tokens = options_.max_sequences + Draw(0, 12);
     scheduler_ = std::make_unique<Scheduler>(options_, &pool_);
+    if (Draw(0, 1) == 0) {
+      kv_percent_[Draw(0, 2)] = Draw(40, 90);
+    }
     for (int i = 0; i < 4; ++i) {
       prefixes_.push_back(RandomTokens(Draw(0, 16)));
     }
@@ -58,7 +63,8 @@ class Traffic {
       sequence->set_paused(false);
       sequence->set_waiting_for_adapter(false);
     }
-    while (!scheduler_->sequences().empty()) {
+    for (int step = 0; !scheduler_->sequences().empty(); ++step) {
+      ASSERT_LT(step, 20'000) << "somebody starves";
       RunStep();
       if (::testing::Test::HasFatalFailure()) {
         return;
@@ -92,17 +98,23 @@ class Traffic {
     const int64_t adapter = Draw(0, 4);
     const std::string digest = std::vector<std::string>{"", "aa", "bb", "cc", "dd"}[adapter];
     const int64_t num_virtual = std::vector<int64_t>{0, 0, 0, 3, 11}[adapter];
-    if (!scheduler_->Fits(static_cast<int64_t>(prompt.size()), max_tokens, num_virtual)) {
-      return;
-    }
     Sequence::Options options = SequenceOptions(next_id_, prompt, max_tokens);
     options.selection = SelectionOf(digest, num_virtual);
     options.arrival = now_;
-    options.tenant = Draw(0, 1) == 0 ? "acme" : "bravo";
+    const int64_t tenant = Draw(0, 2);
+    options.tenant = std::vector<std::string>{"acme", "bravo", "crux"}[tenant];
+    options.share = {.weight = std::vector<double>{1, 2, 7}[tenant],
+                     .kv_percent = kv_percent_[tenant]};
+    options.priority = static_cast<int32_t>(Draw(kMinPriority, kMaxPriority));
     options.sampling.stop_token_ids = {static_cast<int32_t>(Draw(0, kVocab - 1))};
     options.sampling.min_tokens = static_cast<int32_t>(Draw(0, max_tokens));
     if (Draw(0, 9) == 0) {
       options.sampling.prompt_logprobs = 0;
+    }
+    const int64_t length = static_cast<int64_t>(prompt.size());
+    if (!scheduler_->Fits(length, max_tokens, num_virtual) ||
+        !scheduler_->FitsTenant(length, max_tokens, num_virtual, options.share)) {
+      return;
     }
     const bool cold = Draw(0, 3) == 0;
     const SequenceId leader = next_id_;
@@ -120,10 +132,14 @@ class Traffic {
     now_ += absl::Milliseconds(Draw(1, 9));
     const Sequence* oldest = OldestActive();
     const bool can_run = AnyUnblocked();
+    const int64_t num_before = oldest == nullptr ? 0 : oldest->num_computed_tokens();
     const Batch batch = scheduler_->Schedule(now_);
     CheckBatch(batch);
     ASSERT_EQ(!batch.empty(), can_run);
-    ASSERT_TRUE(oldest == nullptr || Advances(batch, oldest)) << "the oldest does not advance";
+    if (oldest != nullptr) {
+      ASSERT_EQ(oldest->num_computed_tokens(), num_before) << "the oldest was preempted";
+      ASSERT_TRUE(options_.fair || Advances(batch, oldest)) << "the oldest does not advance";
+    }
     if (Draw(0, 49) == 0) {
       return;  // the step was lost: nothing is committed, it is planned again
     }
@@ -294,6 +310,7 @@ class Traffic {
   HashModel model_;
   std::unique_ptr<Scheduler> scheduler_;
   std::vector<std::vector<int32_t>> prefixes_;
+  std::vector<int64_t> kv_percent_{0, 0, 0};  // by tenant
   absl::Time now_ = absl::UnixEpoch();
   SequenceId next_id_ = 1;
   int64_t num_added_ = 0;
@@ -304,7 +321,7 @@ class Traffic {
 
 TEST(SchedulerPropertyTest, EverySequenceGetsTheTokensItWouldGetAlone) {
   int64_t num_preemptions = 0, num_cached_tokens = 0, num_context_tokens = 0;
-  for (uint64_t seed = 1; seed <= 60; ++seed) {
+  for (uint64_t seed = 1; seed <= 120; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     Traffic traffic(seed);
     for (int step = 0; step < 200; ++step) {
@@ -315,7 +332,7 @@ TEST(SchedulerPropertyTest, EverySequenceGetsTheTokensItWouldGetAlone) {
     num_cached_tokens += traffic.num_cached_tokens();
     num_context_tokens += traffic.num_context_tokens();
   }
-  EXPECT_GT(num_preemptions, 100) << "the pools are too large to test anything";
+  EXPECT_GT(num_preemptions, 500) << "the pools are too large to test anything";
   EXPECT_GT(num_cached_tokens, 100);
   EXPECT_GT(num_context_tokens, 1000);
 }

@@ -470,5 +470,122 @@ TEST_F(SchedulerTest, ClockThatStepsBackTakesNothingAway) {
   EXPECT_EQ(sequence->timings().decode, absl::Seconds(1));
 }
 
+TEST_F(SchedulerTest, SharedModeFindsOtherTenantsPrefixesOfTheBaseOnly) {
+  for (const bool shared : {false, true}) {
+    SchedulerOptions options = Options();
+    options.share_base_prefixes = shared;
+    Make(16, options);
+    for (const std::string digest : {"", "aa"}) {
+      const SequenceId id = digest.empty() ? 1 : 3;
+      Add(id, Tokens(9), 1, digest);
+      Step();
+      Sequence::Options other = SequenceOptions(id + 1, Tokens(9), 1, digest);
+      other.tenant = "globex";
+      const Sequence* guess = Add(std::move(other));
+      scheduler_->Schedule(At(0));
+      EXPECT_EQ(guess->num_cached_tokens(), shared && digest.empty() ? 8 : 0) << digest;
+      scheduler_->Finish(id + 1, FinishReason::kCancelled, At(0));
+    }
+  }
+}
+
+TEST_F(SchedulerTest, FreedBlocksAreReportedBeforeTheyAreWrittenAgain) {
+  SchedulerOptions options = Options();
+  options.prefix_cache = false;
+  Make(4, options);
+  Add(1, Tokens(8), 1);
+  EXPECT_THAT(Step().recycled_blocks, IsEmpty());
+  Add(2, Tokens(8, 50), 1);
+  const Batch batch = scheduler_->Schedule(At(0));
+  EXPECT_THAT(batch.recycled_blocks, ::testing::UnorderedElementsAre(0, 1));
+}
+
+TEST_F(SchedulerTest, TenantWithinItsShareTakesBlocksFromOneBeyond) {
+  // The pool is full of "acme"; "globex" comes and has a right to half of it.
+  Make(8);
+  Add(1, Tokens(12), 8);
+  Add(2, Tokens(12, 100), 8);
+  Step();
+  Step();
+  Step();
+  ASSERT_EQ(pool_->num_used(), 8);
+  Sequence::Options other = SequenceOptions(3, Tokens(8, 200), 4);
+  other.tenant = "globex";
+  Add(std::move(other));
+  EXPECT_THAT(Ids(Step()), ElementsAre(1, 3)) << "the younger one of acme gives up its blocks";
+  EXPECT_EQ(scheduler_->num_preemptions(), 1);
+}
+
+TEST_F(SchedulerTest, WithoutFairSharesNobodyTakesFromAnOlderOne) {
+  SchedulerOptions options = Options();
+  options.fair = false;
+  Make(8, options);
+  Add(1, Tokens(12), 8);
+  Add(2, Tokens(12, 100), 8);
+  Step();
+  Step();
+  Sequence::Options other = SequenceOptions(3, Tokens(8, 200), 4);
+  other.tenant = "globex";
+  Add(std::move(other));
+  EXPECT_THAT(Ids(Step()), ElementsAre(1, 2));
+}
+
+TEST_F(SchedulerTest, RowIsTakenFromTheTenantWithMost) {
+  Make(32);
+  for (SequenceId id = 1; id <= 4; ++id) {
+    Add(id, Tokens(2, 10 * static_cast<int32_t>(id)), 20);
+  }
+  Step();
+  Sequence::Options other = SequenceOptions(5, Tokens(2, 90), 20);
+  other.tenant = "globex";
+  const Sequence* late = Add(std::move(other));
+  EXPECT_THAT(Ids(Step()), ElementsAre(1, 2, 3, 5));
+  EXPECT_EQ(scheduler_->num_running(), 5) << "who sits out keeps what he has";
+  EXPECT_EQ(scheduler_->num_preemptions(), 0);
+  EXPECT_EQ(late->num_generated_tokens(), 1);
+  for (int step = 0; step < 8; ++step) {
+    Step();
+  }
+  for (const Sequence* sequence : scheduler_->sequences()) {
+    EXPECT_GE(sequence->num_generated_tokens(), 5) << "the rows go round";
+  }
+}
+
+TEST_F(SchedulerTest, LimitOnBlocksHoldsWithRoomToSpare) {
+  Make(20);
+  Sequence::Options options = SequenceOptions(1, Tokens(8), 8);
+  options.share.kv_percent = 20;  // 4 blocks
+  EXPECT_TRUE(scheduler_->FitsTenant(8, 8, 0, options.share));
+  EXPECT_FALSE(scheduler_->FitsTenant(8, 10, 0, options.share));
+  Add(options);
+  options.id = 2;
+  Add(options);
+  options.id = 3;
+  options.tenant = "globex";
+  options.share.kv_percent = 0;
+  Add(options);
+  EXPECT_THAT(Ids(Step()), ElementsAre(1, 3)) << "16 tokens a step";
+  for (int step = 0; step < 60; ++step) {
+    Step();
+    ASSERT_LE(pool_->num_used(0), 4) << "step " << step;
+  }
+  EXPECT_THAT(scheduler_->sequences(), IsEmpty());
+}
+
+TEST_F(SchedulerTest, DeterministicRequestsShareWithTheirLikeOnly) {
+  Make(16);
+  Add(1, Tokens(9), 1, "aa");  // may have run on merged weights
+  Step();
+  Sequence::Options exact = SequenceOptions(2, Tokens(9), 1, "aa");
+  exact.deterministic = true;
+  const Sequence* first = Add(exact);
+  Step();
+  EXPECT_EQ(first->num_cached_tokens(), 0);
+  exact.id = 3;
+  const Sequence* second = Add(exact);
+  Step();
+  EXPECT_EQ(second->num_cached_tokens(), 8);
+}
+
 }  // namespace
 }  // namespace tenon

@@ -12,7 +12,8 @@ namespace {
 bool Any(const Sequence&) { return true; }
 
 TEST(WaitingQueueTest, EmptyQueueHasNoNext) {
-  const WaitingQueue queue;
+  const FairShare fair;
+  const WaitingQueue queue(&fair);
   EXPECT_EQ(queue.Next(Any), nullptr);
   EXPECT_EQ(queue.size(), 0);
 }
@@ -41,7 +42,8 @@ TEST(WaitingQueueTest, NextPassesOverWhatMayNotRun) {
 }
 
 TEST(WaitingQueueTest, RemoveTakesOutOneSequence) {
-  WaitingQueue queue;
+  const FairShare fair;
+  WaitingQueue queue(&fair);
   queue.Add(std::make_unique<Sequence>(SequenceOptions(3, {1}, 1)));
   const Sequence* first = queue.Next(Any);
   ASSERT_NE(first, nullptr);

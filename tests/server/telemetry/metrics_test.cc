@@ -164,9 +164,9 @@ TEST_F(MetricsTest, ScrapesAndRequestsMayMeet) {
 
 TEST_F(MetricsTest, TenantsBeyondTheBoundShareOneSeries) {
   for (size_t i = 0; i < ServerMetrics::kMaxTenantLabels + 50; ++i) {
-    metrics_.RecordTenant(absl::StrCat("tenant-", i), 3, 4);
+    metrics_.RecordTenant(absl::StrCat("tenant-", i), {.prompt_tokens = 3, .generated_tokens = 4});
   }
-  metrics_.RecordTenant("tenant-0", 3, 4);
+  metrics_.RecordTenant("tenant-0", {.prompt_tokens = 3, .generated_tokens = 4});
   metrics_.RecordQuotaRefusal("tenant-240", "TOKEN_RATE");
   const std::string text = Render();
   EXPECT_THAT(text, HasSubstr("tenon_tenant_requests_total{tenant=\"tenant-0\"} 2\n"));

@@ -49,6 +49,13 @@ TEST_F(AuthenticatorTest, WithoutCredentialsThisMachineIsTheDefaultTenant) {
   EXPECT_TRUE(Admit("Generate", remote_).ok());
 }
 
+TEST_F(AuthenticatorTest, CallThatWasPassedOnIsNotThisMachinesOwn) {
+  local_.forwarded = true;  // by a proxy on this machine that nobody declared
+  EXPECT_EQ(ReasonOf(Admit("Generate", local_).status()), "CREDENTIALS_MISSING");
+  options_.allow_unauthenticated = true;
+  EXPECT_TRUE(Admit("Generate", local_).ok());
+}
+
 TEST_F(AuthenticatorTest, AnyKindOfCredentialClosesTheServer) {
   JwtVerifier tokens{JwtRules()};
   for (int kind = 0; kind < 4; ++kind) {

@@ -204,5 +204,23 @@ TEST_F(QuotaBookTest, NeverMoreInFlightThanAllowedWhateverTheThreads) {
   EXPECT_GT(most, 0);
 }
 
+TEST_F(QuotaBookTest, DebtSurvivesARestart) {
+  limits_.tokens_per_minute = 60;
+  limits_.requests_per_second = 5;
+  Spend(60 + 30);
+  std::vector<BucketRecord> buckets = book_.TakeChangedBuckets();
+  ASSERT_EQ(buckets.size(), 1u);
+  EXPECT_TRUE(book_.TakeChangedBuckets().empty()) << "nothing has changed since";
+  now_ += absl::Seconds(10);
+  QuotaBook restarted([this](absl::string_view) { return limits_; }, [this] { return now_; });
+  restarted.Restore(buckets);
+  const auto refused = restarted.AdmitRequest("acme");
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(GetErrorDetail(refused.status())->retry_after, absl::Seconds(21))
+      << "the ten seconds count";
+  now_ += absl::Seconds(21);
+  EXPECT_TRUE(restarted.AdmitRequest("acme").ok());
+}
+
 }  // namespace
 }  // namespace tenon

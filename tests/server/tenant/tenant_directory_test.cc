@@ -194,11 +194,67 @@ TEST_F(DirectoryTest, DeletedTenantTakesItsKeysAndNobodyElses) {
 
 TEST_F(DirectoryTest, LimitsHoldAtOnceAndAfterARestart) {
   MakeKey("acme");
-  const TenantLimits limits{1, 2, 3, 4, 5, 6, 7};
+  const TenantLimits limits{1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
   ASSERT_TRUE(directory_->SetLimits("acme", limits, source_).ok());
   EXPECT_EQ(directory_->LimitsOf("acme"), limits);
   Reopen();
   EXPECT_EQ(directory_->LimitsOf("acme"), limits);
+}
+
+TEST_F(DirectoryTest, AdapterIsItsTenantsAloneUntilItIsShared) {
+  MakeKey("acme");
+  EXPECT_TRUE(directory_->MayUse("acme", "acme", "fr"));
+  EXPECT_FALSE(directory_->MayUse("globex", "acme", "fr"));
+  ASSERT_TRUE(
+      directory_->Share({"acme", "fr", false, {"initech", "globex", "globex"}}, source_).ok());
+  for (const bool reopened : {false, true}) {
+    EXPECT_TRUE(directory_->MayUse("globex", "acme", "fr")) << reopened;
+    EXPECT_FALSE(directory_->MayUse("hooli", "acme", "fr"));
+    EXPECT_FALSE(directory_->MayUse("globex", "acme", "it")) << "another adapter";
+    EXPECT_FALSE(directory_->MayUse("acme", "globex", "fr")) << "the other way round";
+    EXPECT_THAT(directory_->ShareOf("acme", "fr").readers, ElementsAre("globex", "initech"));
+    EXPECT_THAT(directory_->SharedWith("globex"), SizeIs(1));
+    EXPECT_THAT(directory_->SharedWith("acme"), SizeIs(0)) << "its own is not shared with it";
+    Reopen();
+  }
+}
+
+TEST_F(DirectoryTest, ShareIsReplacedAndTakenBackAtOnce) {
+  MakeKey("acme");
+  ASSERT_TRUE(directory_->Share({"acme", "fr", true, {}}, source_).ok());
+  EXPECT_TRUE(directory_->MayUse("hooli", "acme", "fr")) << "everybody";
+  ASSERT_TRUE(directory_->Share({"acme", "fr", false, {"globex"}}, source_).ok());
+  EXPECT_FALSE(directory_->MayUse("hooli", "acme", "fr"));
+  ASSERT_TRUE(directory_->Share({"acme", "fr", false, {}}, source_).ok());
+  for (const bool reopened : {false, true}) {
+    EXPECT_FALSE(directory_->MayUse("globex", "acme", "fr")) << reopened;
+    Reopen();
+  }
+}
+
+TEST_F(DirectoryTest, DeletedTenantEndsWhatItSharedAndWhatWasSharedWithIt) {
+  MakeKey("acme");
+  MakeKey("globex");
+  ASSERT_TRUE(directory_->Share({"acme", "fr", false, {"globex"}}, source_).ok());
+  ASSERT_TRUE(directory_->Share({"globex", "it", false, {"acme"}}, source_).ok());
+  ASSERT_TRUE(directory_->Delete("globex", source_).ok());
+  ASSERT_TRUE(directory_->Create("globex", {}, source_).ok());  // another one of that name
+  for (const bool reopened : {false, true}) {
+    EXPECT_FALSE(directory_->MayUse("globex", "acme", "fr")) << reopened;
+    EXPECT_FALSE(directory_->MayUse("acme", "globex", "it"));
+    Reopen();
+  }
+}
+
+TEST_F(DirectoryTest, ReadersAreNamesAndNotTooMany) {
+  EXPECT_FALSE(directory_->Share({"acme", "fr", false, {""}}, source_).ok()) << "\"\" is everybody";
+  EXPECT_FALSE(directory_->Share({"acme", "fr", false, {"../globex"}}, source_).ok());
+  std::vector<std::string> many;
+  for (int i = 0; i <= 1000; ++i) {
+    many.push_back(absl::StrCat("t", i));
+  }
+  EXPECT_FALSE(directory_->Share({"acme", "fr", false, many}, source_).ok());
+  EXPECT_FALSE(directory_->MayUse("hooli", "acme", "fr"));
 }
 
 TEST_F(DirectoryTest, NamesAndLimitsAreChecked) {
@@ -210,6 +266,14 @@ TEST_F(DirectoryTest, NamesAndLimitsAreChecked) {
   negative.adapter_bytes = -1;
   EXPECT_THAT(std::string(directory_->SetLimits("default", negative, source_).status().message()),
               HasSubstr("limits.adapter_bytes"));
+  TenantLimits heavy;
+  heavy.weight = 1001;
+  EXPECT_THAT(std::string(directory_->SetLimits("default", heavy, source_).status().message()),
+              HasSubstr("1001 is not in [0, 1000]"));
+  TenantLimits greedy;
+  greedy.kv_percent = 101;
+  EXPECT_THAT(std::string(directory_->SetLimits("default", greedy, source_).status().message()),
+              HasSubstr("limits.kv_percent"));
 }
 
 TEST_F(DirectoryTest, SecretIsNowhereOnDisk) {

@@ -94,6 +94,52 @@ TEST_F(UsageLedgerTest, LinesOverTheBoundAreDroppedAndSumsAreNot) {
   EXPECT_EQ((*directory_->LoadUsage())[0].totals.requests, 5);
 }
 
+TEST_F(UsageLedgerTest, DeviceTimeMemoryAndLoadsAreSums) {
+  UsageEvent event = Event("acme", "fr");
+  event.totals.device_seconds = 0.25;
+  {
+    const auto ledger = Open();
+    ledger->Add(event);
+    ledger->Add(event);
+    ledger->AddTotals({"acme", "fr", {.adapter_byte_seconds = 1e12, .loads = 1}});
+  }
+  Reopen();
+  const UsageTotals totals = Open()->Read("acme")[0].totals;
+  EXPECT_EQ(totals.requests, 2) << "memory is no request";
+  EXPECT_EQ(totals.device_seconds, 0.5);
+  EXPECT_EQ(totals.adapter_byte_seconds, 1e12);
+  EXPECT_EQ(totals.loads, 1);
+  EXPECT_EQ(nlohmann::json::parse(Lines()[0])["device_ms"], 250);
+}
+
+TEST_F(UsageLedgerTest, BucketsAreKeptWithTheSums) {
+  const BucketRecord bucket{"acme", 1.5, -20, now_, now_ - absl::Seconds(1)};
+  UsageLedger::Options options;
+  options.flush_interval = absl::Hours(1);
+  options.clock = [this] { return now_; };
+  int num_flushes = 0;
+  options.take_buckets = [&] { return std::vector<BucketRecord>{bucket}; };
+  {
+    auto ledger = UsageLedger::Open(std::move(options), directory_.get());
+    ASSERT_TRUE(ledger.ok()) << ledger.status();
+    (*ledger)->set_before_flush([&](UsageLedger& flushed) {
+      ++num_flushes;
+      flushed.AddTotals({"acme", "", {.loads = 1}});
+    });
+  }
+  EXPECT_EQ(num_flushes, 1);
+  EXPECT_EQ((*directory_->LoadUsage())[0].totals.loads, 1);
+  Reopen();
+  const auto loaded = directory_->LoadBuckets();
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  ASSERT_EQ(loaded->size(), 1u);
+  EXPECT_EQ((*loaded)[0].tenant, "acme");
+  EXPECT_EQ((*loaded)[0].requests, 1.5);
+  EXPECT_EQ((*loaded)[0].tokens, -20);
+  EXPECT_EQ((*loaded)[0].requests_time, now_);
+  EXPECT_EQ((*loaded)[0].tokens_time, now_ - absl::Seconds(1));
+}
+
 TEST_F(UsageLedgerTest, FolderThatIsNotThereIsSaid) {
   UsageLedger::Options options;
   options.path = folder_ + "/missing/usage.jsonl";

@@ -1,0 +1,75 @@
+// ResidencyService: residency.proto over the tiers of residency.
+#ifndef TENON_SERVER_RPC_RESIDENCY_SERVICE_H_
+#define TENON_SERVER_RPC_RESIDENCY_SERVICE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "adapters/registry/adapter_registry.h"
+#include "server/rpc/call_record.h"
+#include "server/rpc/residency_report.h"
+#include "tenon/v1/residency.grpc.pb.h"
+
+namespace tenon {
+
+/// What the service works with. Pointers are borrowed and outlive it.
+struct ResidencyBackend {
+  const AdapterRegistry* registry = nullptr;
+  ResidencyTiers tiers;
+  std::function<void()> wake_engine;  ///< when room for adapters may have come
+  /// Bytes of adapters that a tenant may pin; 0: no limit of its own.
+  std::function<int64_t(absl::string_view tenant)> pinned_limit;
+};
+
+/// Nothing waits on gRPC's threads: a load or merge ends its call on the thread that did it.
+///
+/// Thread-safe. Outlives the gRPC server that it is registered with, and that ends before the tiers.
+class ResidencyService final : public v1::ResidencyService::CallbackService {
+ public:
+  ResidencyService(ResidencyBackend backend, CallEnvironment environment);
+
+  grpc::ServerUnaryReactor* LoadAdapter(grpc::CallbackServerContext* context,
+                                        const v1::LoadAdapterRequest* request,
+                                        v1::LoadAdapterResponse* response) override;
+  grpc::ServerUnaryReactor* UnloadAdapter(grpc::CallbackServerContext* context,
+                                          const v1::UnloadAdapterRequest* request,
+                                          v1::UnloadAdapterResponse* response) override;
+  grpc::ServerUnaryReactor* PinAdapter(grpc::CallbackServerContext* context,
+                                       const v1::PinAdapterRequest* request,
+                                       v1::PinAdapterResponse* response) override;
+  grpc::ServerUnaryReactor* UnpinAdapter(grpc::CallbackServerContext* context,
+                                         const v1::UnpinAdapterRequest* request,
+                                         v1::UnpinAdapterResponse* response) override;
+  grpc::ServerUnaryReactor* SetMergeMode(grpc::CallbackServerContext* context,
+                                         const v1::SetMergeModeRequest* request,
+                                         v1::SetMergeModeResponse* response) override;
+  grpc::ServerUnaryReactor* GetResidency(grpc::CallbackServerContext* context,
+                                         const v1::GetResidencyRequest* request,
+                                         v1::GetResidencyResponse* response) override;
+
+ private:
+  using Done = absl::AnyInvocable<void(absl::Status)>;
+  using Work = absl::AnyInvocable<void(const AdapterHandle&, Done)>;
+
+  /// Admits the call, finds its adapter, has `work` do it, and answers with what that left behind.
+  template <typename Request, typename Response>
+  grpc::ServerUnaryReactor* Run(grpc::CallbackServerContext* context, absl::string_view method,
+                                const Request* request, Response* response, Work work);
+  /// Whether the tenant's limit lets it pin this one beside those that it has pinned.
+  absl::Status CheckPinnedLimit(const AdapterHandle& adapter) const;
+  /// The outcome of a load that has ended.
+  absl::Status LoadStatus(const AdapterHandle& adapter) const;
+
+  const ResidencyBackend backend_;
+  const CallEnvironment environment_;
+  const ResidencyReport report_;
+};
+
+}  // namespace tenon
+
+#endif  // TENON_SERVER_RPC_RESIDENCY_SERVICE_H_
