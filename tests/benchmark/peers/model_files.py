@@ -51,20 +51,21 @@ def make_model(cache: Path, name: str, dtype: str, num_adapters: int) -> ModelFi
         [root / f"adapter-{i}" for i in range(num_adapters)], [root / f"adapter-{i}.gguf" for i in range(num_adapters)])
     if not (files.folder.exists() and files.gguf.exists()):
         weights = _random_weights(shape, dtype)
-        _write_atomically(files.folder, lambda path: _write_folder(path, shape, dtype, weights, vocabulary))
-        _write_atomically(files.gguf, lambda path: _write_gguf(path, shape, dtype, weights, vocabulary))
+        _write_once(files.folder, lambda path: _write_folder(path, shape, dtype, weights, vocabulary))
+        _write_once(files.gguf, lambda path: _write_gguf(path, shape, dtype, weights, vocabulary))
     for index, (folder, file) in enumerate(zip(files.adapters, files.gguf_adapters)):
         if not (folder.exists() and file.exists()):
             pairs = _random_adapter(shape, dtype, index)
-            _write_atomically(folder, lambda path: _write_peft(path, pairs))
-            _write_atomically(file, lambda path: _write_gguf_adapter(path, shape, pairs))
+            _write_once(folder, lambda path: _write_peft(path, pairs))
+            _write_once(file, lambda path: _write_gguf_adapter(path, shape, pairs))
     return files
 
 
-def _write_atomically(path: Path, write):
-    partial = path.with_name(path.name + ".partial")
-    write(partial)
-    partial.rename(path)
+def _write_once(path: Path, write):
+    if not path.exists():
+        partial = path.with_name(path.name + ".partial")
+        write(partial)
+        partial.rename(path)
 
 
 def _normal(random: np.random.Generator, shape: tuple, dtype: str) -> np.ndarray:
@@ -211,7 +212,7 @@ def _write_gguf(path: Path, shape: Shape, dtype: str, weights: dict, vocabulary:
     writer.add_add_bos_token(False)
     for name, weight in weights.items():
         parts = name.removesuffix(".weight").split(".")
-        if parts[1] == "layers":
+        if len(parts) > 1 and parts[1] == "layers":
             module = ".".join(parts[3:])
             name, weight = f"blk.{parts[2]}.{GGUF_NAMES[module]}", _in_gguf_order(shape, module, weight)
         else:
