@@ -12,6 +12,15 @@ llama_version=11434.0.0
 vllm_version=0.32.0
 mkdir -p "$cache"
 
+# What makes the models' files and draws the plot.
+install_tools() {
+  local target=$cache/tools
+  [ -e "$target/installed" ] && return
+  python3 -m venv --clear "$target"
+  "$target/bin/python" -m pip install --quiet "gguf==0.19.0" "matplotlib==3.11.2" "ml_dtypes==0.6.0" "numpy==2.4.6" "safetensors==0.8.0"
+  touch "$target/installed"
+}
+
 install_llama_cpp() {
   local target=$cache/llama.cpp
   [ -x "$target/bin/llama-server" ] && return
@@ -60,6 +69,7 @@ install_peft() {
 
 peers=("$@")
 [ $# = 0 ] && peers=(llama.cpp vllm peft)
+install_tools
 for peer in "${peers[@]}"; do
   echo "installing $peer"
   case "$peer" in

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Tenon beside llama.cpp, vLLM and transformers + PEFT on this machine's CPU: one command, the same work for all, side by side.
 
-    tests/benchmark/peers/run.py                                   the grid of the tables, hours
-    tests/benchmark/peers/run.py --adapters 0,8 --concurrency 32 --rounds 3 --peers tenon,llama.cpp
+    tests/benchmark/peers/install.sh                     the peers, below .cache/peers
+    .cache/peers/tools/bin/python tests/benchmark/peers/run.py                      the grid of the tables, hours
+    .cache/peers/tools/bin/python tests/benchmark/peers/run.py --adapters 0,8 --concurrency 32 --peers tenon,peft-mixed
 
 Same weights, adapters (rank 16 on all linear layers), prompts, lengths, dtype and threads for each; greedy, end tokens ignored; all
 requests of a cell at once. Rounds are interleaved (A B C, A B C, ...) and medians reported. Each peer is started anew for each round, one
