@@ -119,13 +119,14 @@ class ScriptedRunner : public ModelRunner {
   StepScript* const script_;
 };
 
-/// The other end of a stream: waits for events instead of missing them. One reading thread.
+/// The other end of a stream: waits for events instead of missing them. One reading thread. May go
+/// while the engine is still at its last event.
 class Reader {
  public:
   explicit Reader(int64_t capacity = 1000) : stream_(std::make_shared<TokenStream>(capacity)) {
-    stream_->set_on_readable([this] {
-      absl::MutexLock lock(&mutex_);
-      ++num_events_;
+    stream_->set_on_readable([arrivals = arrivals_] {
+      absl::MutexLock lock(&arrivals->mutex);
+      ++arrivals->num_events;
     });
   }
 
@@ -133,14 +134,14 @@ class Reader {
 
   GenerationEvent Next() {
     {
-      absl::MutexLock lock(&mutex_);
-      const auto readable = [&] { return num_events_ > num_read_; };
-      if (!mutex_.AwaitWithTimeout(absl::Condition(&readable), kPatience)) {
+      absl::MutexLock lock(&arrivals_->mutex);
+      const auto readable = [&] { return arrivals_->num_events > num_read_; };
+      if (!arrivals_->mutex.AwaitWithTimeout(absl::Condition(&readable), kPatience)) {
         ADD_FAILURE() << "no event";
         return FinishEvent{};
       }
-      ++num_read_;
     }
+    ++num_read_;
     return *stream_->Pop();
   }
   TokenEvent NextToken() {
@@ -175,10 +176,13 @@ class Reader {
   }
 
  private:
+  struct Arrivals {
+    absl::Mutex mutex;
+    int64_t num_events ABSL_GUARDED_BY(mutex) = 0;
+  };
+  const std::shared_ptr<Arrivals> arrivals_ = std::make_shared<Arrivals>();
   std::shared_ptr<TokenStream> stream_;
-  absl::Mutex mutex_;
-  int64_t num_events_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t num_read_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t num_read_ = 0;
 };
 
 /// A handle on a made-up version whose digest is its name.
