@@ -137,16 +137,9 @@ absl::StatusOr<std::unique_ptr<StagedUpload>> LocalAdapterStore::Begin(int64_t m
 absl::StatusOr<CommittedVersion> LocalAdapterStore::Commit(std::unique_ptr<StagedUpload> upload,
                                                            AdapterInfo facts,
                                                            const CommitOrder& order) {
-  auto* const local = dynamic_cast<LocalUpload*>(upload.get());
-  if (local == nullptr || local->files().empty()) {
-    return absl::FailedPreconditionError("the upload is not a sealed one of this store");
-  }
-  TENON_RETURN_IF_ERROR(ValidateName("tenant", facts.id.tenant));
-  TENON_RETURN_IF_ERROR(ValidateName("name", facts.id.name));
-  StoredVersion version{std::move(facts), local->files()};
-  version.info.digest = local->digest();
-  version.info.stored_bytes = local->num_bytes();
-  version.info.created = clock_();
+  TENON_ASSIGN_OR_RETURN(LocalUpload* const local, LocalUpload::FindSealed(upload.get()));
+  TENON_ASSIGN_OR_RETURN(StoredVersion version,
+                         local->ToVersion(std::move(facts), clock_()));
   const std::string context =
       absl::StrCat("commit ", version.info.id.tenant, "/", version.info.id.name);
 

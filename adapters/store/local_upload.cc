@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/registry/adapter_id.h"
 
 namespace tenon {
 namespace {
@@ -96,6 +97,24 @@ absl::StatusOr<FileSet> LocalUpload::Seal() {
   files_ = std::move(files);
   digest_ = DigestOf(files_);
   return mapped;
+}
+
+absl::StatusOr<LocalUpload*> LocalUpload::FindSealed(StagedUpload* upload) {
+  auto* const local = dynamic_cast<LocalUpload*>(upload);
+  if (local == nullptr || local->files().empty()) {
+    return absl::FailedPreconditionError("the upload is not a sealed one of this store");
+  }
+  return local;
+}
+
+absl::StatusOr<StoredVersion> LocalUpload::ToVersion(AdapterInfo facts, absl::Time created) const {
+  TENON_RETURN_IF_ERROR(ValidateName("tenant", facts.id.tenant));
+  TENON_RETURN_IF_ERROR(ValidateName("name", facts.id.name));
+  StoredVersion version{std::move(facts), files_};
+  version.info.digest = digest_;
+  version.info.stored_bytes = num_bytes_;
+  version.info.created = created;
+  return version;
 }
 
 absl::Status LocalUpload::MoveTo(int blobs_dirfd) {

@@ -37,6 +37,14 @@ class LocalUpload final : public StagedUpload {
   const std::string& digest() const override { return digest_; }
   int64_t num_bytes() const override { return num_bytes_; }
 
+  /// What a store has been given to commit, borrowed. FAILED_PRECONDITION when it is not a sealed
+  /// upload of this kind.
+  static absl::StatusOr<LocalUpload*> FindSealed(StagedUpload* upload);
+
+  /// The catalogue's row of it; `facts` gives what the files do not say. INVALID_ARGUMENT for names
+  /// that are none.
+  absl::StatusOr<StoredVersion> ToVersion(AdapterInfo facts, absl::Time created) const;
+
   /// The files, ordered by name. Empty before Seal.
   const std::vector<StoredFile>& files() const { return files_; }
 

@@ -36,16 +36,9 @@ absl::StatusOr<std::unique_ptr<StagedUpload>> S3AdapterStore::Begin(int64_t max_
 absl::StatusOr<CommittedVersion> S3AdapterStore::Commit(std::unique_ptr<StagedUpload> upload,
                                                         AdapterInfo facts,
                                                         const CommitOrder& order) {
-  auto* const local = dynamic_cast<LocalUpload*>(upload.get());
-  if (local == nullptr || local->files().empty()) {
-    return absl::FailedPreconditionError("the upload is not a sealed one of this store");
-  }
-  TENON_RETURN_IF_ERROR(ValidateName("tenant", facts.id.tenant));
-  TENON_RETURN_IF_ERROR(ValidateName("name", facts.id.name));
-  StoredVersion version{std::move(facts), local->files()};
-  version.info.digest = local->digest();
-  version.info.stored_bytes = local->num_bytes();
-  version.info.created = options_.clock();
+  TENON_ASSIGN_OR_RETURN(LocalUpload* const local, LocalUpload::FindSealed(upload.get()));
+  TENON_ASSIGN_OR_RETURN(StoredVersion version,
+                         local->ToVersion(std::move(facts), options_.clock()));
   TENON_RETURN_IF_ERROR(local->MoveTo(folders_.blobs.get()));
   for (const StoredFile& file : version.files) {
     cache_->Adopt(file.sha256, file.num_bytes);
