@@ -1,3 +1,4 @@
+#include "adapters/kernels/parallel.h"
 #include "server/app.h"
 
 #include <ATen/Parallel.h>
@@ -53,6 +54,9 @@ ModelOptions MakeModelOptions(const ServerConfig& config) {
     options.dtype = at::kFloat;
   } else if (config.dtype == "bf16") {
     options.dtype = at::kBFloat16;
+  }
+  if (config.quantization == "int8") {
+    options.weights = WeightFormat::kInt8;
   }
   return options;
 }
@@ -176,7 +180,7 @@ struct App::Parts {
 
 absl::Status App::Parts::LoadBase() {
   if (config.threads > 0) {
-    at::set_num_threads(config.threads);
+    SetNumKernelThreads(config.threads);
   }
   TENON_ASSIGN_OR_RETURN(model, LoadModel(config.model, MakeModelOptions(config)));
   TENON_ASSIGN_OR_RETURN(tokenizer, Tokenizer::Load(config.model));
@@ -186,6 +190,7 @@ absl::Status App::Parts::LoadBase() {
       .Add("model", absl::string_view(config.model))
       .Add("type", absl::string_view(model.config.model_type))
       .Add("dtype", absl::string_view(dtype))
+      .Add("quantization", absl::string_view(config.quantization))
       .Add("digest", absl::string_view(model.base.digest))
       .Add("parameters", model.decoder->num_parameters());
   return absl::OkStatus();
@@ -280,7 +285,7 @@ absl::Status App::Parts::StartEngine() {
   options.scheduler.max_batch_tokens = config.max_batch_tokens;
   options.scheduler.max_sequences = config.max_sequences;
   options.scheduler.max_context_tokens = max_context_tokens;
-  options.scheduler.cache_salt = absl::StrCat(model.base.digest, " ", dtype);
+  options.scheduler.cache_salt = absl::StrCat(model.base.digest, " ", dtype, " ", config.quantization);
   options.scheduler.prefix_cache = runner->prefix_sharing_is_exact();
   options.scheduler.share_base_prefixes = config.share_base_prefixes;
   options.scheduler.fair = config.fair_shares;
@@ -312,6 +317,7 @@ v1::GetModelResponse App::Parts::DescribeModel() const {
   response.set_model_type(model.config.model_type);
   response.set_digest(model.base.digest);
   response.set_dtype(dtype);
+  response.set_quantization(config.quantization);
   response.set_device(config.device);
   response.set_num_parameters(model.decoder->num_parameters());
   response.set_vocab_size(static_cast<int32_t>(model.config.vocab_size));

@@ -22,6 +22,9 @@
 ABSL_FLAG(std::string, model, "", "Folder of the base model, as Hugging Face lays it out.");
 ABSL_FLAG(std::string, model_name, "", "Name it is served under; default: the folder's name.");
 ABSL_FLAG(std::string, dtype, "auto", "auto (the checkpoint's), fp32 or bf16.");
+ABSL_FLAG(std::string, quantization, "none",
+          "none, or int8: the base model's matrices in int8, with a scale an output and a scale a "
+          "row of activations. Adapters stay as they are. Excludes --merged_bytes.");
 ABSL_FLAG(std::string, device, "cpu", "cpu.");
 ABSL_FLAG(int32_t, threads, 0, "Threads of a step; 0: one per CPU.");
 ABSL_FLAG(std::string, listen, "127.0.0.1:50051", "gRPC: host:port or unix:/path.");
@@ -111,6 +114,7 @@ namespace {
 constexpr absl::string_view kFlagNames[] = {"model",
                                             "model_name",
                                             "dtype",
+                                            "quantization",
                                             "device",
                                             "threads",
                                             "listen",
@@ -257,6 +261,7 @@ ServerConfig CollectFlags() {
   config.model = absl::GetFlag(FLAGS_model);
   config.model_name = absl::GetFlag(FLAGS_model_name);
   config.dtype = absl::GetFlag(FLAGS_dtype);
+  config.quantization = absl::GetFlag(FLAGS_quantization);
   config.device = absl::GetFlag(FLAGS_device);
   config.threads = absl::GetFlag(FLAGS_threads);
   config.listen = absl::GetFlag(FLAGS_listen);
@@ -470,6 +475,13 @@ absl::Status ValidateServerConfig(const ServerConfig& config) {
     return absl::InvalidArgumentError("--store (or TENON_STORE) must name a folder");
   }
   TENON_RETURN_IF_ERROR(CheckChoice("dtype", config.dtype, {"auto", "fp32", "bf16"}));
+  TENON_RETURN_IF_ERROR(CheckChoice("quantization", config.quantization, {"none", "int8"}));
+  if (config.quantization == "int8" && config.merged_bytes > 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--merged_bytes=", config.merged_bytes,
+                     " with --quantization=int8: adapters are not merged into int8 weights; leave "
+                     "one of the two out"));
+  }
   TENON_RETURN_IF_ERROR(CheckChoice("device", config.device, {"cpu"}));
   TENON_RETURN_IF_ERROR(
       CheckChoice("log_level", config.log_level, {"debug", "info", "warning", "error"}));

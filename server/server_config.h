@@ -18,6 +18,7 @@ struct ServerConfig {
   std::string model;       ///< Hugging Face folder
   std::string model_name;  ///< name under which it is served; the folder's own when not given
   std::string dtype;       ///< "auto", "fp32" or "bf16"
+  std::string quantization;  ///< "none" or "int8"
   std::string device;      ///< "cpu"
   int32_t threads = 0;     ///< of LibTorch; 0: one per CPU
   std::string listen;      ///< gRPC

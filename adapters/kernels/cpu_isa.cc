@@ -1,10 +1,28 @@
 #include "adapters/kernels/cpu_isa.h"
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <algorithm>
 #include <atomic>
 
 namespace tenon {
 namespace {
+
+// The state of AMX's tiles is 8 KiB a thread, for which a process has to ask Linux once.
+bool MayUseAmx() {
+#if defined(__x86_64__) && defined(__linux__)
+  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM, newer than Debian 12's header
+  constexpr int kTileData = 18;
+  return __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
+         __builtin_cpu_supports("amx-int8") &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
 
 CpuIsa DetectIsa() {
 #if defined(__x86_64__)
@@ -15,7 +33,10 @@ CpuIsa DetectIsa() {
       !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl")) {
     return CpuIsa::kAvx2;
   }
-  return __builtin_cpu_supports("avx512bf16") ? CpuIsa::kAvx512Bf16 : CpuIsa::kAvx512;
+  if (!__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512vnni")) {
+    return CpuIsa::kAvx512;
+  }
+  return MayUseAmx() ? CpuIsa::kAmx : CpuIsa::kAvx512Bf16;
 #else
   return CpuIsa::kPortable;
 #endif
@@ -23,7 +44,7 @@ CpuIsa DetectIsa() {
 
 CpuIsa PreferredIsa() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_is("intel")) {
+  if (__builtin_cpu_is("intel") && HostIsa() != CpuIsa::kAmx) {
     return std::min(HostIsa(), CpuIsa::kAvx512);
   }
 #endif

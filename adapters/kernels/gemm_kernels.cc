@@ -5,6 +5,8 @@ namespace tenon {
 const GemmKernels& ActiveGemmKernels() {
   switch (ActiveIsa()) {
 #if defined(__x86_64__)
+    case CpuIsa::kAmx:
+      return kGemmAmx;
     case CpuIsa::kAvx512Bf16:
       return kGemmAvx512Bf16;
     case CpuIsa::kAvx512:

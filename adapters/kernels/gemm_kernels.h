@@ -10,8 +10,11 @@ namespace tenon {
 
 /// Output columns of a panel of a packed matrix: two AVX-512 vectors.
 inline constexpr int64_t kPanelColumns = 32;
-/// Rows that a tile kernel takes at once: 12 x 2 accumulators fill AVX-512's 32 registers.
-inline constexpr int64_t kTileRows = 12;
+/// Rows that a tile kernel takes at once: 12 x 2 accumulators fill AVX-512's 32 registers; two of
+/// AMX's tiles.
+inline constexpr int64_t kVectorTileRows = 12;
+inline constexpr int64_t kAmxTileRows = 32;
+inline constexpr int64_t kMaxTileRows = kAmxTileRows;
 
 /// Writes a tile of fp32 sums to its place:
 ///   y[r, c] = bias[c] + tile[r, c]            when not accumulating
@@ -29,15 +32,35 @@ struct TileStore {
   float scale = 1.0f;  ///< unused when not accumulating
 };
 
+/// Consecutive k of an int8 row or panel come in groups of so many, the last padded with zeros.
+inline constexpr int64_t kInt8Group = 64;
+
+/// tile[r, 32 * p + c] = x_scales[r] * w_scales[32 * p + c] * sum_k x[r, k] * panel_p[k, c]
+/// The sum is exact.
+struct Int8Tile {
+  const int8_t* x = nullptr;  ///< [rows, k], contiguous
+  const float* x_scales = nullptr;
+  int64_t rows = 0;
+  int64_t k = 0;                   ///< a multiple of kInt8Group
+  const int8_t* panels = nullptr;  ///< panel_p at panels + p * panel_stride: [k / 4, 32, 4]
+  int64_t panel_stride = 0;
+  const float* w_scales = nullptr;
+  const int32_t* w_sums = nullptr;  ///< [32 * num_panels]: sum_k panel_p[k, c]
+  int64_t num_panels = 0;
+  float* tile = nullptr;
+  int64_t tile_stride = 0;
+};
+
 /// bf16 is uint16_t here; strides count elements. Every sum is taken over k in one order that
 /// depends on k and the instruction set alone, never on the number of rows or columns of the call.
 struct GemmKernels {
   /// tile[r, 32 * p + c] = sum_k x[r, k] * panel_p[k, c]
-  ///   x       [rows <= kTileRows, k], rows x_stride apart
+  ///   x       [rows <= tile_rows, k], rows x_stride apart
   ///   panels  panel_p begins at panels + p * panel_stride: fp32 [k, 32]; bf16 [ceil(k / 2), 32,
   ///   2],
   ///           two consecutive k next to each other, zero behind an odd k
   ///   tile    [rows, 32 * num_panels], rows tile_stride apart
+  int64_t tile_rows = kVectorTileRows;
   template <typename X, typename W>
   using Tile = void (*)(const X* x, int64_t x_stride, int64_t rows, const W* panels,
                         int64_t panel_stride, int64_t num_panels, int64_t k, float* tile,
@@ -45,6 +68,15 @@ struct GemmKernels {
   Tile<float, float> tile_f32 = nullptr;
   Tile<float, uint16_t> tile_f32_bf16 = nullptr;
   Tile<uint16_t, uint16_t> tile_bf16 = nullptr;  ///< null where x must be widened first
+
+  /// tile[r, 32 * p + c] += scale * sum_j shrunk[r, j] * panel_p[j, c]
+  ///   shrunk  [rows <= tile_rows, rank] fp32, contiguous; panels as above, of k = rank
+  template <typename W>
+  using Expand = void (*)(const float* shrunk, int64_t rows, const W* panels, int64_t panel_stride,
+                          int64_t num_panels, int64_t rank, float scale, float* tile,
+                          int64_t tile_stride);
+  Expand<float> expand_f32 = nullptr;
+  Expand<uint16_t> expand_bf16 = nullptr;
 
   void (*store_f32)(const TileStore<float>& store) = nullptr;
   void (*store_bf16)(const TileStore<uint16_t>& store) = nullptr;
@@ -57,6 +89,21 @@ struct GemmKernels {
   Dot<float> dot_f32 = nullptr;
   Dot<uint16_t> dot_bf16 = nullptr;
 
+  /// out[r, c] = sum_k x[r, k] * w[k / 2, c, k % 2]
+  ///   x [rows, k] rows x_stride apart, w [ceil(k / 2), columns, 2], zero behind an odd k,
+  ///   out [rows, columns] contiguous
+  /// Null where dot_bf16 is as fast, which needs no other layout.
+  void (*pairs_bf16)(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_t* w,
+                     int64_t columns, int64_t k, float* out) = nullptr;
+
+  void (*tile_int8)(const Int8Tile& tile) = nullptr;
+  /// q[i] = x[i] / scale to the nearest, ties to even; returns scale = max_i |x[i]| / 127. A row of
+  /// zeros has scale 0; one with a NaN or an infinity has no finite scale, and q is unspecified.
+  template <typename T>
+  using Quantize = float (*)(const T* x, int64_t n, int8_t* q);
+  Quantize<float> quantize_f32 = nullptr;
+  Quantize<uint16_t> quantize_bf16 = nullptr;
+
   void (*widen)(const uint16_t* x, int64_t n, float* y) = nullptr;
 };
 
@@ -68,6 +115,7 @@ extern const GemmKernels kGemmPortable;
 extern const GemmKernels kGemmAvx2;
 extern const GemmKernels kGemmAvx512;
 extern const GemmKernels kGemmAvx512Bf16;
+extern const GemmKernels kGemmAmx;
 #endif
 
 }  // namespace tenon

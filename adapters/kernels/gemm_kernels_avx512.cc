@@ -1,9 +1,19 @@
+#include "adapters/kernels/int8_kernels_avx2.h"
 #include "adapters/kernels/vec_avx512.h"
 // The kernels below are made of the vectors above.
 #include "adapters/kernels/gemm_kernels_inl.h"
 
 namespace tenon {
+namespace {
 
-constinit const GemmKernels kGemmAvx512 = MakeGemmKernels();
+constexpr GemmKernels MakeAvx512Kernels() {
+  GemmKernels kernels = MakeGemmKernels();
+  kernels.tile_int8 = Int8TileAvx2;
+  return kernels;
+}
+
+}  // namespace
+
+constinit const GemmKernels kGemmAvx512 = MakeAvx512Kernels();
 
 }  // namespace tenon

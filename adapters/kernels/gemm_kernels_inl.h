@@ -3,6 +3,7 @@
 #ifndef TENON_ADAPTERS_KERNELS_GEMM_KERNELS_INL_H_
 #define TENON_ADAPTERS_KERNELS_GEMM_KERNELS_INL_H_
 
+#include <bit>
 #include <cstdint>
 
 #include "adapters/kernels/gemm_kernels.h"
@@ -72,11 +73,20 @@ struct PanelsBf16Wide {
   }
 };
 
+// What becomes of a block's sums: they are the tile, or are added to it with a factor.
+struct Overwrite {
+  void operator()(Vec sum, float* tile) const { sum.Store(tile); }
+};
+struct AddScaled {
+  Vec scale;
+  void operator()(Vec sum, float* tile) const { Fma(scale, sum, Vec::Load(tile)).Store(tile); }
+};
+
 // M rows by P strips, all in registers, k from first to last.
-template <typename Panels, int M, int P>
+template <typename Panels, int M, int P, typename Finish>
 void RegisterBlock(const typename Panels::Input* x, int64_t x_stride,
                    const typename Panels::Weight* panels, int64_t panel_stride, int64_t strip,
-                   int64_t k, float* tile, int64_t tile_stride) {
+                   int64_t k, float* tile, int64_t tile_stride, Finish finish) {
   constexpr int kVecs = 2 * P;
   Vec acc[M][kVecs];
 #pragma GCC unroll 16
@@ -109,37 +119,51 @@ void RegisterBlock(const typename Panels::Input* x, int64_t x_stride,
   for (int i = 0; i < M; ++i) {
 #pragma GCC unroll 16
     for (int j = 0; j < kVecs; ++j) {
-      acc[i][j].Store(tile + i * tile_stride + strip * kStripColumns + j * Vec::kLanes);
+      finish(acc[i][j], tile + i * tile_stride + strip * kStripColumns + j * Vec::kLanes);
     }
   }
 }
 
 // Few rows take several strips at once: their sums must hide the latency of each other's.
-template <typename Panels, int M>
+template <typename Panels, int M, typename Finish>
 void RowsBlock(const typename Panels::Input* x, int64_t x_stride,
                const typename Panels::Weight* panels, int64_t panel_stride, int64_t num_panels,
-               int64_t k, float* tile, int64_t tile_stride) {
+               int64_t k, float* tile, int64_t tile_stride, Finish finish) {
   constexpr int64_t P = M >= 4 ? 1 : 4 / M;
   const int64_t num_strips = num_panels * kPanelStrips;
   int64_t strip = 0;
   for (; strip + P <= num_strips; strip += P) {
-    RegisterBlock<Panels, M, P>(x, x_stride, panels, panel_stride, strip, k, tile, tile_stride);
+    RegisterBlock<Panels, M, P>(x, x_stride, panels, panel_stride, strip, k, tile, tile_stride,
+                                finish);
   }
   for (; strip < num_strips; ++strip) {
-    RegisterBlock<Panels, M, 1>(x, x_stride, panels, panel_stride, strip, k, tile, tile_stride);
+    RegisterBlock<Panels, M, 1>(x, x_stride, panels, panel_stride, strip, k, tile, tile_stride,
+                                finish);
   }
 }
 
 // Calls the register block made for `rows`, which the compiler wants to know.
-template <typename Panels, int M>
+template <typename Panels, int M, typename Finish>
 void DispatchRows(int64_t rows, const typename Panels::Input* x, int64_t x_stride,
                   const typename Panels::Weight* panels, int64_t panel_stride, int64_t num_panels,
-                  int64_t k, float* tile, int64_t tile_stride) {
+                  int64_t k, float* tile, int64_t tile_stride, Finish finish) {
   if (rows == M) {
-    RowsBlock<Panels, M>(x, x_stride, panels, panel_stride, num_panels, k, tile, tile_stride);
+    RowsBlock<Panels, M>(x, x_stride, panels, panel_stride, num_panels, k, tile, tile_stride,
+                         finish);
   } else if constexpr (M > 1) {
     DispatchRows<Panels, M - 1>(rows, x, x_stride, panels, panel_stride, num_panels, k, tile,
-                                tile_stride);
+                                tile_stride, finish);
+  }
+}
+
+template <typename Panels, typename Finish>
+void AllRows(const typename Panels::Input* x, int64_t x_stride, int64_t rows,
+             const typename Panels::Weight* panels, int64_t panel_stride, int64_t num_panels,
+             int64_t k, float* tile, int64_t tile_stride, Finish finish) {
+  for (int64_t row = 0; row < rows; row += kBlockRows) {
+    const int64_t block = rows - row < kBlockRows ? rows - row : kBlockRows;
+    DispatchRows<Panels, kBlockRows>(block, x + row * x_stride, x_stride, panels, panel_stride,
+                                     num_panels, k, tile + row * tile_stride, tile_stride, finish);
   }
 }
 
@@ -147,11 +171,16 @@ template <typename Panels>
 void GemmTile(const typename Panels::Input* x, int64_t x_stride, int64_t rows,
               const typename Panels::Weight* panels, int64_t panel_stride, int64_t num_panels,
               int64_t k, float* tile, int64_t tile_stride) {
-  for (int64_t row = 0; row < rows; row += kBlockRows) {
-    const int64_t block = rows - row < kBlockRows ? rows - row : kBlockRows;
-    DispatchRows<Panels, kBlockRows>(block, x + row * x_stride, x_stride, panels, panel_stride,
-                                     num_panels, k, tile + row * tile_stride, tile_stride);
-  }
+  AllRows<Panels>(x, x_stride, rows, panels, panel_stride, num_panels, k, tile, tile_stride,
+                  Overwrite());
+}
+
+template <typename Panels>
+void ExpandTile(const float* shrunk, int64_t rows, const typename Panels::Weight* panels,
+                int64_t panel_stride, int64_t num_panels, int64_t rank, float scale, float* tile,
+                int64_t tile_stride) {
+  AllRows<Panels>(shrunk, rank, rows, panels, panel_stride, num_panels, rank, tile, tile_stride,
+                  AddScaled{Vec::Set(scale)});
 }
 
 template <typename T>
@@ -270,16 +299,82 @@ void WidenRow(const uint16_t* x, int64_t n, float* y) {
   }
 }
 
+inline float ToFloat(float x) { return x; }
+inline float ToFloat(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
+
+// Written for the compiler's vectorizer: the maximum as one of integers, rounding by the addition of
+// a number whose last bit is worth one.
+template <typename T>
+float QuantizeRow(const T* x, int64_t n, int8_t* q) {
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
+  constexpr uint32_t kNoSign = 0x7fffffff;
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t magnitude = std::bit_cast<uint32_t>(ToFloat(x[i])) & kNoSign;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  const float scale = std::bit_cast<float>(largest) / 127.0f;
+  if (scale <= 1e-35f) {  // its inverse might not be finite
+    for (int64_t i = 0; i < n; ++i) {
+      q[i] = 0;
+    }
+    return 0.0f;
+  }
+  const float inverse = 1.0f / scale;
+  for (int64_t i = 0; i < n; ++i) {
+    const int32_t rounded = std::bit_cast<int32_t>(ToFloat(x[i]) * inverse + kRound);
+    q[i] = static_cast<int8_t>(rounded - std::bit_cast<int32_t>(kRound));
+  }
+  return scale;
+}
+
+// Sums of one row and panel, four consecutive k of a column at a time.
+inline void SumInt8Panel(const int8_t* x, int64_t k, const int8_t* panel,
+                         int32_t (&sums)[kPanelColumns]) {
+  for (int64_t i = 0; i < k; i += 4, panel += 4 * kPanelColumns) {
+    for (int64_t c = 0; c < kPanelColumns; ++c) {
+      int32_t sum = 0;
+      for (int64_t j = 0; j < 4; ++j) {
+        sum += static_cast<int32_t>(x[i + j]) * panel[4 * c + j];
+      }
+      sums[c] += sum;
+    }
+  }
+}
+
+// tile = sums * scales, of one row and panel.
+inline void ScaleInt8Sums(const int32_t* sums, const float* w_scales, float x_scale, float* tile) {
+  for (int64_t c = 0; c < kPanelColumns; ++c) {
+    tile[c] = static_cast<float>(sums[c]) * w_scales[c] * x_scale;
+  }
+}
+
+void Int8GemmTile(const Int8Tile& t) {
+  for (int64_t r = 0; r < t.rows; ++r) {
+    for (int64_t p = 0; p < t.num_panels; ++p) {
+      int32_t sums[kPanelColumns] = {};
+      SumInt8Panel(t.x + r * t.k, t.k, t.panels + p * t.panel_stride, sums);
+      ScaleInt8Sums(sums, t.w_scales + p * kPanelColumns, t.x_scales[r],
+                    t.tile + r * t.tile_stride + p * kPanelColumns);
+    }
+  }
+}
+
 // What this file's instruction set does without bf16 arithmetic.
 constexpr GemmKernels MakeGemmKernels() {
   GemmKernels kernels;
   kernels.tile_f32 = GemmTile<PanelsF32>;
   kernels.tile_f32_bf16 = GemmTile<PanelsBf16Wide>;
+  kernels.expand_f32 = ExpandTile<PanelsF32>;
+  kernels.expand_bf16 = ExpandTile<PanelsBf16Wide>;
   kernels.store_f32 = StoreTile<float>;
   kernels.store_bf16 = StoreTile<uint16_t>;
   kernels.dot_f32 = DotProducts<WideDot<float>>;
   kernels.dot_bf16 = DotProducts<WideDot<uint16_t>>;
   kernels.widen = WidenRow;
+  kernels.tile_int8 = Int8GemmTile;
+  kernels.quantize_f32 = QuantizeRow<float>;
+  kernels.quantize_bf16 = QuantizeRow<uint16_t>;
   return kernels;
 }
 

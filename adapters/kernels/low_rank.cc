@@ -1,5 +1,7 @@
 #include "adapters/kernels/low_rank.h"
 
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -42,31 +44,52 @@ bool IsMatrix(const at::Tensor& tensor, int64_t rows, int64_t columns, at::Scala
          tensor.is_contiguous() && tensor.scalar_type() == dtype;
 }
 
-void CheckTerm(const LowRankTerm& term, const at::Tensor& x, const at::Tensor& y) {
+// y's columns: as many as the delta has outputs.
+void CheckTerm(const LowRankTerm& term, const at::Tensor& x, int64_t y_columns) {
   TORCH_CHECK(term.delta != nullptr && term.delta->defined(), "low rank: a term has no delta");
   const LowRankDelta& delta = *term.delta;
   TORCH_CHECK(0 <= term.begin && term.begin <= term.end && term.end <= x.size(0), "low rank: rows ",
               term.begin, " to ", term.end, " of ", x.size(0));
   const bool fits =
-      delta.in_features() == x.size(1) && delta.out_features() == y.size(1) &&
+      delta.in_features() == x.size(1) && delta.out_features() == y_columns &&
       delta.dtype() == x.scalar_type() &&
-      (delta.dense() || IsMatrix(delta.down, delta.rank(), x.size(1), x.scalar_type())) &&
-      (delta.packed_up.defined() || IsMatrix(delta.up, y.size(1), delta.rank(), x.scalar_type()));
+      (!delta.down.defined() || IsMatrix(delta.down, delta.rank(), x.size(1), x.scalar_type())) &&
+      (delta.packed_up.defined() || IsMatrix(delta.up, y_columns, delta.rank(), x.scalar_type()));
   TORCH_CHECK(fits, "low rank: the delta is ", delta.dtype(), " [", delta.out_features(), ", ",
               delta.rank(), ", ", delta.in_features(), "], x is ", x.scalar_type(), " ", x.sizes(),
-              ", y is ", y.sizes());
+              ", y has ", y_columns, " columns");
+}
+
+void CheckInput(const at::Tensor& x) {
+  TORCH_CHECK(x.dim() == 2 &&
+                  (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
+                  (x.stride(1) == 1 || x.size(1) == 1),
+              "low rank: x is ", x.scalar_type(), " ", x.sizes());
 }
 
 void CheckOperands(const at::Tensor& x, std::span<const LowRankTerm> terms, const at::Tensor& y) {
-  TORCH_CHECK(x.dim() == 2 && y.dim() == 2 && x.size(0) == y.size(0) &&
-                  x.scalar_type() == y.scalar_type() &&
-                  (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
-                  (x.stride(1) == 1 || x.size(1) == 1) && (y.stride(1) == 1 || y.size(1) == 1),
+  CheckInput(x);
+  TORCH_CHECK(y.dim() == 2 && x.size(0) == y.size(0) && x.scalar_type() == y.scalar_type() &&
+                  (y.stride(1) == 1 || y.size(1) == 1),
               "low rank: x is ", x.scalar_type(), " ", x.sizes(), ", y is ", y.scalar_type(), " ",
               y.sizes());
   for (const LowRankTerm& term : terms) {
-    CheckTerm(term, x, y);
+    CheckTerm(term, x, y.size(1));
   }
+}
+
+// [ceil(in / 2), rank, 2] from [rank, in].
+at::Tensor PackPairs(const at::Tensor& down) {
+  const int64_t rank = down.size(0), in = down.size(1);
+  const at::Tensor pairs = at::zeros({(in + 1) / 2, rank, 2}, down.options());
+  const uint16_t* const source = Data<uint16_t>(down);
+  uint16_t* const target = Data<uint16_t>(pairs);
+  for (int64_t r = 0; r < rank; ++r) {
+    for (int64_t i = 0; i < in; ++i) {
+      target[(i / 2 * rank + r) * 2 + i % 2] = source[r * in + i];
+    }
+  }
+  return pairs;
 }
 
 void Dot(const GemmKernels& kernels, const float* x, int64_t x_stride, int64_t rows, const float* w,
@@ -105,8 +128,16 @@ void ShrinkRows(const GemmKernels& kernels, const at::Tensor& x, const ShrinkTas
   const int64_t rank = delta.rank(), rows = task.end - task.begin;
   const T* const input = Data<T>(x) + (task.segment->term->begin + task.begin) * x.stride(0);
   float* const output = shrunk + task.segment->offset + task.begin * rank;
+  if constexpr (sizeof(T) == 2) {
+    if (delta.down_pairs.defined() && kernels.pairs_bf16 != nullptr) {
+      kernels.pairs_bf16(input, x.stride(0), rows, Data<uint16_t>(delta.down_pairs), rank,
+                         x.size(1), output);
+      return;
+    }
+  }
   if (!delta.dense()) {
-    Dot(kernels, input, x.stride(0), rows, Data<T>(delta.down), rank, x.size(1), output);
+    const at::Tensor down = delta.DownMatrix();
+    Dot(kernels, input, x.stride(0), rows, Data<T>(down), rank, x.size(1), output);
     return;
   }
   for (int64_t row = 0; row < rows; ++row) {
@@ -158,14 +189,14 @@ template <typename T>
 void ExpandSegment(const GemmKernels& kernels, const Segment& segment, const float* shrunk,
                    int64_t panel, int64_t num_panels, const at::Tensor& y,
                    std::vector<T>& scratch) {
-  alignas(64) float tile[kTileRows * kExpandPanels * kPanelColumns];
+  alignas(64) float tile[kMaxTileRows * kExpandPanels * kPanelColumns];
   const LowRankDelta& delta = *segment.term->delta;
   const int64_t rank = delta.rank();
   const T* panels = UpPanels(delta, panel, num_panels, scratch);
   const int64_t column = panel * kPanelColumns;
-  for (int64_t row = 0; row < segment.rows; row += kTileRows) {
+  for (int64_t row = 0; row < segment.rows; row += kernels.tile_rows) {
     TileStore<T> store;
-    store.rows = std::min(kTileRows, segment.rows - row);
+    store.rows = std::min(kernels.tile_rows, segment.rows - row);
     Tile(kernels, shrunk + segment.offset + row * rank, store.rows, panels, PanelElements<T>(rank),
          num_panels, rank, tile);
     store.tile = tile;
@@ -200,21 +231,36 @@ void Expand(const GemmKernels& kernels, std::span<const Segment> segments, const
   });
 }
 
-template <typename T>
-void Apply(const at::Tensor& x, std::span<const LowRankTerm> terms, const at::Tensor& y) {
-  std::vector<Segment> segments;
-  int64_t size = 0;
-  for (const LowRankTerm& term : terms) {
+// Where the first product of each term goes; terms that do nothing are left out.
+class Segments {
+ public:
+  void Add(const LowRankTerm& term) {
     const int64_t rows = term.end - term.begin;
     if (rows > 0 && term.delta->rank() > 0) {
-      segments.push_back({&term, rows, size});
-      size += rows * term.delta->rank();
+      list_.push_back({&term, rows, size_});
+      size_ += rows * term.delta->rank();
     }
   }
+  std::span<const Segment> list() const { return list_; }
+  /// Elements of fp32 for all.
+  size_t size() const { return static_cast<size_t>(size_); }
+
+ private:
+  std::vector<Segment> list_;
+  int64_t size_ = 0;
+};
+
+template <typename T>
+void Apply(const at::Tensor& x, std::span<const LowRankTerm> terms, const at::Tensor& y) {
+  Segments all;
+  for (const LowRankTerm& term : terms) {
+    all.Add(term);
+  }
+  const std::span<const Segment> segments = all.list();
   if (segments.empty()) {
     return;
   }
-  std::vector<float> shrunk(static_cast<size_t>(size));
+  std::vector<float> shrunk(all.size());
   const GemmKernels& kernels = ActiveGemmKernels();
   Shrink<T>(kernels, x, segments, shrunk.data());
   Expand<T>(kernels, segments, shrunk.data(), y);
@@ -231,7 +277,12 @@ absl::StatusOr<LowRankDelta> LowRankDelta::Create(at::Tensor down, const at::Ten
         "a low-rank delta needs down [rank, in] and up [out, rank] of one dtype, contiguous");
   }
   TENON_ASSIGN_OR_RETURN(LowRankDelta delta, CreateDense(up, scaling));
-  delta.down = std::move(down);
+  if (down.scalar_type() == at::kBFloat16 && ActiveGemmKernels().pairs_bf16 != nullptr) {
+    delta.num_inputs = down.size(1);
+    delta.down_pairs = PackPairs(down);
+  } else {
+    delta.down = std::move(down);
+  }
   return delta;
 }
 
@@ -246,7 +297,17 @@ int64_t LowRankDelta::nbytes() const {
   const auto bytes = [](const at::Tensor& tensor) {
     return tensor.defined() ? static_cast<int64_t>(tensor.nbytes()) : 0;
   };
-  return bytes(down) + bytes(up) + packed_up.nbytes();
+  return bytes(down) + bytes(down_pairs) + bytes(up) + packed_up.nbytes();
+}
+
+at::Tensor LowRankDelta::DownMatrix() const {
+  if (down.defined()) {
+    return down;
+  }
+  return down_pairs.permute({1, 0, 2})
+      .reshape({rank(), down_pairs.size(0) * 2})
+      .narrow(1, 0, num_inputs)
+      .contiguous();
 }
 
 void ApplyLowRank(const at::Tensor& x, std::span<const LowRankTerm> terms, const at::Tensor& y) {
@@ -255,6 +316,36 @@ void ApplyLowRank(const at::Tensor& x, std::span<const LowRankTerm> terms, const
     Apply<float>(x, terms, y);
   } else {
     Apply<uint16_t>(x, terms, y);
+  }
+}
+
+bool LowRankUpdate::Fits(int64_t column) { return column % kPanelColumns == 0; }
+
+LowRankUpdate::LowRankUpdate(const at::Tensor& x, std::span<const Term> terms) {
+  CheckInput(x);
+  Segments segments;
+  for (const Term& placed : terms) {
+    TORCH_CHECK(placed.term.delta != nullptr && placed.term.delta->packed_up.defined(),
+                "low rank: a term of a product has no packed delta");
+    CheckTerm(placed.term, x, placed.term.delta->out_features());
+    segments.Add(placed.term);
+  }
+  shrunk_.resize(segments.size());
+  const GemmKernels& kernels = ActiveGemmKernels();
+  if (x.scalar_type() == at::kFloat) {
+    Shrink<float>(kernels, x, segments.list(), shrunk_.data());
+  } else {
+    Shrink<uint16_t>(kernels, x, segments.list(), shrunk_.data());
+  }
+  panels_.reserve(segments.list().size());
+  auto placed = terms.begin();
+  for (const Segment& segment : segments.list()) {
+    while (&placed->term != segment.term) {
+      ++placed;
+    }
+    const LowRankTerm& term = *segment.term;
+    panels_.push_back({term.begin, term.end, placed->column, &term.delta->packed_up,
+                       shrunk_.data() + segment.offset, term.weight * term.delta->scaling});
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "adapters/kernels/packed_matrix.h"
@@ -15,7 +16,9 @@ namespace tenon {
 /// One site of one adapter: y += scaling * (x @ down^T) @ up^T (LoRA, arXiv:2106.09685), or, when
 /// dense, y += scaling * x @ up^T.
 struct LowRankDelta {
-  at::Tensor down;  ///< [rank, in], the base model's dtype, contiguous; undefined when dense
+  /// [rank, in], the base model's dtype, contiguous; undefined when dense or when down_pairs holds
+  /// it.
+  at::Tensor down;
   /// [out, rank], the base model's dtype, contiguous; [out, in] when dense. Undefined when
   /// packed_up holds it.
   at::Tensor up;
@@ -23,18 +26,24 @@ struct LowRankDelta {
   /// `up` as the CPU kernels read it: what Create makes. They lay out `up` anew in every call when
   /// it is undefined, with the same result.
   PackedMatrix packed_up = {};
+  /// `down` as AMX reads it, [ceil(in / 2), rank, 2] with two consecutive inputs next to each other
+  /// and zero behind an odd one: what Create makes for bf16 where the CPU has AMX.
+  at::Tensor down_pairs = {};
+  int64_t num_inputs = 0;  ///< in, when down_pairs holds them
 
-  /// A delta with packed_up and no `up`. down is kept: [rank, in] on the CPU; up is [out, rank];
-  /// one dtype, fp32 or bf16, contiguous. Errors: INVALID_ARGUMENT.
+  /// A delta with packed_up and no `up`, and with down or down_pairs. down is [rank, in] on the
+  /// CPU; up is [out, rank]; one dtype, fp32 or bf16, contiguous. Errors: INVALID_ARGUMENT.
   static absl::StatusOr<LowRankDelta> Create(at::Tensor down, const at::Tensor& up, float scaling);
   /// A dense delta: matrix [out, in], likewise.
   static absl::StatusOr<LowRankDelta> CreateDense(const at::Tensor& matrix, float scaling);
 
   bool defined() const { return up.defined() || packed_up.defined(); }
-  bool dense() const { return !down.defined(); }
+  bool dense() const { return !down.defined() && !down_pairs.defined(); }
   /// The inner size: that of x itself when dense.
   int64_t rank() const { return packed_up.defined() ? packed_up.in_features() : up.size(1); }
-  int64_t in_features() const { return dense() ? rank() : down.size(1); }
+  int64_t in_features() const {
+    return dense() ? rank() : (down.defined() ? down.size(1) : num_inputs);
+  }
   int64_t out_features() const {
     return packed_up.defined() ? packed_up.out_features() : up.size(0);
   }
@@ -43,6 +52,8 @@ struct LowRankDelta {
   }
   /// `up`, unpacked when it is packed: [out, rank] (a copy then).
   at::Tensor UpMatrix() const { return packed_up.defined() ? packed_up.Unpack() : up; }
+  /// `down`, unpacked when it is packed: [rank, in] (a copy then). REQUIRES: !dense().
+  at::Tensor DownMatrix() const;
   int64_t nbytes() const;
 };
 
@@ -66,6 +77,34 @@ struct LowRankTerm {
 /// into y. PEFT in bf16 rounds after each of the four, so its last bits differ.
 /// Throws c10::Error on a shape or dtype that does not fit; y is then untouched.
 void ApplyLowRank(const at::Tensor& x, std::span<const LowRankTerm> terms, const at::Tensor& y);
+
+/// Low-rank terms that become part of a product with their input: the first half is computed when
+/// it is made, the second one where PackedMatrix::Multiply has the sums at hand. Against
+/// ApplyLowRank it saves a round trip of y through memory, and a rounding. Immutable; borrows the
+/// deltas.
+class LowRankUpdate {
+ public:
+  struct Term {
+    LowRankTerm term;    ///< rows of x; its delta has packed_up
+    int64_t column = 0;  ///< of the product's output, where the delta's first goes
+  };
+
+  LowRankUpdate() = default;  ///< nothing
+  /// x as for ApplyLowRank. Throws c10::Error on a shape or dtype that does not fit.
+  LowRankUpdate(const at::Tensor& x, std::span<const Term> terms);
+  LowRankUpdate(LowRankUpdate&&) = default;
+  LowRankUpdate& operator=(LowRankUpdate&&) = default;
+
+  /// Whether a delta's outputs may begin at that column of a product.
+  static bool Fits(int64_t column);
+
+  /// In the order of the terms.
+  std::span<const PanelUpdate> panels() const { return panels_; }
+
+ private:
+  std::vector<float> shrunk_;
+  std::vector<PanelUpdate> panels_;
+};
 
 /// The same in plain ATen operations: defines what is correct, runs on any device.
 void ApplyLowRankReference(const at::Tensor& x, std::span<const LowRankTerm> terms,

@@ -16,7 +16,7 @@ void ApplyLowRankReference(const at::Tensor& x, std::span<const LowRankTerm> ter
     const at::Tensor output = y.narrow(0, term.begin, rows);
     const LowRankDelta& delta = *term.delta;
     const at::Tensor shrunk =
-        delta.dense() ? input : at::matmul(input, delta.down.to(at::kFloat).t());
+        delta.dense() ? input : at::matmul(input, delta.DownMatrix().to(at::kFloat).t());
     const at::Tensor expanded = at::matmul(shrunk, delta.UpMatrix().to(at::kFloat).t());
     output.copy_(output.to(at::kFloat) + expanded * (term.weight * delta.scaling));
   }

@@ -11,109 +11,11 @@
 #include "adapters/base/status_macros.h"
 #include "adapters/kernels/gemm_kernels.h"
 #include "adapters/kernels/pack_panel.h"
+#include "adapters/kernels/panel_product.h"
 #include "adapters/kernels/parallel.h"
 
 namespace tenon {
 namespace {
-
-// A task's panels should stay in a core's second-level cache while rows go by.
-constexpr int64_t kTaskWeightBytes = 256 * 1024;
-constexpr int64_t kMaxTaskPanels = 8;
-// Rows of a task, when there are more rows than one core should do alone: several tiles, so that
-// the panels are used more than once.
-constexpr int64_t kTaskRows = 8 * kTileRows;
-
-// What a product needs to know of its tensors; bf16 elements as uint16_t.
-template <typename T>
-struct Operands {
-  const T* x = nullptr;
-  int64_t x_stride = 0;
-  const float* wide_x = nullptr;  // x as fp32, rows k apart; null when x itself can be multiplied
-  const T* panels = nullptr;
-  int64_t panel_stride = 0;
-  const float* bias = nullptr;
-  T* y = nullptr;
-  int64_t y_stride = 0;
-  int64_t k = 0, columns = 0;
-};
-
-void MultiplyTile(const GemmKernels& kernels, const Operands<float>& o, int64_t row, int64_t rows,
-                  int64_t panel, int64_t num_panels, float* tile, int64_t tile_stride) {
-  kernels.tile_f32(o.x + row * o.x_stride, o.x_stride, rows, o.panels + panel * o.panel_stride,
-                   o.panel_stride, num_panels, o.k, tile, tile_stride);
-}
-
-void MultiplyTile(const GemmKernels& kernels, const Operands<uint16_t>& o, int64_t row,
-                  int64_t rows, int64_t panel, int64_t num_panels, float* tile,
-                  int64_t tile_stride) {
-  const uint16_t* panels = o.panels + panel * o.panel_stride;
-  if (o.wide_x != nullptr) {
-    kernels.tile_f32_bf16(o.wide_x + row * o.k, o.k, rows, panels, o.panel_stride, num_panels, o.k,
-                          tile, tile_stride);
-  } else {
-    kernels.tile_bf16(o.x + row * o.x_stride, o.x_stride, rows, panels, o.panel_stride, num_panels,
-                      o.k, tile, tile_stride);
-  }
-}
-
-void Store(const GemmKernels& kernels, const TileStore<float>& store) { kernels.store_f32(store); }
-void Store(const GemmKernels& kernels, const TileStore<uint16_t>& store) {
-  kernels.store_bf16(store);
-}
-
-// Rows [row, row_end) by panels [panel, panel + num_panels).
-template <typename T>
-void MultiplyTask(const GemmKernels& kernels, const Operands<T>& o, int64_t row, int64_t row_end,
-                  int64_t panel, int64_t num_panels) {
-  alignas(64) float tile[kTileRows * kMaxTaskPanels * kPanelColumns];
-  const int64_t tile_stride = num_panels * kPanelColumns;
-  const int64_t column = panel * kPanelColumns;
-  for (; row < row_end; row += kTileRows) {
-    const int64_t rows = std::min(kTileRows, row_end - row);
-    MultiplyTile(kernels, o, row, rows, panel, num_panels, tile, tile_stride);
-    TileStore<T> store;
-    store.tile = tile;
-    store.tile_stride = tile_stride;
-    store.rows = rows;
-    store.columns = std::min(tile_stride, o.columns - column);
-    store.y = o.y + row * o.y_stride + column;
-    store.y_stride = o.y_stride;
-    store.bias = o.bias != nullptr ? o.bias + column : nullptr;
-    Store(kernels, store);
-  }
-}
-
-template <typename T>
-void MultiplyAll(const GemmKernels& kernels, const Operands<T>& o, int64_t rows,
-                 int64_t num_panels) {
-  const int64_t panel_bytes = o.panel_stride * static_cast<int64_t>(sizeof(T));
-  int64_t task_panels = std::clamp<int64_t>(kTaskWeightBytes / panel_bytes, 1, kMaxTaskPanels);
-  // Enough tasks for every thread to get some; for their sake first narrower, then shorter ones.
-  const int64_t want_tasks = 4 * NumKernelThreads();
-  task_panels = std::clamp<int64_t>(num_panels / want_tasks, 1, task_panels);
-  const int64_t panel_groups = (num_panels + task_panels - 1) / task_panels;
-  const int64_t task_rows = panel_groups < want_tasks ? kTaskRows : rows;
-  const int64_t row_groups = (rows + task_rows - 1) / task_rows;
-  // About 16 multiply-adds or 8 bytes of weights a nanosecond.
-  const int64_t cost = task_panels * panel_bytes / 8 +
-                       task_panels * kPanelColumns * o.k * std::min(rows, task_rows) / 16;
-  ParallelFor(panel_groups * row_groups, cost, [&](int64_t task) {
-    const int64_t panel = task / row_groups * task_panels;
-    const int64_t row = task % row_groups * task_rows;
-    MultiplyTask(kernels, o, row, std::min(rows, row + task_rows), panel,
-                 std::min(task_panels, num_panels - panel));
-  });
-}
-
-// x as fp32 rows, k apart.
-std::vector<float> WidenRows(const GemmKernels& kernels, const Operands<uint16_t>& o,
-                             int64_t rows) {
-  std::vector<float> wide(static_cast<size_t>(rows * o.k));
-  ParallelFor(rows, o.k / 8, [&](int64_t row) {
-    kernels.widen(o.x + row * o.x_stride, o.k, wide.data() + row * o.k);
-  });
-  return wide;
-}
 
 template <typename T>
 T* Data(const at::Tensor& tensor) {
@@ -121,19 +23,40 @@ T* Data(const at::Tensor& tensor) {
 }
 
 template <typename T>
-Operands<T> MakeOperands(const at::Tensor& x, const at::Tensor& panels, const at::Tensor& bias,
-                         const at::Tensor& y) {
-  Operands<T> o;
-  o.x = Data<T>(x);
-  o.x_stride = x.stride(0);
-  o.panels = Data<T>(panels);
-  o.panel_stride = panels.stride(0);
-  o.bias = bias.defined() ? Data<float>(bias) : nullptr;
-  o.y = Data<T>(y);
-  o.y_stride = y.stride(0);
-  o.k = x.size(1);
-  o.columns = y.size(1);
-  return o;
+ProductOutput<T> MakeOutput(const at::Tensor& bias, const at::Tensor& y,
+                            std::span<const PanelUpdate> updates, int64_t first_row) {
+  return {bias.defined() ? Data<float>(bias) : nullptr,
+          Data<T>(y),
+          y.stride(0),
+          y.size(0),
+          y.size(1),
+          updates,
+          first_row};
+}
+
+// x as fp32 rows, k apart.
+std::vector<float> WidenRows(const GemmKernels& kernels, const at::Tensor& x) {
+  const int64_t rows = x.size(0), k = x.size(1), stride = x.stride(0);
+  std::vector<float> wide(static_cast<size_t>(rows * k));
+  const uint16_t* const source = Data<uint16_t>(x);
+  ParallelFor(rows, k / 8, [&](int64_t row) {
+    kernels.widen(source + row * stride, k, wide.data() + row * k);
+  });
+  return wide;
+}
+
+// A product of rows of x, of either type, with panels.
+template <typename T, typename X, typename W>
+void Run(const GemmKernels& kernels, GemmKernels::Tile<X, W> kernel, const X* x, int64_t x_stride,
+         int64_t k, const at::Tensor& panels, const ProductOutput<T>& output) {
+  const int64_t panel_stride = panels.stride(0);
+  const W* const weights = Data<W>(panels);
+  RunProduct(kernels, output, panel_stride * static_cast<int64_t>(sizeof(W)),
+             [=](int64_t row, int64_t rows, int64_t panel, int64_t num_panels, float* tile,
+                 int64_t tile_stride) {
+               kernel(x + row * x_stride, x_stride, rows, weights + panel * panel_stride,
+                      panel_stride, num_panels, k, tile, tile_stride);
+             });
 }
 
 absl::Status CheckWeights(std::span<const at::Tensor> weights) {
@@ -191,6 +114,13 @@ void UnpackRows(const at::Tensor& index, const at::Tensor& panels, int64_t out_f
 
 }  // namespace
 
+void CheckUpdate(const PanelUpdate& update, int64_t columns, at::ScalarType dtype) {
+  TORCH_CHECK(update.up->dtype() == dtype && update.column % kPanelColumns == 0 &&
+                  update.column + update.up->out_features() <= columns,
+              "an update of ", update.up->out_features(), " ", update.up->dtype(),
+              " columns from ", update.column, " on a product of ", columns, " ", dtype);
+}
+
 absl::StatusOr<PackedMatrix> PackedMatrix::Pack(std::span<const at::Tensor> weights) {
   TENON_RETURN_IF_ERROR(CheckWeights(weights));
   PackedMatrix matrix;
@@ -231,8 +161,8 @@ at::Tensor PackedMatrix::Rows(const at::Tensor& index) const {
   return rows;
 }
 
-void PackedMatrix::Multiply(const at::Tensor& x, const at::Tensor& bias,
-                            const at::Tensor& y) const {
+void PackedMatrix::Multiply(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y,
+                            std::span<const PanelUpdate> updates, int64_t first_row) const {
   TORCH_CHECK(x.dim() == 2 && x.size(1) == in_features_ && x.scalar_type() == dtype() &&
                   (x.stride(1) == 1 || x.size(1) == 1),
               "packed matrix: x is ", x.scalar_type(), " ", x.sizes(), ", want ", dtype(), " [T, ",
@@ -241,22 +171,25 @@ void PackedMatrix::Multiply(const at::Tensor& x, const at::Tensor& bias,
                   y.scalar_type() == dtype() && (y.stride(1) == 1 || y.size(1) == 1),
               "packed matrix: y is ", y.scalar_type(), " ", y.sizes(), ", want ", dtype(), " [",
               x.size(0), ", ", out_features_, "]");
+  for (const PanelUpdate& update : updates) {
+    CheckUpdate(update, out_features_, dtype());
+  }
+  if (x.size(0) == 0) {
+    return;
+  }
   const GemmKernels& kernels = ActiveGemmKernels();
-  const int64_t rows = x.size(0);
-  if (rows == 0) {
-    return;
-  }
   if (dtype() == at::kFloat) {
-    MultiplyAll(kernels, MakeOperands<float>(x, panels_, bias, y), rows, num_panels());
+    Run(kernels, kernels.tile_f32, Data<float>(x), x.stride(0), in_features_, panels_,
+        MakeOutput<float>(bias, y, updates, first_row));
     return;
   }
-  Operands<uint16_t> operands = MakeOperands<uint16_t>(x, panels_, bias, y);
-  std::vector<float> wide;
-  if (kernels.tile_bf16 == nullptr) {
-    wide = WidenRows(kernels, operands, rows);
-    operands.wide_x = wide.data();
+  const auto output = MakeOutput<uint16_t>(bias, y, updates, first_row);
+  if (kernels.tile_bf16 != nullptr) {
+    Run(kernels, kernels.tile_bf16, Data<uint16_t>(x), x.stride(0), in_features_, panels_, output);
+    return;
   }
-  MultiplyAll(kernels, operands, rows, num_panels());
+  const std::vector<float> wide = WidenRows(kernels, x);
+  Run(kernels, kernels.tile_f32_bf16, wide.data(), in_features_, in_features_, panels_, output);
 }
 
 }  // namespace tenon

@@ -11,6 +11,21 @@
 
 namespace tenon {
 
+class PackedMatrix;
+
+/// The second half of a low-rank update (low_rank.h), added to a product's fp32 sums before these
+/// are rounded:  sums[begin:end, column:column + up.out] += scale * shrunk @ up^T
+struct PanelUpdate {
+  int64_t begin = 0, end = 0;         ///< rows
+  int64_t column = 0;                 ///< a multiple of 32
+  const PackedMatrix* up = nullptr;   ///< [columns, rank], the product's dtype
+  const float* shrunk = nullptr;      ///< [end - begin, rank], contiguous
+  float scale = 1.0f;
+};
+
+/// Throws c10::Error when an update does not fit a product of so many columns.
+void CheckUpdate(const PanelUpdate& update, int64_t columns, at::ScalarType dtype);
+
 /// A matrix W [out, in], fp32 or bf16, cut into panels of 32 output columns, each stored with the
 /// input index running slowest. bf16 panels hold two consecutive inputs next to each other, the
 /// operand of AVX512-BF16's dot product. The last panel is padded with zeros.
@@ -27,12 +42,15 @@ class PackedMatrix {
   /// Errors: INVALID_ARGUMENT.
   static absl::StatusOr<PackedMatrix> Pack(std::span<const at::Tensor> weights);
 
-  /// y = x @ W^T + bias.
+  /// y = x @ W^T + updates + bias.
   /// x     [T, in]  W's dtype, contiguous within a row.
   /// bias  [out] fp32, contiguous, or undefined for none.
   /// y     [T, out] W's dtype, contiguous within a row; must not alias x.
+  /// updates  in the order in which those that share a row are added. Their rows count from
+  ///          first_row before x's first; what lies outside of x's is left out.
   /// Accumulates in fp32, rounds once. Throws c10::Error on a shape or dtype that does not fit.
-  void Multiply(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y) const;
+  void Multiply(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y,
+                std::span<const PanelUpdate> updates = {}, int64_t first_row = 0) const;
 
   /// W [out, in] as it was packed, a copy. REQUIRES: defined().
   at::Tensor Unpack() const;

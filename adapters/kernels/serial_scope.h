@@ -4,9 +4,22 @@
 
 namespace tenon {
 
-/// While it lives, ParallelFor and LibTorch's own loops stay on the thread that made it. Products
-/// go through PackedMatrix then, since LibTorch's go to a library with threads of its own. Ends on
-/// the same thread.
+/// While it lives, LibTorch's own loops stay on the thread that made it: it has threads of its own,
+/// which would get in the way of the kernels'. Ends on the same thread. Cheap.
+class LibTorchSerialScope {
+ public:
+  LibTorchSerialScope();
+  ~LibTorchSerialScope();
+  LibTorchSerialScope(const LibTorchSerialScope&) = delete;
+  LibTorchSerialScope& operator=(const LibTorchSerialScope&) = delete;
+
+ private:
+  const int num_threads_;  // before
+};
+
+/// While it lives, ParallelFor stays on the thread that made it as well. Products go through
+/// PackedMatrix then, since LibTorch's go to a library with threads of its own. Ends on the same
+/// thread.
 class SerialScope {
  public:
   SerialScope();
@@ -14,8 +27,12 @@ class SerialScope {
   SerialScope(const SerialScope&) = delete;
   SerialScope& operator=(const SerialScope&) = delete;
 
+  /// Whether one lives on the calling thread.
+  static bool IsActive();
+
  private:
-  const int num_threads_;  // before
+  const LibTorchSerialScope libtorch_;
+  const bool was_active_;
 };
 
 }  // namespace tenon

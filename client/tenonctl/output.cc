@@ -242,6 +242,7 @@ std::string FormatModel(const v1::GetModelResponse& model) {
       {"type", model.model_type()},
       {"digest", absl::StrCat("sha256:", model.digest())},
       {"dtype", model.dtype()},
+      {"quantization", model.quantization()},
       {"device", model.device()},
       {"parameters", absl::StrCat(model.num_parameters())},
       {"vocabulary", absl::StrCat(model.vocab_size())},

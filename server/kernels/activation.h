@@ -22,6 +22,9 @@ void Gate(const at::Tensor& gate_up, Activation activation, const at::Tensor& y)
 /// y = f(x), both [T, I] of one dtype, contiguous within a row. y may be x.
 void Activate(const at::Tensor& x, Activation activation, const at::Tensor& y);
 
+/// x [T, V] fp32/bf16, contiguous, as fp32.
+at::Tensor ToFloat(const at::Tensor& x);
+
 /// x = cap * tanh(x / cap) in place; x [T, V] fp32/bf16, contiguous within a row; cap > 0.
 /// Each element's bits depend on its value alone.
 void SoftCap(const at::Tensor& x, float cap);

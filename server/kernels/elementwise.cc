@@ -1,7 +1,9 @@
 // Rows of norm, rotary embedding and activation over threads.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
+#include "adapters/kernels/gemm_kernels.h"
 #include "adapters/kernels/parallel.h"
 #include "server/kernels/activation.h"
 #include "server/kernels/norm.h"
@@ -217,6 +219,21 @@ void Activate(const at::Tensor& x, Activation activation, const at::Tensor& y) {
       kernel(Data<T>(x) + r * x.stride(0), nullptr, y.size(1), Data<T>(y) + r * y.stride(0));
     });
   });
+}
+
+at::Tensor ToFloat(const at::Tensor& x) {
+  if (x.scalar_type() == at::kFloat) {
+    return x;
+  }
+  TORCH_CHECK(x.scalar_type() == at::kBFloat16 && x.dim() == 2 && x.is_contiguous(),
+              "to float: x is ", x.scalar_type(), " ", x.sizes());
+  const at::Tensor wide = at::empty(x.sizes(), x.options().dtype(at::kFloat));
+  const int64_t columns = x.size(1);
+  ParallelFor(x.size(0), columns / 8, [&](int64_t r) {
+    ActiveGemmKernels().widen(Data<uint16_t>(x) + r * columns, columns,
+                              Data<float>(wide) + r * columns);
+  });
+  return wide;
 }
 
 void SoftCap(const at::Tensor& x, float cap) {

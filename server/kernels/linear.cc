@@ -57,7 +57,8 @@ at::Tensor StackBiases(const std::vector<at::Tensor>& weights,
 }  // namespace
 
 absl::StatusOr<Linear> Linear::Create(std::vector<at::Tensor> weights,
-                                      std::vector<at::Tensor> biases, KernelKind kind) {
+                                      std::vector<at::Tensor> biases, KernelKind kind,
+                                      WeightFormat format) {
   TENON_RETURN_IF_ERROR(CheckWeights(weights, biases));
   Linear linear;
   linear.dtype_ = weights[0].scalar_type();
@@ -65,7 +66,14 @@ absl::StatusOr<Linear> Linear::Create(std::vector<at::Tensor> weights,
   for (const at::Tensor& weight : weights) {
     linear.out_features_ += weight.size(0);
   }
-  if (kind == KernelKind::kCpu) {
+  if (format == WeightFormat::kInt8) {
+    if (kind != KernelKind::kCpu) {
+      return absl::InvalidArgumentError("int8 weights need the CPU's kernels, not the reference's");
+    }
+    TENON_ASSIGN_OR_RETURN(QuantizedMatrix quantized, QuantizedMatrix::Quantize(weights));
+    linear.quantized_ = std::make_shared<const QuantizedMatrix>(std::move(quantized));
+    linear.bias_ = StackBiases(weights, biases, at::kFloat);
+  } else if (kind == KernelKind::kCpu) {
     TENON_ASSIGN_OR_RETURN(PackedMatrix packed, PackedMatrix::Pack(weights));
     linear.packed_ = std::make_shared<const PackedMatrix>(std::move(packed));
     linear.bias_ = StackBiases(weights, biases, at::kFloat);
@@ -76,24 +84,39 @@ absl::StatusOr<Linear> Linear::Create(std::vector<at::Tensor> weights,
   return linear;
 }
 
-void Linear::Forward(const at::Tensor& x, const at::Tensor& y) const {
+void Linear::Forward(const at::Tensor& x, const at::Tensor& y,
+                     std::span<const PanelUpdate> updates, int64_t first_row) const {
   if (packed_ != nullptr) {
-    packed_->Multiply(x, bias_, y);
+    packed_->Multiply(x, bias_, y, updates, first_row);
     return;
   }
+  if (quantized_ != nullptr) {
+    quantized_->Multiply(x, bias_, y, updates, first_row);
+    return;
+  }
+  TORCH_CHECK(updates.empty(), "linear: reference kernels take no updates with a product");
   TORCH_CHECK(y.dim() == 2 && y.size(0) == x.size(0) && y.size(1) == out_features_,
               "linear: y has shape ", y.sizes(), ", want [", x.size(0), ", ", out_features_, "]");
   y.copy_(at::linear(x, weight_, bias_.defined() ? std::optional(bias_) : std::nullopt));
 }
 
 at::Tensor Linear::Rows(const at::Tensor& index) const {
+  if (quantized_ != nullptr) {
+    return quantized_->Rows(index);
+  }
   return packed_ != nullptr ? packed_->Rows(index) : at::index_select(weight_, 0, index);
 }
 
-at::Tensor Linear::Weight() const { return packed_ != nullptr ? packed_->Unpack() : weight_; }
+at::Tensor Linear::Weight() const {
+  if (quantized_ != nullptr) {
+    return quantized_->Unpack();
+  }
+  return packed_ != nullptr ? packed_->Unpack() : weight_;
+}
 
 int64_t Linear::nbytes() const {
   int64_t bytes = packed_ != nullptr ? packed_->nbytes() : 0;
+  bytes += quantized_ != nullptr ? quantized_->nbytes() : 0;
   bytes += weight_.defined() ? static_cast<int64_t>(weight_.nbytes()) : 0;
   return bytes + (bias_.defined() ? static_cast<int64_t>(bias_.nbytes()) : 0);
 }

@@ -6,10 +6,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "adapters/kernels/packed_matrix.h"
+#include "adapters/kernels/quantized_matrix.h"
 
 namespace tenon {
 
@@ -17,6 +19,12 @@ namespace tenon {
 enum class KernelKind {
   kReference,  ///< plain ATen operations: any device; defines what is correct
   kCpu,        ///< Tenon's own: CPU tensors, batch-invariant
+};
+
+/// How a linear layer keeps its weights.
+enum class WeightFormat {
+  kAsGiven,  ///< in their own dtype
+  kInt8,     ///< QuantizedMatrix; with KernelKind::kCpu only
 };
 
 /// One linear layer, or several with the same input fused along the output (q/k/v, gate/up).
@@ -36,15 +44,19 @@ class Linear {
   ///          in order. May be views of a read-only mapped file of any alignment: kCpu copies them
   ///          and keeps no reference; kReference keeps them (one weight) or a stacked copy.
   /// biases   empty, or one per weight: [out_i], or undefined for none.
-  /// Errors: INVALID_ARGUMENT on a shape, dtype or device that does not fit.
+  /// Errors: INVALID_ARGUMENT on a shape, dtype or device that does not fit, on kInt8 with reference
+  /// kernels or weights that are not finite.
   static absl::StatusOr<Linear> Create(std::vector<at::Tensor> weights,
-                                       std::vector<at::Tensor> biases, KernelKind kind);
+                                       std::vector<at::Tensor> biases, KernelKind kind,
+                                       WeightFormat format = WeightFormat::kAsGiven);
 
-  /// y = x @ W^T + b.
+  /// y = x @ W^T + updates + b.
   /// x  [T, in]   the weights' dtype, contiguous within a row, row stride >= in.
   /// y  [T, out]  the same dtype, contiguous within a row, row stride >= out; must not alias x.
+  /// updates  for kCpu only, as PackedMatrix::Multiply takes them.
   /// T may be 0. Throws c10::Error when a shape or dtype does not fit.
-  void Forward(const at::Tensor& x, const at::Tensor& y) const;
+  void Forward(const at::Tensor& x, const at::Tensor& y, std::span<const PanelUpdate> updates = {},
+               int64_t first_row = 0) const;
 
   /// Rows of W: [R, in], the weights' dtype, for `index` [R] int64, each in [0, out). For a matrix
   /// that is an embedding as well. Throws c10::Error when an index is out of range.
@@ -56,7 +68,7 @@ class Linear {
   /// Bytes of weights and biases as they are kept.
   int64_t nbytes() const;
 
-  /// W [out, in], the weights' dtype: a copy for kCpu, not to be written to for kReference.
+  /// W [out, in], the weights' dtype, as rounded to int8 if so: a copy for kCpu, not to be written to for kReference.
   at::Tensor Weight() const;
   /// b [out], or undefined; fp32 for kCpu, else the weights' dtype. Not to be written to.
   const at::Tensor& bias() const { return bias_; }
@@ -66,7 +78,8 @@ class Linear {
   int64_t out_features_ = 0;
   at::ScalarType dtype_ = at::ScalarType::Undefined;
   at::Tensor weight_;                           // [out, in], kReference only
-  std::shared_ptr<const PackedMatrix> packed_;  // kCpu only
+  std::shared_ptr<const PackedMatrix> packed_;        // kCpu only
+  std::shared_ptr<const QuantizedMatrix> quantized_;  // kCpu and kInt8 only
   at::Tensor bias_;  // [out] or undefined; fp32 for kCpu, the weights' dtype for kReference
 };
 

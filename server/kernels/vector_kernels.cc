@@ -5,6 +5,7 @@ namespace tenon {
 const VectorKernels& ActiveVectorKernels() {
   switch (ActiveIsa()) {
 #if defined(__x86_64__)
+    case CpuIsa::kAmx:
     case CpuIsa::kAvx512Bf16:
     case CpuIsa::kAvx512:
       return kVectorAvx512;

@@ -5,6 +5,7 @@
 #include <ATen/ops/linear.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "adapters/kernels/bottleneck.h"
 
@@ -28,6 +29,15 @@ void OverrideEmbedding(const EmbeddingDelta& delta, int64_t token, float scale,
   } else if (delta.table.defined()) {
     hidden.select(0, row).copy_(delta.table.select(0, token)).mul_(scale);
   }
+}
+
+// Whether terms of the same rows are low-rank updates and nothing else.
+template <typename Terms>
+bool OnlyLowRank(const Terms& terms) {
+  return std::all_of(terms.begin(), terms.end(), [](const auto& term) {
+    return term.delta->low_rank.packed_up.defined() && !term.delta->output_gain.defined() &&
+           !term.delta->offset.defined();
+  });
 }
 
 }  // namespace
@@ -105,9 +115,49 @@ void AdapterDeltas::ApplySite(std::span<const SiteTerm> terms, const at::Tensor&
   }
 }
 
-void AdapterDeltas::AddDelta(int64_t layer, Site site, const at::Tensor& x,
-                             const at::Tensor& y) const {
-  ApplySite(TermsAt(layer, site), x, y);
+std::vector<LowRankUpdate::Term> AdapterDeltas::TakeFused(std::vector<SiteTerm>& terms,
+                                                          int64_t column) const {
+  std::vector<LowRankUpdate::Term> fused;
+  if (kernels_ == KernelKind::kReference || !LowRankUpdate::Fits(column)) {
+    return fused;
+  }
+  std::vector<SiteTerm> rest;
+  for (size_t first = 0, last; first < terms.size(); first = last) {
+    for (last = first; last < terms.size() && terms[last].begin == terms[first].begin; ++last) {
+    }
+    const std::span<const SiteTerm> rows(terms.data() + first, last - first);
+    if (!OnlyLowRank(rows)) {
+      rest.insert(rest.end(), rows.begin(), rows.end());
+      continue;
+    }
+    for (const SiteTerm& term : rows) {
+      fused.push_back({{term.begin, term.end, &term.delta->low_rank, term.weight}, column});
+    }
+  }
+  terms = std::move(rest);
+  return fused;
+}
+
+void AdapterDeltas::AddTo(int64_t layer, std::span<const SiteColumns> sites, const at::Tensor& x,
+                          const at::Tensor& y, Multiply multiply) const {
+  if (empty()) {
+    multiply({});
+    return;
+  }
+  std::vector<LowRankUpdate::Term> fused;
+  std::vector<std::vector<SiteTerm>> rest;
+  for (const SiteColumns& part : sites) {
+    rest.push_back(TermsAt(layer, part.site));
+    const std::vector<LowRankUpdate::Term> taken = TakeFused(rest.back(), part.begin);
+    fused.insert(fused.end(), taken.begin(), taken.end());
+  }
+  const LowRankUpdate update = fused.empty() ? LowRankUpdate() : LowRankUpdate(x, fused);
+  multiply(update.panels());
+  for (size_t i = 0; i < sites.size(); ++i) {
+    if (!rest[i].empty()) {
+      ApplySite(rest[i], x, y.narrow(1, sites[i].begin, sites[i].count));
+    }
+  }
 }
 
 void AdapterDeltas::AddOffset(int64_t layer, Site site, const at::Tensor& y) const {
@@ -170,8 +220,8 @@ void AdapterDeltas::AddLowRankEmbedding(const Term& term, const at::Tensor& toke
   LowRankKernel()(shrunk, {&up, 1}, hidden.narrow(0, term.begin, rows));
 }
 
-void AdapterDeltas::Multiply(const PackedMatrix& matrix, const at::Tensor& x,
-                             const at::Tensor& y) const {
+void AdapterDeltas::MultiplyPacked(const PackedMatrix& matrix, const at::Tensor& x,
+                                   const at::Tensor& y) const {
   if (kernels_ == KernelKind::kReference) {
     y.copy_(at::linear(x, matrix.Unpack()));
   } else {
@@ -182,12 +232,12 @@ void AdapterDeltas::Multiply(const PackedMatrix& matrix, const at::Tensor& x,
 void AdapterDeltas::OverrideHead(const HeadDelta& head, const at::Tensor& hidden,
                                  const at::Tensor& logits) const {
   if (head.table.defined()) {
-    Multiply(head.table, hidden, logits);
+    MultiplyPacked(head.table, hidden, logits);
   }
   if (head.rows.defined()) {
     const at::Tensor columns =
         at::empty({hidden.size(0), head.rows.out_features()}, hidden.options());
-    Multiply(head.rows, hidden, columns);
+    MultiplyPacked(head.rows, hidden, columns);
     for (size_t i = 0; i < head.tokens.size(); ++i) {
       logits.select(1, head.tokens[i]).copy_(columns.select(1, static_cast<int64_t>(i)));
     }

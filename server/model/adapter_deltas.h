@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "adapters/kernels/affine.h"
 #include "adapters/kernels/low_rank.h"
 #include "adapters/methods/compiled_adapter.h"
@@ -25,6 +26,12 @@ struct AdapterSegment {
   const MergedWeights* merged = nullptr;
 };
 
+/// A site and its columns in the output of the stacked matrix that it is a part of.
+struct SiteColumns {
+  Site site;
+  int64_t begin = 0, count = 0;
+};
+
 /// The one place where the decoder meets adapters: called at each site of the forward pass,
 /// whatever the architecture. What a merged segment's weights hold already is left out. Rows that
 /// no segment covers, and rows of adapters with weight 0, keep their bits; with KernelKind::kCpu a row depends on its own adapters alone, bit for bit. A value
@@ -37,11 +44,16 @@ class AdapterDeltas {
   bool empty() const { return terms_.empty(); }
 
   /// What the linear layer at `site` reads instead of x [T, in]: x itself when no adapter of the
-  /// step scales it, else a scaled copy. AddDelta is given x. Sites that share their input with
+  /// step scales it, else a scaled copy. AddTo is given x. Sites that share their input with
   /// others (q, k, v, gate, up) need no call: the compiler makes another delta of their gain.
   at::Tensor ScaleInput(int64_t layer, Site site, const at::Tensor& x) const;
-  /// y [T, out] of a linear layer with input x [T, in]: gain, offset and low-rank update.
-  void AddDelta(int64_t layer, Site site, const at::Tensor& x, const at::Tensor& y) const;
+  /// y [T, out] of a linear layer with input x [T, in], or of several that are stacked: has
+  /// `multiply` compute the product, then adds what the sites have for it, gain, offset and low-rank
+  /// update. Low-rank updates of rows with nothing else at their site are given to `multiply`, which
+  /// adds them on the way (Linear::Forward).
+  using Multiply = absl::FunctionRef<void(std::span<const PanelUpdate> updates)>;
+  void AddTo(int64_t layer, std::span<const SiteColumns> sites, const at::Tensor& x,
+             const at::Tensor& y, Multiply multiply) const;
   /// The offset of a norm's output y [T, hidden].
   void AddOffset(int64_t layer, Site site, const at::Tensor& y) const;
   /// out [T, hidden] of a sublayer before it joins the residual stream [T, hidden].
@@ -72,12 +84,14 @@ class AdapterDeltas {
   auto AffineKernel() const -> decltype(&ApplyAffine);
   auto LowRankKernel() const -> decltype(&ApplyLowRank);
   std::vector<SiteTerm> TermsAt(int64_t layer, Site site) const;
+  /// Moves those that can go with a product whose column `column` is the site's first.
+  std::vector<LowRankUpdate::Term> TakeFused(std::vector<SiteTerm>& terms, int64_t column) const;
   void ApplySite(std::span<const SiteTerm> terms, const at::Tensor& x, const at::Tensor& y) const;
   void AddLowRankEmbedding(const Term& term, const at::Tensor& tokens, float scale,
                            const at::Tensor& hidden) const;
   void OverrideHead(const HeadDelta& head, const at::Tensor& hidden,
                     const at::Tensor& logits) const;
-  void Multiply(const PackedMatrix& matrix, const at::Tensor& x, const at::Tensor& y) const;
+  void MultiplyPacked(const PackedMatrix& matrix, const at::Tensor& x, const at::Tensor& y) const;
 
   std::vector<Term> terms_;
   KernelKind kernels_;

@@ -73,12 +73,14 @@ absl::StatusOr<std::unique_ptr<const Decoder>> Decoder::Create(const ModelConfig
 }
 
 void Decoder::Multiply(int64_t layer, LinearKind kind, const DecoderInput& input,
-                       const at::Tensor& x, const at::Tensor& y) const {
+                       const at::Tensor& x, const at::Tensor& y,
+                       std::span<const PanelUpdate> updates) const {
   const Linear& base = linear(layer, kind);
   const int64_t tokens = x.size(0);
   const auto run = [&](const Linear& weights, int64_t begin, int64_t end) {
     if (begin < end) {
-      weights.Forward(x.narrow(0, begin, end - begin), y.narrow(0, begin, end - begin));
+      weights.Forward(x.narrow(0, begin, end - begin), y.narrow(0, begin, end - begin), updates,
+                      begin);
     }
   };
   int64_t begin = 0;  // of the tokens that are still to be computed
@@ -97,17 +99,16 @@ void Decoder::ProjectQkv(int64_t layer, const DecoderInput& input, const Adapter
                          Buffers& buffers) const {
   const Layer& weights = layers_[layer];
   const int64_t tokens = buffers.qkv.size(0), q_size = config_.q_size();
-  Multiply(layer, LinearKind::kQkv, input, buffers.normed, buffers.qkv);
+  const int64_t kv_size = config_.kv_size();
+  const SiteColumns stacked[] = {{Site::kQkv, 0, q_size + 2 * kv_size}};
+  const SiteColumns apart[] = {
+      {Site::kQ, 0, q_size}, {Site::kK, q_size, kv_size}, {Site::kV, q_size + kv_size, kv_size}};
+  deltas.AddTo(layer, config_.has_fused_qkv() ? std::span<const SiteColumns>(stacked) : apart,
+               buffers.normed, buffers.qkv, [&](std::span<const PanelUpdate> updates) {
+                 Multiply(layer, LinearKind::kQkv, input, buffers.normed, buffers.qkv, updates);
+               });
   const at::Tensor q = buffers.qkv.narrow(1, 0, q_size);
-  const at::Tensor k = buffers.qkv.narrow(1, q_size, config_.kv_size());
-  if (config_.has_fused_qkv()) {
-    deltas.AddDelta(layer, Site::kQkv, buffers.normed, buffers.qkv);
-  } else {
-    const at::Tensor v = buffers.qkv.narrow(1, q_size + config_.kv_size(), config_.kv_size());
-    deltas.AddDelta(layer, Site::kQ, buffers.normed, q);
-    deltas.AddDelta(layer, Site::kK, buffers.normed, k);
-    deltas.AddDelta(layer, Site::kV, buffers.normed, v);
-  }
+  const at::Tensor k = buffers.qkv.narrow(1, q_size, kv_size);
   const at::Tensor q_heads = q.view({tokens, config_.num_heads, config_.head_dim});
   const at::Tensor k_heads = k.view({tokens, config_.num_kv_heads, config_.head_dim});
   if (weights.q_norm.defined()) {
@@ -140,9 +141,11 @@ void Decoder::Attention(int64_t layer, const DecoderInput& input, const AdapterD
   kernels_->paged_attention(heads(0, config_.num_heads), cache.keys(layer), cache.values(layer),
                             input.rows, scoring,
                             buffers.attention.view({tokens, config_.num_heads, config_.head_dim}));
-  Multiply(layer, LinearKind::kO, input, deltas.ScaleInput(layer, Site::kO, buffers.attention),
-           buffers.out);
-  deltas.AddDelta(layer, Site::kO, buffers.attention, buffers.out);
+  const SiteColumns o[] = {{Site::kO, 0, config_.hidden_size}};
+  deltas.AddTo(layer, o, buffers.attention, buffers.out, [&](std::span<const PanelUpdate> updates) {
+    Multiply(layer, LinearKind::kO, input, deltas.ScaleInput(layer, Site::kO, buffers.attention),
+             buffers.out, updates);
+  });
   deltas.AddBottleneck(layer, Sublayer::kAttention, buffers.residual, buffers.out);
   if (weights.post_attention_norm.defined()) {
     kernels_->normalize(buffers.out, weights.post_attention_norm, buffers.out);
@@ -153,19 +156,23 @@ void Decoder::FeedForward(int64_t layer, const DecoderInput& input, const Adapte
                           Buffers& buffers) const {
   const Layer& weights = layers_[layer];
   const int64_t intermediate = config_.intermediate_size;
-  Multiply(layer, LinearKind::kGateUp, input, buffers.normed, buffers.gate_up);
-  if (config_.is_gated()) {
-    deltas.AddDelta(layer, Site::kGate, buffers.normed, buffers.gate_up.narrow(1, 0, intermediate));
-    deltas.AddDelta(layer, Site::kUp, buffers.normed,
-                    buffers.gate_up.narrow(1, intermediate, intermediate));
-    kernels_->gate(buffers.gate_up, config_.activation, buffers.activated);
-  } else {
-    deltas.AddDelta(layer, Site::kUp, buffers.normed, buffers.gate_up);
-    kernels_->activate(buffers.gate_up, config_.activation, buffers.activated);
-  }
-  Multiply(layer, LinearKind::kDown, input,
-           deltas.ScaleInput(layer, Site::kDown, buffers.activated), buffers.out);
-  deltas.AddDelta(layer, Site::kDown, buffers.activated, buffers.out);
+  const SiteColumns gated[] = {{Site::kGate, 0, intermediate},
+                               {Site::kUp, intermediate, intermediate}};
+  const SiteColumns plain[] = {{Site::kUp, 0, intermediate}};
+  deltas.AddTo(layer, config_.is_gated() ? std::span<const SiteColumns>(gated) : plain,
+               buffers.normed, buffers.gate_up, [&](std::span<const PanelUpdate> updates) {
+                 Multiply(layer, LinearKind::kGateUp, input, buffers.normed, buffers.gate_up,
+                          updates);
+               });
+  (config_.is_gated() ? kernels_->gate : kernels_->activate)(buffers.gate_up, config_.activation,
+                                                             buffers.activated);
+  const SiteColumns down[] = {{Site::kDown, 0, config_.hidden_size}};
+  deltas.AddTo(layer, down, buffers.activated, buffers.out,
+               [&](std::span<const PanelUpdate> updates) {
+                 Multiply(layer, LinearKind::kDown, input,
+                          deltas.ScaleInput(layer, Site::kDown, buffers.activated), buffers.out,
+                          updates);
+               });
   deltas.AddBottleneck(layer, Sublayer::kFeedForward, buffers.residual, buffers.out);
   if (weights.post_feed_forward_norm.defined()) {
     kernels_->normalize(buffers.out, weights.post_feed_forward_norm, buffers.out);
@@ -219,7 +226,8 @@ at::Tensor Decoder::Logits(const at::Tensor& hidden, std::span<const int64_t> to
       at::empty({hidden.size(0), config_.vocab_size}, at::TensorOptions(options_.dtype));
   lm_head_.Forward(hidden, logits);
   AdapterDeltas(segments, options_.kernels).AddHead(token_of_row, hidden, logits);
-  const at::Tensor widened = logits.to(at::kFloat);
+  const at::Tensor widened =
+      options_.kernels == KernelKind::kReference ? logits.to(at::kFloat) : ToFloat(logits);
   if (config_.final_softcap > 0) {
     kernels_->soft_cap(widened, static_cast<float>(config_.final_softcap));
   }

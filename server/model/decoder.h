@@ -46,6 +46,8 @@ class Decoder {
   struct Options {
     at::ScalarType dtype = at::kFloat;  ///< fp32 or bf16: weights, activations and KV cache
     KernelKind kernels = KernelKind::kCpu;
+    /// Of the linear layers and the head; norms, biases and separate embeddings stay in dtype.
+    WeightFormat weights = WeightFormat::kAsGiven;
   };
 
   /// Takes every tensor of the checkpoint. Errors name the tensor.
@@ -90,9 +92,9 @@ class Decoder {
   Decoder(const ModelConfig& config, const Options& options);
 
   at::Tensor Embed(const DecoderInput& input, const AdapterDeltas& deltas) const;
-  /// y = x W^T + b, each run of tokens with its own W and b.
+  /// y = x W^T + updates + b, each run of tokens with its own W and b.
   void Multiply(int64_t layer, LinearKind kind, const DecoderInput& input, const at::Tensor& x,
-                const at::Tensor& y) const;
+                const at::Tensor& y, std::span<const PanelUpdate> updates) const;
   void ProjectQkv(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
                   Buffers& buffers) const;
   void Attention(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,

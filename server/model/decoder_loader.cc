@@ -50,7 +50,8 @@ absl::StatusOr<Linear> Decoder::Loader::TakeLinear(const std::vector<Module>& mo
       biases.push_back(std::move(vector));
     }
   }
-  return Linear::Create(std::move(weights), std::move(biases), decoder_->options_.kernels);
+  return Linear::Create(std::move(weights), std::move(biases), decoder_->options_.kernels,
+                        decoder_->options_.weights);
 }
 
 absl::Status Decoder::Loader::LoadAttention(const std::string& prefix, Layer& layer) {
@@ -120,7 +121,8 @@ absl::Status Decoder::Loader::LoadTiedHead(const std::string& name) {
     }
   }
   TENON_ASSIGN_OR_RETURN(decoder_->lm_head_,
-                         Linear::Create({embeddings}, {}, decoder_->options_.kernels));
+                         Linear::Create({embeddings}, {}, decoder_->options_.kernels,
+                                        decoder_->options_.weights));
   return absl::OkStatus();
 }
 
@@ -135,7 +137,8 @@ absl::Status Decoder::Loader::LoadHead() {
   TENON_ASSIGN_OR_RETURN(const at::Tensor head,
                          Take(absl::StrCat(config.modules.head, ".weight"), shape));
   TENON_ASSIGN_OR_RETURN(decoder_->lm_head_,
-                         Linear::Create({head}, {}, decoder_->options_.kernels));
+                         Linear::Create({head}, {}, decoder_->options_.kernels,
+                                        decoder_->options_.weights));
   return absl::OkStatus();
 }
 

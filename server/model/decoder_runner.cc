@@ -8,11 +8,13 @@
 #include <algorithm>
 #include <exception>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/kernels/serial_scope.h"
 
 namespace tenon {
 namespace {
@@ -317,6 +319,10 @@ absl::StatusOr<StepOutput> DecoderRunner::Run(
   }
   try {
     const c10::InferenceMode inference_mode;
+    std::optional<LibTorchSerialScope> serial;
+    if (decoder_->options().kernels == KernelKind::kCpu) {
+      serial.emplace();  // what is left to LibTorch is small, the threads are the kernels'
+    }
     if (poison_freed_blocks_) {
       cache_.Poison(batch.recycled_blocks);
     }

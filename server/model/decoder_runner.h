@@ -23,8 +23,8 @@ namespace tenon {
 
 /// Lays a batch out as tensors, runs the decoder, chooses the tokens.
 ///
-/// Not thread-safe (engine thread). How many threads LibTorch uses is the caller's business
-/// (at::set_num_threads).
+/// Not thread-safe (engine thread). How many threads the kernels use is the caller's business
+/// (SetNumKernelThreads).
 class DecoderRunner : public ModelRunner {
  public:
   /// Reserves the KV cache. `max_positions` bounds the position of every token that will be run;

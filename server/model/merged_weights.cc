@@ -54,7 +54,7 @@ absl::StatusOr<at::Tensor> Product(const LowRankDelta& delta) {
   if (delta.dense()) {
     return up;
   }
-  const at::Tensor transposed = delta.down.to(at::kFloat).t().contiguous();
+  const at::Tensor transposed = delta.DownMatrix().to(at::kFloat).t().contiguous();
   TENON_ASSIGN_OR_RETURN(const PackedMatrix down, PackedMatrix::Pack({&transposed, 1}));
   const at::Tensor product = at::empty({up.size(0), transposed.size(0)});
   down.Multiply(up, at::Tensor(), product);

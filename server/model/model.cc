@@ -83,6 +83,7 @@ absl::StatusOr<Model> Load(const std::string& folder, const ModelOptions& option
   Decoder::Options decoder_options;
   decoder_options.dtype = model.dtype;
   decoder_options.kernels = options.kernels;
+  decoder_options.weights = options.weights;
   TENON_ASSIGN_OR_RETURN(model.decoder,
                          Decoder::Create(model.config, decoder_options, *checkpoint));
   TENON_ASSIGN_OR_RETURN(std::string model_digest, digest.get());

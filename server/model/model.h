@@ -23,6 +23,7 @@ struct ModelOptions {
   /// fp32 or bf16; the checkpoint's own when not given (fp32 for one in fp16).
   std::optional<at::ScalarType> dtype;
   KernelKind kernels = KernelKind::kCpu;
+  WeightFormat weights = WeightFormat::kAsGiven;
 };
 
 /// A model folder in memory. The decoder is shared with the runner that runs it:

@@ -105,7 +105,8 @@ void GenerationCall::Post(absl::AnyInvocable<void()> task) {
 void GenerationCall::Install(std::unique_ptr<TextGeneration> generation, bool with_token_ids) {
   generation_ = std::move(generation);
   responses_ =
-      std::make_unique<ResponseWriter>(generation_.get(), backend_->tokenizer, with_token_ids);
+      std::make_unique<ResponseWriter>(generation_.get(), backend_->tokenizer, with_token_ids,
+                                       backend_->model.quantization());
   if (cancelled_) {
     generation_->Cancel(FinishReason::kCancelled);
   }

@@ -56,6 +56,7 @@ void ResponseWriter::FillFinish(const TextFinish& finish, v1::Finish* out) const
   }
   out->set_request_id(generation_->request().request_id);
   out->set_deterministic(generation_->request().deterministic);
+  out->set_quantization(quantization_);
 }
 
 template <typename Message>

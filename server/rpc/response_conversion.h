@@ -2,6 +2,9 @@
 #ifndef TENON_SERVER_RPC_RESPONSE_CONVERSION_H_
 #define TENON_SERVER_RPC_RESPONSE_CONVERSION_H_
 
+#include <string>
+#include <utility>
+
 #include "server/engine/text_generation.h"
 #include "server/tokenizer/tokenizer.h"
 #include "tenon/v1/generation.pb.h"
@@ -12,8 +15,13 @@ namespace tenon {
 /// outlive it.
 class ResponseWriter {
  public:
-  ResponseWriter(const TextGeneration* generation, const Tokenizer* tokenizer, bool with_token_ids)
-      : generation_(generation), tokenizer_(tokenizer), with_token_ids_(with_token_ids) {}
+  /// quantization: how the base is computed, for Finish.
+  ResponseWriter(const TextGeneration* generation, const Tokenizer* tokenizer, bool with_token_ids,
+                 std::string quantization)
+      : generation_(generation),
+        tokenizer_(tokenizer),
+        with_token_ids_(with_token_ids),
+        quantization_(std::move(quantization)) {}
 
   /// Overwrites `response`. False when it would say nothing (text held back, tokens not asked for).
   bool Write(const TextChunk& chunk, v1::GenerateResponse& response) const;
@@ -30,6 +38,7 @@ class ResponseWriter {
   const TextGeneration* const generation_;
   const Tokenizer* const tokenizer_;
   const bool with_token_ids_;
+  const std::string quantization_;
 };
 
 /// kNone and the reasons that are errors have no counterpart: UNSPECIFIED.

@@ -13,6 +13,7 @@
 #include <tuple>
 #include <vector>
 
+#include "adapters/kernels/parallel.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "adapters/base/status_macros.h"
@@ -44,7 +45,7 @@ struct Subject {
 
 absl::StatusOr<Subject> MakeSubject(const std::string& folder, const std::string& model_folder,
                                     const ModelOptions& options) {
-  at::set_num_threads(1);  // two busy threads of a shared machine wait for each other
+  SetNumKernelThreads(1);  // two busy threads of a shared machine wait for each other
   Subject subject;
   TENON_ASSIGN_OR_RETURN(subject.model, LoadModel(model_folder, options));
   TENON_ASSIGN_OR_RETURN(subject.goldens, LoadGoldens(folder, SourcePath("")));

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "adapters/kernels/parallel.h"
 #include "absl/strings/str_cat.h"
 #include "server/model/decoder_runner.h"
 #include "server/model/merged_weights.h"
@@ -34,7 +35,7 @@ std::string DataFolder(const std::string& name) {
 class MergeGoldenTest : public testing::TestWithParam<std::pair<const char*, const char*>> {
  protected:
   void SetUp() override {
-    at::set_num_threads(1);
+    SetNumKernelThreads(1);
     const std::string architecture = GetParam().first, library = GetParam().second;
     ModelOptions options;
     options.dtype = at::kFloat;

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "adapters/kernels/parallel.h"
 #include "absl/strings/str_cat.h"
 #include "tests/golden/bf16_errors.h"
 #include "tests/golden/matrix_batch.h"
@@ -42,7 +43,7 @@ MatrixTable& Table(at::ScalarType dtype) {
 
 class MethodsGoldenTest : public testing::TestWithParam<const char*> {
  protected:
-  void SetUp() override { at::set_num_threads(1); }
+  void SetUp() override { SetNumKernelThreads(1); }
 
   /// Runs all cells of the architecture in one batch, and each case alone, which must be the same
   /// bit for bit.

@@ -102,7 +102,7 @@ TEST(ScopedCpuIsaTest, ChoosesAndRestores) {
     EXPECT_EQ(ActiveIsa(), CpuIsa::kPortable);
     EXPECT_EQ(&ActiveGemmKernels(), &kGemmPortable);
     {
-      const ScopedCpuIsa most(CpuIsa::kAvx512Bf16);
+      const ScopedCpuIsa most(CpuIsa::kAmx);
       EXPECT_EQ(ActiveIsa(), HostIsa());
     }
     EXPECT_EQ(ActiveIsa(), CpuIsa::kPortable);

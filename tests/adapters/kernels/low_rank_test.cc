@@ -1,7 +1,9 @@
 #include "adapters/kernels/low_rank.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/linear.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
@@ -80,6 +82,85 @@ TEST_P(LowRankTest, RowHasSameBitsInAnySegment) {
   }
 }
 
+// A product of several stacked layers with updates of their own: columns 0, 64 and 160 of 230.
+TEST_P(LowRankTest, UpdateInAProductMatchesReference) {
+  for (int round = 0; round < 20; ++round) {
+    for (const at::ScalarType dtype : kTypes) {
+      const int64_t rows = random_.Between(1, 90), in = random_.Between(1, 150);
+      SCOPED_TRACE(testing::Message() << dtype << " rows " << rows << " in " << in);
+      const at::Tensor weight = random_.Normal({230, in}, dtype, 0.2f);
+      const PackedMatrix base = PackedMatrix::Pack({&weight, 1}).value();
+      const int64_t columns[] = {0, 64, 160}, widths[] = {64, 96, 70};
+      std::vector<LowRankDelta> deltas;
+      for (int i = 0; i < 6; ++i) {
+        deltas.push_back(i == 5 ? MakeDense(in, widths[i % 3], dtype)
+                                : MakeDelta(random_.Between(1, 80), in, widths[i % 3], dtype));
+      }
+      std::vector<LowRankUpdate::Term> terms;
+      for (size_t i = 0; i < 9; ++i) {  // may overlap, may be empty
+        const int64_t begin = random_.Between(0, rows), end = random_.Between(begin, rows);
+        terms.push_back({{begin, end, &deltas[i % 6], 0.25f * static_cast<float>(i + 1)},
+                         columns[i % 3]});
+      }
+      const at::Tensor x = random_.Normal({rows, in}, dtype);
+      const at::Tensor y = at::empty({rows, 230}, x.options());
+      const LowRankUpdate update(x, terms);
+      base.Multiply(x, {}, y, update.panels());
+      const at::Tensor expected = at::linear(x.to(at::kFloat), weight.to(at::kFloat));
+      for (size_t i = 0; i < terms.size(); ++i) {
+        const LowRankDelta& delta = *terms[i].term.delta;
+        LowRankDelta wide;
+        wide.up = delta.UpMatrix().to(at::kFloat);
+        wide.down = delta.dense() ? at::Tensor() : delta.DownMatrix().to(at::kFloat);
+        wide.scaling = delta.scaling;
+        LowRankTerm term = terms[i].term;
+        term.delta = &wide;
+        ApplyLowRankReference(x.to(at::kFloat), {&term, 1},
+                              expected.narrow(1, columns[i % 3], widths[i % 3]));
+      }
+      EXPECT_LT(WorstError(y, expected), RoundingError(dtype));
+    }
+  }
+}
+
+TEST_P(LowRankTest, UpdateInAProductHasSameBitsInAnySegmentAndSlice) {
+  for (const at::ScalarType dtype : kTypes) {
+    for (const int64_t rank : {1, 7, 16, 40, 300}) {
+      const at::Tensor weight = random_.Normal({96, 75}, dtype);
+      const PackedMatrix base = PackedMatrix::Pack({&weight, 1}).value();
+      const LowRankDelta delta = MakeDelta(rank, 75, 96, dtype);
+      const LowRankDelta other = MakeDelta(4, 75, 96, dtype);
+      const at::Tensor x = random_.Normal({64, 75}, dtype);
+      const at::Tensor whole = at::empty({64, 96}, x.options()), part = at::empty_like(whole);
+      const LowRankUpdate::Term all = {{0, 64, &delta, 1.0f}, 0};
+      base.Multiply(x, {}, whole, LowRankUpdate(x, {&all, 1}).panels());
+      for (const int64_t rows : {1, 2, 11, 16, 17, 30}) {
+        const LowRankUpdate::Term terms[] = {{{0, 20, &other, 1.0f}, 0},
+                                             {{20, 20 + rows, &delta, 1.0f}, 0}};
+        const LowRankUpdate update(x, terms);
+        base.Multiply(x, {}, part, update.panels());
+        EXPECT_TRUE(SameBits(part.narrow(0, 20, rows), whole.narrow(0, 20, rows)))
+            << dtype << " rank " << rank << ", " << rows << " rows";
+        base.Multiply(x.narrow(0, 20, rows), {}, part.narrow(0, 20, rows), update.panels(), 20);
+        EXPECT_TRUE(SameBits(part.narrow(0, 20, rows), whole.narrow(0, 20, rows)))
+            << dtype << " rank " << rank << ", " << rows << " rows as a slice";
+      }
+    }
+  }
+}
+
+TEST_P(LowRankTest, RefusesAnUpdateThatDoesNotFitTheProduct) {
+  const at::Tensor weight = random_.Normal({96, 8}, at::kFloat);
+  const PackedMatrix base = PackedMatrix::Pack({&weight, 1}).value();
+  const LowRankDelta delta = MakeDelta(2, 8, 64, at::kFloat);
+  const at::Tensor x = random_.Normal({3, 8}, at::kFloat), y = at::empty({3, 96});
+  for (const int64_t column : {16, 64}) {  // within a panel; beyond the last column
+    const LowRankUpdate::Term term = {{0, 3, &delta, 1.0f}, column};
+    const LowRankUpdate update(x, {&term, 1});
+    EXPECT_ANY_THROW(base.Multiply(x, {}, y, update.panels())) << column;
+  }
+}
+
 TEST_P(LowRankTest, UncoveredRowsAndColumnsKeepTheirBits) {
   for (const at::ScalarType dtype : kTypes) {
     const LowRankDelta delta = MakeDelta(5, 40, 37, dtype);
@@ -119,7 +200,9 @@ TEST_P(LowRankTest, PackingChangesNoBit) {
   for (const at::ScalarType dtype : kTypes) {
     for (const int64_t rank : {1, 2, 16, 17}) {
       const LowRankDelta packed = MakeDelta(rank, 30, 205, dtype);
-      const LowRankDelta plain{packed.down, packed.UpMatrix(), packed.scaling};
+      LowRankDelta plain = packed;
+      plain.up = packed.UpMatrix();
+      plain.packed_up = PackedMatrix();
       const at::Tensor x = random_.Normal({15, 30}, dtype);
       const at::Tensor a = random_.Normal({15, 205}, dtype), b = a.clone();
       const LowRankTerm packed_term{0, 15, &packed, 2.0f}, plain_term{0, 15, &plain, 2.0f};

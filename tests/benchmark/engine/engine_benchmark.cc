@@ -14,6 +14,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "adapters/kernels/parallel.h"
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
@@ -123,7 +124,7 @@ void Print(const std::vector<RequestTimes>& times, const StepTimes& steps,
 }
 
 absl::Status RunBenchmark() {
-  at::set_num_threads(absl::GetFlag(FLAGS_threads));
+  SetNumKernelThreads(absl::GetFlag(FLAGS_threads));
   absl::StatusOr<Model> model = LoadModel(absl::GetFlag(FLAGS_model), {});
   if (!model.ok()) {
     return model.status();

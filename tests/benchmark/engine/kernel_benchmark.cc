@@ -19,6 +19,7 @@
 
 #include "adapters/kernels/cpu_isa.h"
 #include "adapters/kernels/low_rank.h"
+#include "adapters/kernels/parallel.h"
 #include "server/kernels/activation.h"
 #include "server/kernels/attention.h"
 #include "server/kernels/linear.h"
@@ -99,16 +100,13 @@ void BenchmarkLinears() {
 
 // 32 rows, four for each of eight adapters of rank 16, at one site; and one row alone.
 void BenchmarkLowRank(int64_t in, int64_t out, int64_t num_adapters, int64_t rows_each,
-                      at::ScalarType dtype, bool packed) {
+                      at::ScalarType dtype) {
   constexpr int64_t kRank = 16;
   const auto options = at::TensorOptions().dtype(dtype);
   std::vector<LowRankDelta> deltas;
   for (int64_t i = 0; i < num_adapters; ++i) {
     deltas.push_back(*LowRankDelta::Create(at::randn({kRank, in}, options),
                                            at::randn({out, kRank}, options), 1));
-    if (!packed) {
-      deltas.back().packed_up = PackedMatrix();
-    }
   }
   std::vector<LowRankTerm> terms;
   for (int64_t i = 0; i < num_adapters; ++i) {
@@ -118,8 +116,7 @@ void BenchmarkLowRank(int64_t in, int64_t out, int64_t num_adapters, int64_t row
   const at::Tensor x = at::randn({rows, in}, options), y = at::randn({rows, out}, options);
   const std::string name = std::string("low_rank ") + TypeName(dtype) + " " +
                            std::to_string(num_adapters) + " x " + std::to_string(rows_each) +
-                           " rows " + std::to_string(in) + " -> " + std::to_string(out) +
-                           (packed ? " packed" : "");
+                           " rows " + std::to_string(in) + " -> " + std::to_string(out);
   const auto weights = static_cast<double>(num_adapters * kRank * (in + out));
   Report(
       name, 2.0 * weights * static_cast<double>(rows_each),
@@ -127,15 +124,50 @@ void BenchmarkLowRank(int64_t in, int64_t out, int64_t num_adapters, int64_t row
       [&] { ApplyLowRankReference(x, terms, y); });
 }
 
+// A product with a low-rank update in it, next to the product alone.
+void BenchmarkUpdate(int64_t in, int64_t out, int64_t rows, int64_t num_adapters,
+                     at::ScalarType dtype) {
+  constexpr int64_t kRank = 16;
+  const auto options = at::TensorOptions().dtype(dtype);
+  const Linear base = *Linear::Create({at::randn({out, in}, options)}, {}, KernelKind::kCpu);
+  std::vector<LowRankDelta> deltas;
+  for (int64_t i = 0; i < num_adapters; ++i) {
+    deltas.push_back(*LowRankDelta::Create(at::randn({kRank, in}, options),
+                                           at::randn({out, kRank}, options), 1));
+  }
+  std::vector<LowRankUpdate::Term> terms;
+  for (int64_t i = 0; i < num_adapters; ++i) {
+    terms.push_back({{i * rows / num_adapters, (i + 1) * rows / num_adapters,
+                      &deltas[static_cast<size_t>(i)], 1e-6f},
+                     0});
+  }
+  const at::Tensor x = at::randn({rows, in}, options), y = at::empty({rows, out}, options);
+  const double with_s = SecondsPerCall([&] {
+    const LowRankUpdate update(x, terms);
+    base.Forward(x, y, update.panels());
+  });
+  const double alone_s = SecondsPerCall([&] { base.Forward(x, y); });
+  std::printf("update %s %4ld rows of %2ld adapters, %ld -> %ld: %9.1f us | product alone %9.1f us | "
+              "x%.2f\n",
+              TypeName(dtype), static_cast<long>(rows), static_cast<long>(num_adapters),
+              static_cast<long>(in), static_cast<long>(out), with_s * 1e6, alone_s * 1e6,
+              with_s / alone_s);
+  std::fflush(stdout);
+}
+
 void BenchmarkLowRanks() {
   for (const at::ScalarType dtype : {at::kBFloat16, at::kFloat}) {
-    for (const bool packed : {true, false}) {
-      BenchmarkLowRank(576, 576, 8, 4, dtype, packed);
-      BenchmarkLowRank(576, 1536, 8, 4, dtype, packed);
-      BenchmarkLowRank(1536, 576, 8, 4, dtype, packed);
-      BenchmarkLowRank(576, 576, 1, 1, dtype, packed);
-      BenchmarkLowRank(576, 576, 32, 1, dtype, packed);
-      BenchmarkLowRank(576, 576, 1, 256, dtype, packed);
+    BenchmarkLowRank(576, 576, 8, 4, dtype);
+    BenchmarkLowRank(576, 1536, 8, 4, dtype);
+    BenchmarkLowRank(1536, 576, 8, 4, dtype);
+    BenchmarkLowRank(576, 576, 1, 1, dtype);
+    BenchmarkLowRank(576, 576, 32, 1, dtype);
+    BenchmarkLowRank(576, 576, 1, 256, dtype);
+    for (const int64_t adapters : {1, 8, 32}) {
+      BenchmarkUpdate(768, 4096, 32, adapters, dtype);
+      BenchmarkUpdate(768, 4096, 1024, adapters, dtype);
+      BenchmarkUpdate(2048, 768, 32, adapters, dtype);
+      BenchmarkUpdate(2048, 768, 1024, adapters, dtype);
     }
   }
 }
@@ -220,8 +252,8 @@ int main(int argc, char** argv) {
   const auto runs = [&](const char* name) {
     return wanted.empty() || std::find(wanted.begin(), wanted.end(), name) != wanted.end();
   };
-  const char* const isas[] = {"portable", "avx2", "avx512", "avx512_bf16"};
-  std::printf("%d threads, %s\n", at::get_num_threads(),
+  const char* const isas[] = {"portable", "avx2", "avx512", "avx512_bf16", "amx"};
+  std::printf("%d threads, %s\n", static_cast<int>(tenon::NumKernelThreads()),
               isas[static_cast<int>(tenon::ActiveIsa())]);
   if (runs("gemm")) {
     tenon::BenchmarkLinears();

@@ -98,7 +98,7 @@ double GemmGflops(int64_t rows, at::ScalarType dtype) {
 int Main(int argc, char** argv) {
   absl::ParseCommandLine(argc, argv);
   if (const int threads = absl::GetFlag(FLAGS_threads); threads > 0) {
-    at::set_num_threads(threads);
+    SetNumKernelThreads(threads);
   }
   nlohmann::json limits = MemoryLimits(absl::GetFlag(FLAGS_mib) << 20);
   limits["threads"] = NumKernelThreads();

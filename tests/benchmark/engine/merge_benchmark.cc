@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "adapters/kernels/parallel.h"
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/strings/numbers.h"
@@ -211,7 +212,7 @@ absl::Status RunCell(Bench& bench, int64_t num_adapters, int64_t share) {
 }
 
 absl::Status RunBenchmark() {
-  at::set_num_threads(absl::GetFlag(FLAGS_threads));
+  SetNumKernelThreads(absl::GetFlag(FLAGS_threads));
   Bench bench;
   if (absl::Status status = bench.Start(); !status.ok()) {
     return status;

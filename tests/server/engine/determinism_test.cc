@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "adapters/kernels/parallel.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
@@ -29,7 +30,7 @@ constexpr int64_t kMaxContextTokens = 256;
 class DeterminismTest : public testing::TestWithParam<at::ScalarType> {
  protected:
   void SetUp() override {
-    at::set_num_threads(1);
+    SetNumKernelThreads(1);
     const std::string folder = SourcePath("tests/golden/data/matrix/llama/");
     ModelOptions options;
     options.dtype = GetParam();

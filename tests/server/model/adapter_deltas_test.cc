@@ -1,6 +1,7 @@
 #include "server/model/adapter_deltas.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/eye.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/tensor.h>
@@ -103,14 +104,24 @@ class AdapterDeltasTest : public testing::TestWithParam<KernelKind> {
             make(kVocab)};
   }
 
+  /// With the identity in the place of a product, so that y is what it was before.
+  static void AddTo(const AdapterDeltas& deltas, Site site, const at::Tensor& x,
+                    const at::Tensor& y) {
+    const SiteColumns columns[] = {{site, 0, kHidden}};
+    const Linear identity = *Linear::Create({at::eye(kHidden, y.options())}, {}, GetParam());
+    deltas.AddTo(0, columns, x, y, [&](std::span<const PanelUpdate> updates) {
+      identity.Forward(y.clone(), y, updates);
+    });
+  }
+
   /// Every call that a decoder makes in a layer.
   static void Run(const std::vector<AdapterSegment>& segments, Activations& a) {
     const AdapterDeltas deltas(segments, GetParam());
     deltas.ReplaceEmbeddings(a.tokens, 3.0f, a.embeddings);
     deltas.AddOffset(0, Site::kAttentionNorm, a.norm);
-    deltas.AddDelta(0, Site::kQ, a.x, a.q);
+    AddTo(deltas, Site::kQ, a.x, a.q);
     a.scaled = deltas.ScaleInput(0, Site::kDown, a.inner);
-    deltas.AddDelta(0, Site::kDown, a.inner, a.down);
+    AddTo(deltas, Site::kDown, a.inner, a.down);
     deltas.AddBottleneck(0, Sublayer::kFeedForward, a.residual, a.out);
     std::vector<int64_t> token_of_row;
     for (int64_t i = 0; i < a.x.size(0); ++i) {
@@ -191,7 +202,7 @@ TEST_P(AdapterDeltasTest, ComputesTheEquationsOfTheParts) {
   Activations after = Copy(before);
   Run({{0, kTokens, full}}, after);
   const auto low_rank = [](const LowRankDelta& delta, const at::Tensor& x) {
-    return at::linear(at::linear(x, delta.down), delta.UpMatrix()) * delta.scaling;
+    return at::linear(at::linear(x, delta.DownMatrix()), delta.UpMatrix()) * delta.scaling;
   };
   const SiteDelta& q = *adapter->delta(0, Site::kQ);
   EXPECT_LT(WorstError(after.q,

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "adapters/kernels/parallel.h"
 #include "server/model/decoder_runner.h"
 #include "server/model/model.h"
 #include "tests/golden/step_driver.h"
@@ -46,7 +47,7 @@ FloatTensors TwoLayers() {
 
 class ContextRunnerTest : public testing::TestWithParam<KernelKind> {
  protected:
-  static void SetUpTestSuite() { at::set_num_threads(1); }  // tiny operations: threads only wait
+  static void SetUpTestSuite() { SetNumKernelThreads(1); }  // tiny operations: threads only wait
   void SetUp() override { Make(nlohmann::json()); }
 
   /// A runner over the model with that "rope_scaling", its KV cache full of NaN.

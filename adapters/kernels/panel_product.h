@@ -1,0 +1,132 @@
+// How a product with a matrix in panels is cut into tasks, whatever the panels hold. Internal to
+// this folder.
+#ifndef TENON_ADAPTERS_KERNELS_PANEL_PRODUCT_H_
+#define TENON_ADAPTERS_KERNELS_PANEL_PRODUCT_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+
+#include "adapters/kernels/gemm_kernels.h"
+#include "adapters/kernels/packed_matrix.h"
+#include "adapters/kernels/parallel.h"
+
+namespace tenon {
+
+/// Where the sums of a product go: bf16 elements as uint16_t.
+template <typename T>
+struct ProductOutput {
+  const float* bias = nullptr;  ///< [columns] or null
+  T* y = nullptr;               ///< [rows, columns], rows y_stride apart
+  int64_t y_stride = 0;
+  int64_t rows = 0, columns = 0;
+  std::span<const PanelUpdate> updates;
+  int64_t first_row = 0;  ///< what the updates call y's first
+};
+
+namespace panel_product {
+
+// A task's panels should stay in a core's second-level cache while rows go by.
+inline constexpr int64_t kTaskWeightBytes = 256 * 1024;
+inline constexpr int64_t kMaxTaskPanels = 8;
+// Panels whose sums are computed before they are stored: they should stay in the first-level cache.
+inline constexpr int64_t kTilePanels = 4;
+// Rows of a task, when there are more rows than one core should do alone: several tiles of either
+// height, so that the panels are used more than once.
+inline constexpr int64_t kTaskRows = 96;
+
+inline GemmKernels::Expand<float> ExpandKernel(const GemmKernels& kernels, const float*) {
+  return kernels.expand_f32;
+}
+inline GemmKernels::Expand<uint16_t> ExpandKernel(const GemmKernels& kernels, const uint16_t*) {
+  return kernels.expand_bf16;
+}
+inline void Store(const GemmKernels& kernels, const TileStore<float>& store) {
+  kernels.store_f32(store);
+}
+inline void Store(const GemmKernels& kernels, const TileStore<uint16_t>& store) {
+  kernels.store_bf16(store);
+}
+
+// Adds what the updates have for a tile of sums at (row, panel).
+template <typename T>
+void AddUpdates(const GemmKernels& kernels, const ProductOutput<T>& o, int64_t row, int64_t rows,
+                int64_t panel, int64_t num_panels, float* tile, int64_t tile_stride) {
+  for (const PanelUpdate& update : o.updates) {
+    const int64_t begin = std::max(update.begin - o.first_row, row);
+    const int64_t end = std::min(update.end - o.first_row, row + rows);
+    const int64_t first_panel = update.column / kPanelColumns;
+    const int64_t from = std::max(first_panel, panel);
+    const int64_t to = std::min(first_panel + update.up->num_panels(), panel + num_panels);
+    if (begin >= end || from >= to) {
+      continue;
+    }
+    const int64_t rank = update.up->in_features(), stride = update.up->panel_stride();
+    const T* const panels =
+        static_cast<const T*>(update.up->panels().const_data_ptr()) + (from - first_panel) * stride;
+    ExpandKernel(kernels, panels)(
+        update.shrunk + (begin + o.first_row - update.begin) * rank, end - begin, panels, stride,
+        to - from, rank, update.scale,
+        tile + (begin - row) * tile_stride + (from - panel) * kPanelColumns, tile_stride);
+  }
+}
+
+// A tile of rows by a few panels: its sums, what is added to them, and their place.
+template <typename T, typename Sums>
+void MultiplyTile(const GemmKernels& kernels, const ProductOutput<T>& o, const Sums& sums,
+                  int64_t row, int64_t rows, int64_t panel, int64_t num_panels) {
+  alignas(64) float tile[kMaxTileRows * kTilePanels * kPanelColumns];
+  const int64_t tile_stride = num_panels * kPanelColumns;
+  const int64_t column = panel * kPanelColumns;
+  sums(row, rows, panel, num_panels, tile, tile_stride);
+  AddUpdates(kernels, o, row, rows, panel, num_panels, tile, tile_stride);
+  TileStore<T> store;
+  store.tile = tile;
+  store.tile_stride = tile_stride;
+  store.rows = rows;
+  store.columns = std::min(tile_stride, o.columns - column);
+  store.y = o.y + row * o.y_stride + column;
+  store.y_stride = o.y_stride;
+  store.bias = o.bias != nullptr ? o.bias + column : nullptr;
+  Store(kernels, store);
+}
+
+}  // namespace panel_product
+
+/// Runs all tiles of a product on the kernels' threads.
+///   panel_bytes  of one panel of weights
+///   sums(row, rows, panel, num_panels, tile, tile_stride) writes a tile of fp32 sums; rows is at
+///   most kernels.tile_rows
+template <typename T, typename Sums>
+void RunProduct(const GemmKernels& kernels, const ProductOutput<T>& o, int64_t panel_bytes,
+                const Sums& sums) {
+  using namespace panel_product;  // NOLINT: its own constants
+  const int64_t num_panels = (o.columns + kPanelColumns - 1) / kPanelColumns;
+  int64_t task_panels = std::clamp<int64_t>(kTaskWeightBytes / panel_bytes, 1, kMaxTaskPanels);
+  // Enough tasks for every thread to get some; for their sake first narrower, then shorter ones.
+  const int64_t want_tasks = 4 * NumKernelThreads();
+  task_panels = std::clamp<int64_t>(num_panels / want_tasks, 1, task_panels);
+  if (task_panels > 1) {
+    task_panels = task_panels / 2 * 2;  // few rows take panels in pairs
+  }
+  const int64_t panel_groups = (num_panels + task_panels - 1) / task_panels;
+  const int64_t task_rows = panel_groups < want_tasks ? kTaskRows : o.rows;
+  const int64_t row_groups = (o.rows + task_rows - 1) / task_rows;
+  // About 8 bytes of weights a nanosecond, and 8 rows at no other cost than these.
+  const int64_t cost = task_panels * panel_bytes / 8 * (1 + std::min(o.rows, task_rows) / 8);
+  ParallelFor(panel_groups * row_groups, cost, [&](int64_t task) {
+    const int64_t first = task / row_groups * task_panels;
+    const int64_t last = std::min(num_panels, first + task_panels);
+    const int64_t row_end = std::min(o.rows, (task % row_groups + 1) * task_rows);
+    for (int64_t row = task % row_groups * task_rows; row < row_end; row += kernels.tile_rows) {
+      const int64_t rows = std::min(kernels.tile_rows, row_end - row);
+      for (int64_t panel = first; panel < last; panel += kTilePanels) {
+        MultiplyTile(kernels, o, sums, row, rows, panel, std::min(kTilePanels, last - panel));
+      }
+    }
+  });
+}
+
+}  // namespace tenon
+
+#endif  // TENON_ADAPTERS_KERNELS_PANEL_PRODUCT_H_

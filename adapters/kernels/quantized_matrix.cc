@@ -1,0 +1,200 @@
+#include "adapters/kernels/quantized_matrix.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "adapters/base/status_macros.h"
+#include "adapters/kernels/gemm_kernels.h"
+#include "adapters/kernels/panel_product.h"
+#include "adapters/kernels/parallel.h"
+
+namespace tenon {
+namespace {
+
+constexpr int64_t kMaxInputs = 131072;  // 127 * 127 * 131072 < 2^31
+
+template <typename T>
+T* Data(const at::Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+int64_t PaddedInputs(int64_t inputs) {
+  return (inputs + kInt8Group - 1) / kInt8Group * kInt8Group;
+}
+
+float QuantizeRow(const GemmKernels& kernels, const float* x, int64_t k, int8_t* q) {
+  return kernels.quantize_f32(x, k, q);
+}
+float QuantizeRow(const GemmKernels& kernels, const uint16_t* x, int64_t k, int8_t* q) {
+  return kernels.quantize_bf16(x, k, q);
+}
+
+// Rows of x as int8, padded_k apart and zero behind k, and their scales.
+struct QuantizedRows {
+  std::vector<int8_t> values;
+  std::vector<float> scales;
+};
+
+template <typename T>
+QuantizedRows QuantizeRows(const GemmKernels& kernels, const T* x, int64_t x_stride, int64_t rows,
+                           int64_t k, int64_t padded_k) {
+  QuantizedRows quantized;
+  quantized.values.resize(static_cast<size_t>(rows * padded_k));
+  quantized.scales.resize(static_cast<size_t>(rows));
+  ParallelFor(rows, k / 4, [&](int64_t row) {
+    quantized.scales[static_cast<size_t>(row)] =
+        QuantizeRow(kernels, x + row * x_stride, k, quantized.values.data() + row * padded_k);
+  });
+  return quantized;
+}
+
+// Quantizes output `column` into its panel. False when a weight is not finite.
+bool PackColumn(const GemmKernels& kernels, const std::vector<float>& weights, int8_t* panel,
+                int64_t lane, float* scale, int32_t* sum) {
+  const auto k = static_cast<int64_t>(weights.size());
+  std::vector<int8_t> q(weights.size());
+  *scale = kernels.quantize_f32(weights.data(), k, q.data());
+  for (int64_t i = 0; i < k; ++i) {
+    panel[(i / 4 * kPanelColumns + lane) * 4 + i % 4] = q[static_cast<size_t>(i)];
+    *sum += q[static_cast<size_t>(i)];
+  }
+  return std::isfinite(*scale);
+}
+
+template <typename T>
+void MultiplyRows(const at::Tensor& x, const at::Tensor& panels, const at::Tensor& scales,
+                  const at::Tensor& sums, const ProductOutput<T>& output) {
+  const GemmKernels& kernels = ActiveGemmKernels();
+  const int64_t panel_stride = panels.stride(0), padded_k = panels.size(1) * 4;
+  const QuantizedRows rows = QuantizeRows(kernels, Data<T>(x), x.stride(0), x.size(0), x.size(1),
+                                          padded_k);
+  RunProduct(kernels, output, panel_stride,
+             [&](int64_t row, int64_t num_rows, int64_t panel, int64_t num_panels, float* tile,
+                 int64_t tile_stride) {
+               Int8Tile t;
+               t.x = rows.values.data() + row * padded_k;
+               t.x_scales = rows.scales.data() + row;
+               t.rows = num_rows;
+               t.k = padded_k;
+               t.panels = Data<int8_t>(panels) + panel * panel_stride;
+               t.panel_stride = panel_stride;
+               t.w_scales = Data<float>(scales) + panel * kPanelColumns;
+               t.w_sums = Data<int32_t>(sums) + panel * kPanelColumns;
+               t.num_panels = num_panels;
+               t.tile = tile;
+               t.tile_stride = tile_stride;
+               kernels.tile_int8(t);
+             });
+}
+
+}  // namespace
+
+absl::StatusOr<QuantizedMatrix> QuantizedMatrix::Quantize(std::span<const at::Tensor> weights) {
+  // Its checks are ours, and a panel at a time is small.
+  int64_t out = 0;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const at::Tensor& weight = weights[i];
+    if (!weight.defined() || !weight.is_cpu() || weight.dim() != 2 || weight.numel() == 0 ||
+        (weight.scalar_type() != at::kFloat && weight.scalar_type() != at::kBFloat16) ||
+        weight.size(1) != weights[0].size(1) || weight.size(1) > kMaxInputs) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("weight ", i, " cannot be quantized: want fp32 or bf16 matrices with the same ",
+                       "inputs, at most ", kMaxInputs));
+    }
+    out += weight.size(0);
+  }
+  if (out == 0) {
+    return absl::InvalidArgumentError("no weights to quantize");
+  }
+  QuantizedMatrix matrix;
+  matrix.dtype_ = weights[0].scalar_type();
+  const int64_t k = matrix.in_features_ = weights[0].size(1);
+  const int64_t num_panels = (out + kPanelColumns - 1) / kPanelColumns;
+  const int64_t columns = num_panels * kPanelColumns;
+  matrix.panels_ = at::zeros({num_panels, PaddedInputs(k) / 4, kPanelColumns, 4}, at::kChar);
+  // The kernels read whole panels' scales and sums.
+  const at::Tensor scales = at::zeros({columns}, at::kFloat);
+  matrix.sums_ = at::zeros({columns}, at::kInt);
+  const GemmKernels& kernels = ActiveGemmKernels();
+  int64_t column = 0;
+  for (const at::Tensor& weight : weights) {
+    for (int64_t r = 0; r < weight.size(0); ++r, ++column) {
+      const at::Tensor wide = weight.select(0, r).to(at::kFloat).contiguous();
+      const std::vector<float> row(Data<float>(wide), Data<float>(wide) + k);
+      if (!PackColumn(kernels, row,
+                      Data<int8_t>(matrix.panels_) +
+                          column / kPanelColumns * matrix.panels_.stride(0),
+                      column % kPanelColumns, Data<float>(scales) + column,
+                      Data<int32_t>(matrix.sums_) + column)) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("output ", column, " of a weight has a value that is not finite"));
+      }
+    }
+  }
+  matrix.scales_ = scales.narrow(0, 0, out);
+  return matrix;
+}
+
+void QuantizedMatrix::Multiply(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y,
+                               std::span<const PanelUpdate> updates, int64_t first_row) const {
+  TORCH_CHECK(x.dim() == 2 && x.size(1) == in_features_ && x.scalar_type() == dtype_ &&
+                  (x.stride(1) == 1 || x.size(1) == 1),
+              "quantized matrix: x is ", x.scalar_type(), " ", x.sizes(), ", want ", dtype_,
+              " [T, ", in_features_, "]");
+  TORCH_CHECK(y.dim() == 2 && y.size(0) == x.size(0) && y.size(1) == out_features() &&
+                  y.scalar_type() == dtype_ && (y.stride(1) == 1 || y.size(1) == 1),
+              "quantized matrix: y is ", y.scalar_type(), " ", y.sizes(), ", want ", dtype_, " [",
+              x.size(0), ", ", out_features(), "]");
+  for (const PanelUpdate& update : updates) {
+    CheckUpdate(update, out_features(), dtype_);
+  }
+  if (x.size(0) == 0) {
+    return;
+  }
+  const float* const bias_data = bias.defined() ? bias.const_data_ptr<float>() : nullptr;
+  if (dtype_ == at::kFloat) {
+    MultiplyRows<float>(x, panels_, scales_, sums_,
+                        {bias_data, Data<float>(y), y.stride(0), y.size(0), y.size(1), updates,
+                         first_row});
+  } else {
+    MultiplyRows<uint16_t>(x, panels_, scales_, sums_,
+                           {bias_data, Data<uint16_t>(y), y.stride(0), y.size(0), y.size(1),
+                            updates, first_row});
+  }
+}
+
+at::Tensor QuantizedMatrix::Rows(const at::Tensor& index) const {
+  const at::Tensor rows = at::empty({index.size(0), in_features_}, at::kFloat);
+  const int64_t* const wanted = index.const_data_ptr<int64_t>();
+  for (int64_t r = 0; r < index.size(0); ++r) {
+    TORCH_CHECK(wanted[r] >= 0 && wanted[r] < out_features(), "quantized matrix: row ", wanted[r],
+                " of ", out_features());
+    const int8_t* const column = Data<int8_t>(panels_) +
+                                 wanted[r] / kPanelColumns * panels_.stride(0) +
+                                 wanted[r] % kPanelColumns * 4;
+    const float scale = Data<float>(scales_)[wanted[r]];
+    float* const row = Data<float>(rows) + r * in_features_;
+    for (int64_t i = 0; i < in_features_; ++i) {
+      row[i] = scale * column[i / 4 * kPanelColumns * 4 + i % 4];
+    }
+  }
+  return rows.to(dtype_);
+}
+
+at::Tensor QuantizedMatrix::Unpack() const {
+  return Rows(at::arange(out_features(), at::TensorOptions(at::kLong)));
+}
+
+int64_t QuantizedMatrix::nbytes() const {
+  return static_cast<int64_t>(panels_.nbytes() + scales_.nbytes() + sums_.nbytes());
+}
+
+}  // namespace tenon
