@@ -38,8 +38,6 @@ struct RpcServerOptions {
   absl::Duration max_connection_age = absl::Hours(1);
   absl::Duration keepalive = absl::Seconds(30);
   absl::Duration keepalive_timeout = absl::Seconds(10);
-  /// Pings of a client that come faster cost it its connection.
-  absl::Duration min_ping_interval = absl::Seconds(10);
 };
 
 /// Serves until destroyed. Health (grpc.health.v1) says NOT_SERVING for "" and for every service
