@@ -112,9 +112,20 @@ absl::Status DeleteAdapter(const AdapterBackend& backend, CallRecord& record,
                                                   record.identity().credential));
   response.mutable_versions()->Assign(versions.begin(), versions.end());
   response.set_generation(backend.registry->Set(record.tenant()).generation);
+  // The deletion holds. A share that cannot be taken back now is taken back before the name is used
+  // again, and opens nothing until then.
+  const absl::Status forgotten = ForgetShareOfGone(backend, record, ref.name);
+  if (!forgotten.ok()) {
+    LogLine(LogLevel::kWarning, "share_kept").Add("adapter", ref.name).Add("error", forgotten);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ForgetShareOfGone(const AdapterBackend& backend, const CallRecord& record,
+                               absl::string_view name) {
   const AdapterCatalogue catalogue(backend.registry, backend.cache);
   return AdapterSharing(backend.registry, &catalogue, backend.directory)
-      .ForgetDeleted(record.tenant(), ref.name, record.audit_source());
+      .ForgetDeleted(record.tenant(), name, record.audit_source());
 }
 
 absl::Status PromoteAlias(const AdapterBackend& backend, CallRecord& record,

@@ -15,6 +15,9 @@ namespace tenon {
 absl::Status DeleteAdapter(const AdapterBackend& backend, CallRecord& record,
                            const v1::DeleteAdapterRequest& request,
                            v1::DeleteAdapterResponse& response);
+/// Takes back what was shared of a name that has no versions any more. No effect on one that has.
+absl::Status ForgetShareOfGone(const AdapterBackend& backend, const CallRecord& record,
+                               absl::string_view name);
 absl::Status PromoteAlias(const AdapterBackend& backend, CallRecord& record,
                           const v1::PromoteRequest& request, v1::PromoteResponse& response);
 absl::Status RollbackAlias(const AdapterBackend& backend, CallRecord& record,
