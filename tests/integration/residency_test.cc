@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <cstdio>
 #include <string>
 #include <thread>
 #include <vector>
@@ -147,6 +149,48 @@ TEST_F(ResidencyCallsTest, TokensAreTheSameBeforeDuringAndAfterAMerge) {
     }
   }
   EXPECT_EQ(alone.tokens, before[1].tokens);
+}
+
+TEST_F(ResidencyCallsTest, ManySwitchesUnderStreamsFailNothingAndLeaveNothing) {
+  constexpr int kSwitches = 60;
+  StartResidency({kMergedBytes, "--dtype=fp32"});
+  UploadTiny("all-linear", "hot");
+  std::vector<v1::GenerateRequest> requests;
+  for (int i = 0; i < 8; ++i) {
+    requests.push_back(GreedyRequest(i == 5 ? "" : "hot", absl::StrCat("hello world ", i), 60));
+  }
+  const std::vector<absl::Duration> at_once(requests.size());
+  const std::vector<RequestOutcome> expected = StreamAll(channel_, requests, at_once);
+  std::atomic<bool> switched = false;
+  std::thread changes([&] {
+    for (int i = 0; i < kSwitches; ++i) {
+      const grpc::Status status =
+          SetMergeMode("hot", i % 2 == 0 ? v1::MERGE_MODE_ALWAYS : v1::MERGE_MODE_NEVER);
+      EXPECT_TRUE(status.ok()) << status.error_message();
+      // Some tokens on these weights before the next switch.
+      const double tokens = Metric("tenon_generated_tokens_total");
+      while (Metric("tenon_generated_tokens_total") < tokens + 20) {
+        absl::SleepFor(absl::Milliseconds(1));
+      }
+    }
+    switched = true;
+  });
+  int num_streams = 0, num_failed = 0, num_wrong = 0;
+  while (!switched) {
+    const std::vector<RequestOutcome> during = StreamAll(channel_, requests, at_once);
+    for (size_t i = 0; i < requests.size(); ++i, ++num_streams) {
+      num_failed += !during[i].status.ok();
+      num_wrong += during[i].tokens != expected[i].tokens;
+    }
+  }
+  changes.join();
+  std::printf("%d streams over %d switches: %d failed, %d with other tokens\n", num_streams,
+              kSwitches, num_failed, num_wrong);
+  EXPECT_EQ(num_failed, 0);
+  EXPECT_EQ(num_wrong, 0);
+  EXPECT_GT(Metric("tenon_merged_tokens_total"), 0);
+  EXPECT_EQ(Metric("tenon_merged_bytes"), 0);
+  EXPECT_EQ(ResidencyOf("hot").merged_bytes(), 0);
 }
 
 TEST_F(ResidencyCallsTest, MergeOverTheBudgetIsRefusedAndOverridesTakeRoomFromNobody) {
