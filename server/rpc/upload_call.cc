@@ -215,7 +215,7 @@ void UploadCall::End(const absl::Status& status) {
   record_.environment().metrics->RecordUpload(OutcomeName(status.code()),
                                               stored ? response_->adapter().stored_bytes() : 0);
   if (!order_.name().empty()) {  // it was let in, and this is the worker
-    AuditChange(*backend_, record_, "UploadAdapter", AuditObject(), status);
+    AuditChange(*backend_->directory, record_, AuditObject(), status);
   }
   Finish(record_.End(status));
 }

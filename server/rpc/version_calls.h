@@ -24,11 +24,6 @@ absl::Status RollbackAlias(const AdapterBackend& backend, CallRecord& record,
                            const v1::RollbackRequest& request, v1::RollbackResponse& response);
 absl::Status SetAdapterSplit(const AdapterBackend& backend, CallRecord& record,
                              const v1::SetSplitRequest& request, v1::SetSplitResponse& response);
-/// Writes a change that was made or tried into the tenants' audit log. A log that cannot be written is
-/// logged as an error; the change stands.
-void AuditChange(const AdapterBackend& backend, const CallRecord& record, absl::string_view action,
-                 absl::string_view object, const absl::Status& outcome);
-
 absl::Status GetAdapterHistory(const AdapterBackend& backend, CallRecord& record,
                                const v1::GetHistoryRequest& request,
                                v1::GetHistoryResponse& response);
