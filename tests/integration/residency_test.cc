@@ -132,7 +132,8 @@ TEST_F(ResidencyCallsTest, PinsAndMergeModesSurviveAKill) {
 
   ASSERT_TRUE(Call(&Stub::UnpinAdapter, "kept").ok());
   ASSERT_TRUE(Call(&Stub::UnloadAdapter, "hot").ok());
-  ASSERT_TRUE(SetMergeMode("plain", v1::MERGE_MODE_AUTO).ok());
+  ASSERT_TRUE(Call(&Stub::UnloadAdapter, "plain").ok());
+  EXPECT_EQ(ResidencyOf("plain").merge_mode(), v1::MERGE_MODE_AUTO);
   Restart({kMergedBytes});
   for (const char* name : {"kept", "hot", "plain", "free"}) {
     const v1::AdapterResidency residency = ResidencyOf(name);
