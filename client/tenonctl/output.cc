@@ -263,8 +263,8 @@ std::string FormatFinish(const v1::Finish& finish) {
       absl::StrAppend(&adapters.back(), "=", adapter.weight());
     }
     if (!adapter.alias().empty()) {
-      absl::StrAppend(&adapters.back(), " (", adapter.alias(), adapter.by_split() ? ", by split" : "",
-                      ")");
+      absl::StrAppend(&adapters.back(), " (", adapter.alias(),
+                      adapter.by_split() ? ", by split" : "", ")");
     }
   }
   const v1::Usage& usage = finish.usage();

@@ -82,8 +82,8 @@ class CallRecord {
   std::vector<std::pair<std::string, std::string>> notes_;
 };
 
-/// Writes a change that was made or tried into the tenants' audit log; does I/O. A log that cannot be
-/// written is logged as an error; the change stands.
+/// Writes a change that was made or tried into the tenants' audit log; does I/O. A log that cannot
+/// be written is logged as an error; the change stands.
 void AuditChange(TenantDirectory& directory, const CallRecord& record, absl::string_view object,
                  const absl::Status& outcome);
 

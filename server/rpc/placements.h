@@ -30,8 +30,8 @@ PlacementRecord PlacementOf(const TenantDirectory& directory, const AdapterId& i
 absl::Status KeepPlacement(TenantDirectory& directory, const AdapterId& id,
                            const PlacementChange& change, const AuditSource& source);
 
-/// Forgets what was said about versions that were deleted. What cannot be forgotten now is forgotten
-/// at the next start and means nothing until then: a version's number is never used again.
+/// Forgets what was said about versions that were deleted. What cannot be forgotten now is
+/// forgotten at the next start and means nothing until then: no version's number is used again.
 void ForgetPlacements(TenantDirectory& directory, absl::string_view tenant, absl::string_view name,
                       std::span<const int64_t> versions);
 
@@ -41,8 +41,8 @@ MergeMode ModeOf(MergeWish wish);
 std::shared_ptr<const AdapterSelection> Alone(const AdapterHandle& adapter);
 
 /// Puts all that is kept in force: pinned adapters begin to load and merges are begun, without
-/// waiting for either. What the budgets do not allow any more is logged and stays on disk. Records of
-/// versions that are not there are forgotten when `catalogue_known`, else passed over.
+/// waiting for either. What the budgets do not allow any more is logged and stays on disk. Records
+/// of versions that are not there are forgotten when `catalogue_known`, else passed over.
 void RestorePlacements(TenantDirectory& directory, const AdapterRegistry& registry,
                        const ResidencyTiers& tiers, bool catalogue_known);
 

@@ -29,9 +29,9 @@ struct ResidencyBackend {
   TenantDirectory* directory = nullptr;  ///< keeps pins and merge modes, and the audit log
 };
 
-/// Nothing waits on gRPC's threads. A change begins and ends on the service's worker, which writes what
-/// is kept of it and its audit entry: what takes something away is on disk before it is done, what
-/// loads or merges after it, and is undone when it cannot be kept.
+/// Nothing waits on gRPC's threads. A change begins and ends on the service's worker, which writes
+/// what is kept of it and its audit entry: what takes something away is on disk before it is done,
+/// what loads or merges after it, and is undone when it cannot be kept.
 ///
 /// Thread-safe. Outlives the gRPC server that it is registered with, and that ends before the tiers.
 class ResidencyService final : public v1::ResidencyService::CallbackService {
@@ -60,8 +60,8 @@ class ResidencyService final : public v1::ResidencyService::CallbackService {
  private:
   using Done = absl::AnyInvocable<void(absl::Status)>;
 
-  /// A change, in three parts; the first and the last may be empty and run on the worker. They leave
-  /// the audit entry of a success to KeepPlacement when `keeps`.
+  /// A change, in three parts; the first and the last may be empty and run on the worker. They
+  /// leave the audit entry of a success to KeepPlacement when `keeps`.
   struct Change {
     std::function<absl::Status(const AdapterHandle&, const AuditSource&)> before;
     std::function<void(const AdapterHandle&, Done)> work;  ///< ends on any thread

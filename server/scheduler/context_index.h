@@ -47,8 +47,8 @@ class ContextIndex {
   /// Takes a user away, who releases its references itself. Forgets the context with the last one.
   void Leave(const std::shared_ptr<Context>& context);
 
-  /// Keeps no longer the contexts with an adapter of which `is_resident` (its digest) is false. What
-  /// they have computed stays cached like a prefix.
+  /// Keeps no longer the contexts with an adapter of which `is_resident` (its digest) is false.
+  /// What they have computed stays cached like a prefix.
   void LetGo(const std::function<bool(const std::string& digest)>& is_resident);
 
   /// Notes that virtual tokens up to `end` have been computed. Passes over a context that was

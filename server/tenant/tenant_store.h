@@ -35,7 +35,8 @@ class TenantStore {
 
   /// Inserts or replaces.
   absl::Status PutTenant(const TenantRecord& tenant, const AuditEntry& audit);
-  /// With its keys, its placements, its shares and what was shared with it. Its usage and its audit entries stay.
+  /// With its keys, its placements, its shares and what was shared with it. Its usage and its audit
+  /// entries stay.
   absl::Status DeleteTenant(absl::string_view name, const AuditEntry& audit);
   /// Inserts or replaces; all of them or none.
   absl::Status PutKeys(const std::vector<KeyRecord>& keys, const AuditEntry& audit);

@@ -29,7 +29,7 @@ inline constexpr std::array<const char*, kNumFaultCalls> kFaultCallNames = {
 
 /// Instead of an errno: half of the bytes are really written, and their number is the answer.
 inline constexpr int32_t kShortWrite = -1;
-/// The same, and the next call of the kind gets ENOSPC: a disk that is full in the middle of a write.
+/// The same, and the next call of the kind gets ENOSPC: a disk that fills in the middle of a write.
 inline constexpr int32_t kShortThenFull = -2;
 
 /// What the test and the library that is preloaded into the server share, by a mapped file. The

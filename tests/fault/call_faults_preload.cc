@@ -1,8 +1,10 @@
-// The library that a test preloads into the server (LD_PRELOAD) to make its calls fail: see call_faults.h.
+// The library that a test preloads into the server (LD_PRELOAD) to make its calls fail: see
+// call_faults.h.
 //
-// It stands before the C library's own functions, counts calls on files below the folder and passes all of
-// them on but the one that is to fail. strace cannot write half of a buffer, and stops every thread at
-// every call; that this sees the very calls that the kernel sees is checked by the test, with strace.
+// It stands before the C library's own functions, counts calls on files below the folder and passes
+// all of them on but the one that is to fail. strace cannot write half of a buffer, and stops every
+// thread at every call; that this sees the very calls that the kernel sees is checked by the test,
+// with strace.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/mman.h>

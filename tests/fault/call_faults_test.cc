@@ -1,7 +1,7 @@
 // Every call that a change of the store makes to the disk, failed in turn, in the real server while
 // streams run: each call with EIO and with ENOSPC, each write cut short, and cut short by a full
-// disk. The server lives on, the change is made or refused with a reason, a second try succeeds, and
-// after a kill the store is what was acknowledged.
+// disk. The server lives on, the change is made or refused with a reason, a second try succeeds,
+// and after a kill the store is what was acknowledged.
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -378,7 +378,8 @@ class CallFaultsTest : public ServerTest {
             break;
           }
         }
-        absl::StrAppend(&line, "  ", NameOf(error), " ", tally.points, " (", tally.refused, " refused)");
+        absl::StrAppend(&line, "  ", NameOf(error), " ", tally.points, " (", tally.refused,
+                        " refused)");
         all.points += tally.points;
         all.refused += tally.refused;
       }
