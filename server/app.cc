@@ -34,6 +34,7 @@
 #include "server/model/model.h"
 #include "server/rpc/adapter_service.h"
 #include "server/rpc/generation_service.h"
+#include "server/rpc/placements.h"
 #include "server/rpc/residency_service.h"
 #include "server/rpc/server.h"
 #include "server/rpc/tenant_service.h"
@@ -396,6 +397,8 @@ void App::Parts::MakeServices() {
   residency.pinned_limit = [this](absl::string_view tenant) {
     return access->directory()->LimitsOf(tenant).pinned_bytes;
   };
+  residency.directory = access->directory();
+  RestorePlacements(*residency.directory, registry, residency.tiers, store->status().reached);
   residency_service =
       std::make_unique<ResidencyService>(std::move(residency), MakeCallEnvironment());
   TenantBackend tenants;

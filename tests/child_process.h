@@ -25,6 +25,7 @@ class ChildProcess {
   /// All that it prints until it closes its output.
   std::string ReadAll();
   void Signal(int signal) const;
+  pid_t pid() const { return pid_; }
   /// The exit code, or minus the signal that ended it. Once.
   int Wait();
   /// VmRSS of a process that runs.

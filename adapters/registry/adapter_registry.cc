@@ -132,14 +132,15 @@ void AdapterRegistry::ReplaceLocked(AdapterName name) {
 
 absl::StatusOr<AdapterHandle> AdapterRegistry::Acquire(absl::string_view tenant,
                                                        const AdapterRef& ref,
-                                                       absl::string_view routing_key) const {
+                                                       absl::string_view routing_key,
+                                                       AdapterRoute* route) const {
   const std::shared_ptr<const AdapterName> name = Find(tenant, ref.name);
   if (name == nullptr) {
     return NotFound(ref);
   }
   int64_t version = ref.version;
+  absl::string_view alias = ref.alias;
   if (version == 0) {
-    absl::string_view alias = ref.alias;
     if (ref.is_bare()) {
       alias = name->pointers.split.empty()
                   ? kLatestAlias
@@ -157,6 +158,9 @@ absl::StatusOr<AdapterHandle> AdapterRegistry::Acquire(absl::string_view tenant,
   }
   if (const auto bad = name->quarantined.find(version); bad != name->quarantined.end()) {
     return Quarantined(ref, version, bad->second);
+  }
+  if (route != nullptr) {
+    *route = {std::string(alias), ref.is_bare() && !name->pointers.split.empty()};
   }
   return AdapterHandle(found->second);
 }

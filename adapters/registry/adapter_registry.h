@@ -35,6 +35,12 @@ class AdapterHandle {
   std::shared_ptr<const AdapterInfo> info_;
 };
 
+/// How a request came from a name to a version.
+struct AdapterRoute {
+  std::string alias;      ///< that led there; empty when the version was named
+  bool by_split = false;  ///< the name's split chose the alias
+};
+
 enum class AdapterState {
   kLive,
   kDraining,     ///< deleted; requests that began on it are finishing
@@ -82,11 +88,13 @@ class AdapterRegistry {
   void Quarantine(const AdapterId& id, std::string reason)
       ABSL_LOCKS_EXCLUDED(write_mutex_, mutex_);
 
-  /// The claim on what `ref` means now; `routing_key` chooses a side of a bare name's split.
+  /// The claim on what `ref` means now; `routing_key` chooses a side of a bare name's split. On
+  /// success `route`, unless null, says how.
   /// NOT_FOUND (reason ADAPTER_NOT_FOUND) when the tenant has no such version or alias, DATA_LOSS
   /// (ADAPTER_QUARANTINED) when it cannot be served.
   absl::StatusOr<AdapterHandle> Acquire(absl::string_view tenant, const AdapterRef& ref,
-                                        absl::string_view routing_key = "") const
+                                        absl::string_view routing_key = "",
+                                        AdapterRoute* route = nullptr) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   /// All versions of a tenant, draining ones too, ordered by name and version.

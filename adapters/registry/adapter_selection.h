@@ -14,6 +14,7 @@ namespace tenon {
 struct WeightedAdapter {
   AdapterHandle adapter;
   float weight = 1.0f;
+  AdapterRoute route = {};  ///< what led the request to it
 };
 
 /// The adapters of one request; none means the bare base. Immutable once a sequence holds it.

@@ -300,6 +300,7 @@ AdapterCache::Compiled AdapterCache::RemoveResident(const std::string& digest) {
   stats_.resident_bytes -= compiled->resident_bytes();
   recency_.erase(found->second.recency);
   entries_.erase(found);
+  num_departures_.fetch_add(1, std::memory_order_release);
   return compiled;
 }
 

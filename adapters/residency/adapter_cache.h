@@ -2,6 +2,7 @@
 #ifndef TENON_ADAPTERS_RESIDENCY_ADAPTER_CACHE_H_
 #define TENON_ADAPTERS_RESIDENCY_ADAPTER_CACHE_H_
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -165,6 +166,8 @@ class AdapterCache {
     on_forget_ = std::move(on_forget);
   }
 
+  /// How many adapters have left so far. For whoever keeps something beside them: cheap to ask.
+  int64_t num_departures() const { return num_departures_.load(std::memory_order_acquire); }
   AdapterCacheStats stats() const ABSL_LOCKS_EXCLUDED(mutex_);
   /// Bytes of what is resident, by digest.
   absl::flat_hash_map<std::string, int64_t> resident_bytes() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -217,6 +220,7 @@ class AdapterCache {
   const AdapterCacheOptions options_;
   std::function<void(const std::string&)> on_forget_;
 
+  std::atomic<int64_t> num_departures_ = 0;
   mutable absl::Mutex mutex_;
   absl::flat_hash_map<std::string, Entry> entries_ ABSL_GUARDED_BY(mutex_);
   std::list<std::string> recency_ ABSL_GUARDED_BY(mutex_);   // resident digests, latest first

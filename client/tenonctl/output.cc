@@ -263,6 +263,10 @@ std::string FormatFinish(const v1::Finish& finish) {
     if (adapter.has_weight() && adapter.weight() != 1.0f) {
       absl::StrAppend(&adapters.back(), "=", adapter.weight());
     }
+    if (!adapter.alias().empty()) {
+      absl::StrAppend(&adapters.back(), " (", adapter.alias(),
+                      adapter.by_split() ? ", by split" : "", ")");
+    }
   }
   const v1::Usage& usage = finish.usage();
   const v1::Timings& timings = finish.timings();

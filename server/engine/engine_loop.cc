@@ -45,6 +45,7 @@ void EngineLoop::Run() {
     }
     EndLate(now);
     UpdateAdapters(now);
+    UpdateContexts();
     merged_ = options_.merge_tier == nullptr ? nullptr : options_.merge_tier->merged();
     const absl::Time nearest_deadline = UpdateSequences(now);
     const bool ran = RunStep();
@@ -183,6 +184,15 @@ void EngineLoop::UpdateAdapters(absl::Time now) {
   SortLoading();
   std::erase_if(loading_, is_done);
   cache_->SetContended(contended);
+}
+
+void EngineLoop::UpdateContexts() {
+  const int64_t num_departures = cache_->num_departures();
+  if (std::exchange(num_departures_, num_departures) != num_departures) {
+    scheduler_.LetContextsGo([this](const std::string& digest) {
+      return cache_->state(digest) == Residency::kResident;
+    });
+  }
 }
 
 absl::Time EngineLoop::UpdateSequences(absl::Time now) {

@@ -83,6 +83,8 @@ class EngineLoop {
   /// waits for room, and becomes true when this one does.
   bool UpdateLoading(const std::shared_ptr<ActiveRequest>& request, absl::Time now,
                      bool& contended);
+  /// Lets go of the contexts of adapters that have left the device.
+  void UpdateContexts();
   /// Ends what was cancelled or is late, sets who is paused and who is merged. Returns the nearest
   /// deadline.
   absl::Time UpdateSequences(absl::Time now);
@@ -124,6 +126,7 @@ class EngineLoop {
   Scheduler scheduler_;
   std::shared_ptr<const MergedSet> merged_;  // of the step that runs now; null: none
   SequenceId next_id_ = 1;
+  int64_t num_departures_ = 0;  // of adapters, as of the last UpdateContexts
   absl::flat_hash_map<SequenceId, ActiveSequence> active_;
   // Not all of their adapters are pinned.
   std::vector<std::shared_ptr<ActiveRequest>> loading_;

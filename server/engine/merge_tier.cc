@@ -23,6 +23,14 @@ std::string NamesOf(const AdapterSelection& selection) {
   });
 }
 
+std::vector<std::string> DigestsOf(const AdapterSelection& selection) {
+  std::vector<std::string> digests;
+  for (const WeightedAdapter& weighted : selection.adapters()) {
+    digests.push_back(weighted.adapter->digest);
+  }
+  return digests;
+}
+
 absl::Status NoRoomError(int64_t nbytes, int64_t used, int64_t budget) {
   return QuotaExceededError(
       "MERGED_BYTES", "merged_bytes",
@@ -249,10 +257,7 @@ void MergeTier::FreeDiscarded() {
 void MergeTier::AddJob(const std::shared_ptr<const AdapterSelection>& selection) {
   Entry& entry = entries_[selection->key()];
   entry.status.state = MergeState::kMerging;
-  entry.digests.clear();
-  for (const WeightedAdapter& weighted : selection->adapters()) {
-    entry.digests.push_back(weighted.adapter->digest);
-  }
+  entry.digests = DigestsOf(*selection);
   jobs_.push_back(selection);
 }
 
@@ -291,6 +296,7 @@ void MergeTier::SetMode(const std::shared_ptr<const AdapterSelection>& selection
     absl::MutexLock lock(&mutex_);
     Entry& entry = entries_[selection->key()];
     entry.status.mode = mode;
+    entry.digests = DigestsOf(*selection);
     if (mode == MergeMode::kAlways && entry.status.state != MergeState::kMerged) {
       entry.waiters.push_back(std::move(done));
       if (entry.status.state == MergeState::kUnmerged) {

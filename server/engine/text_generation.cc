@@ -165,9 +165,10 @@ absl::StatusOr<std::shared_ptr<const AdapterSelection>> TextGenerator::Select(
   std::vector<WeightedAdapter> adapters;
   int64_t num_contexts = 0;
   for (const RequestedAdapter& wanted : request.adapters) {
-    absl::StatusOr<AdapterHandle> found =
-        registry_->Acquire(wanted.owner.empty() ? request.tenant : wanted.owner, wanted.ref,
-                           request.routing_key.empty() ? request.request_id : request.routing_key);
+    AdapterRoute route;
+    absl::StatusOr<AdapterHandle> found = registry_->Acquire(
+        wanted.owner.empty() ? request.tenant : wanted.owner, wanted.ref,
+        request.routing_key.empty() ? request.request_id : request.routing_key, &route);
     if (absl::IsNotFound(found.status()) && !wanted.owner.empty()) {
       return AdapterNotFoundError(wanted.ToString());
     }
@@ -190,7 +191,7 @@ absl::StatusOr<std::shared_ptr<const AdapterSelection>> TextGenerator::Select(
                                             " has virtual tokens, and so has another adapter of "
                                             "the request; at most one may"));
     }
-    adapters.push_back({std::move(handle), wanted.weight});
+    adapters.push_back({std::move(handle), wanted.weight, std::move(route)});
   }
   return std::make_shared<const AdapterSelection>(std::move(adapters));
 }

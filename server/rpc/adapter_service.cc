@@ -72,9 +72,9 @@ grpc::ServerUnaryReactor* AdapterService::Change(
     return reactor;
   }
   // gRPC keeps request, response and reactor until Finish.
-  changes_.Post([this, reactor, record, method = std::string(method), answer, request, response] {
+  changes_.Post([this, reactor, record, answer, request, response] {
     const absl::Status status = answer(backend_, *record, *request, *response);
-    AuditChange(backend_, *record, method, ObjectOf(*request), status);
+    AuditChange(*backend_.directory, *record, ObjectOf(*request), status);
     reactor->Finish(record->End(status));
   });
   return reactor;
@@ -135,7 +135,7 @@ grpc::ServerUnaryReactor* AdapterService::SetAdapterVisibility(
     record.Note("adapter", name);
     auto holds = sharing_.Set(record.tenant(), request->visibility(), record.audit_source());
     if (!holds.ok()) {  // what took place is in the audit log already
-      AuditChange(backend_, record, "SetAdapterVisibility", name, holds.status());
+      AuditChange(*backend_.directory, record, name, holds.status());
       return holds.status();
     }
     *response->mutable_visibility() = *std::move(holds);

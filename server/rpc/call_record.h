@@ -82,6 +82,11 @@ class CallRecord {
   std::vector<std::pair<std::string, std::string>> notes_;
 };
 
+/// Writes a change that was made or tried into the tenants' audit log; does I/O. A log that cannot
+/// be written is logged as an error; the change stands.
+void AuditChange(TenantDirectory& directory, const CallRecord& record, absl::string_view object,
+                 const absl::Status& outcome);
+
 /// A status code's name in lower case: "ok", "invalid_argument".
 std::string OutcomeName(absl::StatusCode code);
 

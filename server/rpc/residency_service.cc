@@ -1,13 +1,13 @@
 #include "server/rpc/residency_service.h"
 
+#include <atomic>
+#include <optional>
 #include <utility>
-#include <vector>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
-#include "adapters/registry/adapter_selection.h"
 
 namespace tenon {
 namespace {
@@ -25,10 +25,6 @@ absl::StatusOr<MergeMode> ModeOf(const v1::SetMergeModeRequest& request) {
   }
 }
 
-std::shared_ptr<const AdapterSelection> Alone(const AdapterHandle& adapter) {
-  return std::make_shared<const AdapterSelection>(std::vector<WeightedAdapter>{{adapter, 1.0f}});
-}
-
 }  // namespace
 
 ResidencyService::ResidencyService(ResidencyBackend backend, CallEnvironment environment)
@@ -39,26 +35,52 @@ ResidencyService::ResidencyService(ResidencyBackend backend, CallEnvironment env
 template <typename Request, typename Response>
 grpc::ServerUnaryReactor* ResidencyService::Run(grpc::CallbackServerContext* context,
                                                 absl::string_view method, const Request* request,
-                                                Response* response, Work work) {
+                                                Response* response, Change change) {
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
   auto record = std::make_shared<CallRecord>(&environment_, *context, method);
-  const auto find = [&]() -> absl::StatusOr<AdapterHandle> {
-    TENON_RETURN_IF_ERROR(record->admission());
-    record->Note("adapter", Quoted(request->adapter()));
-    TENON_ASSIGN_OR_RETURN(const AdapterRef ref, ParseAdapterRef("adapter", request->adapter()));
-    return backend_.registry->Acquire(record->tenant(), ref);
-  };
-  const absl::StatusOr<AdapterHandle> adapter = find();
-  if (!adapter.ok()) {
-    reactor->Finish(record->End(adapter.status()));
+  if (!record->admission().ok()) {
+    reactor->Finish(record->End(record->admission()));
     return reactor;
   }
+  record->Note("adapter", Quoted(request->adapter()));
   // gRPC keeps request, response and reactor until Finish.
-  work(*adapter, [this, reactor, record, response, handle = *adapter](absl::Status status) {
-    if (status.ok()) {
-      *response->mutable_residency() = report_.Of(handle);
+  const auto end = [this, reactor, record, request](
+                       const absl::StatusOr<AdapterHandle>& found, const absl::Status& status,
+                       bool audited) {
+    if (!audited) {
+      const std::string object =
+          found.ok() ? absl::StrCat(found->id().name, "@", found->id().version)
+                     : request->adapter();
+      AuditChange(*backend_.directory, *record, object, status);
     }
     reactor->Finish(record->End(status));
+  };
+  worker_.Post([this, record, request, response, end, parts = std::move(change)]() mutable {
+    const auto find = [&]() -> absl::StatusOr<AdapterHandle> {
+      TENON_ASSIGN_OR_RETURN(const AdapterRef ref, ParseAdapterRef("adapter", request->adapter()));
+      return backend_.registry->Acquire(record->tenant(), ref);
+    };
+    const absl::StatusOr<AdapterHandle> adapter = find();
+    absl::Status status = adapter.status();
+    if (status.ok() && parts.before) {
+      status = parts.before(*adapter, record->audit_source());
+    }
+    if (!status.ok()) {
+      end(adapter, status, /*audited=*/false);
+      return;
+    }
+    const auto work = parts.work;
+    work(*adapter, [this, record, response, end, handle = *adapter,
+                    after = std::move(parts.after), keeps = parts.keeps](absl::Status outcome) {
+      worker_.Post([this, record, response, end, handle, after, keeps, outcome] {
+        const absl::Status last =
+            after ? after(handle, record->audit_source(), outcome) : outcome;
+        if (last.ok()) {
+          *response->mutable_residency() = report_.Of(handle);
+        }
+        end(handle, last, /*audited=*/keeps && last.ok());
+      });
+    });
   });
   return reactor;
 }
@@ -99,77 +121,125 @@ absl::Status ResidencyService::LoadStatus(const AdapterHandle& adapter) const {
 grpc::ServerUnaryReactor* ResidencyService::LoadAdapter(grpc::CallbackServerContext* context,
                                                         const v1::LoadAdapterRequest* request,
                                                         v1::LoadAdapterResponse* response) {
-  return Run(context, "LoadAdapter", request, response,
-             [this](const AdapterHandle& adapter, Done done) {
-               backend_.tiers.device->Prefetch(
-                   adapter, [this, adapter, finish = std::move(done)]() mutable {
-                     finish(LoadStatus(adapter));
-                   });
-             });
+  Change change;
+  change.keeps = false;
+  change.work = [this](const AdapterHandle& adapter, Done done) {
+    backend_.tiers.device->Prefetch(adapter, [this, adapter, finish = std::move(done)]() mutable {
+      finish(LoadStatus(adapter));
+    });
+  };
+  return Run(context, "LoadAdapter", request, response, std::move(change));
 }
 
 grpc::ServerUnaryReactor* ResidencyService::UnloadAdapter(grpc::CallbackServerContext* context,
                                                           const v1::UnloadAdapterRequest* request,
                                                           v1::UnloadAdapterResponse* response) {
-  return Run(context, "UnloadAdapter", request, response,
-             [this](const AdapterHandle& adapter, Done done) {
-               backend_.tiers.merged->Forget(adapter->digest);
-               backend_.tiers.device->Unpin(adapter->digest);
-               backend_.tiers.device->Evict(adapter->digest);
-               backend_.tiers.host->Erase(adapter->digest);
-               backend_.wake_engine();
-               done(absl::OkStatus());
-             });
+  Change change;
+  change.before = [this](const AdapterHandle& adapter, const AuditSource& source) {
+    return Keep(adapter, {.pinned = false, .merge = MergeMode::kAuto}, source);
+  };
+  change.work = [this](const AdapterHandle& adapter, Done done) {
+    backend_.tiers.merged->Forget(adapter->digest);
+    backend_.tiers.device->Unpin(adapter->digest);
+    backend_.tiers.device->Evict(adapter->digest);
+    backend_.tiers.host->Erase(adapter->digest);
+    backend_.wake_engine();
+    done(absl::OkStatus());
+  };
+  return Run(context, "UnloadAdapter", request, response, std::move(change));
 }
 
 grpc::ServerUnaryReactor* ResidencyService::PinAdapter(grpc::CallbackServerContext* context,
                                                        const v1::PinAdapterRequest* request,
                                                        v1::PinAdapterResponse* response) {
-  return Run(context, "PinAdapter", request, response,
-             [this](const AdapterHandle& adapter, Done done) {
-               if (absl::Status status = CheckPinnedLimit(adapter); !status.ok()) {
-                 done(std::move(status));
-                 return;
-               }
-               // One of both runs: when there is no room for the pin, the other does not.
-               auto finish = std::make_shared<Done>(std::move(done));
-               const absl::Status pinned =
-                   backend_.tiers.device->PinResident(adapter, [this, adapter, finish] {
-                     const absl::Status loaded = LoadStatus(adapter);
-                     if (!loaded.ok()) {
-                       backend_.tiers.device->Unpin(adapter->digest);
-                     }
-                     (*finish)(loaded);
-                   });
-               if (!pinned.ok()) {
-                 (*finish)(pinned);
-               }
-             });
+  Change change;
+  const auto took = std::make_shared<std::atomic<bool>>(false);  // the pin is this call's
+  change.work = [this, took](const AdapterHandle& adapter, Done done) {
+    if (absl::Status status = CheckPinnedLimit(adapter); !status.ok()) {
+      done(std::move(status));
+      return;
+    }
+    *took = !backend_.tiers.device->Describe(adapter->digest).pinned;
+    // One of both runs: when there is no room for the pin, the other does not.
+    auto finish = std::make_shared<Done>(std::move(done));
+    const absl::Status pinned = backend_.tiers.device->PinResident(
+        adapter, [this, adapter, finish] { (*finish)(LoadStatus(adapter)); });
+    if (!pinned.ok()) {
+      (*finish)(pinned);
+    }
+  };
+  change.after = [this, took](const AdapterHandle& adapter, const AuditSource& source,
+                              absl::Status status) {
+    if (status.ok()) {
+      status = Keep(adapter, {.pinned = true, .merge = std::nullopt}, source);
+    }
+    if (!status.ok() && *took) {
+      backend_.tiers.device->Unpin(adapter->digest);
+    }
+    return status;
+  };
+  return Run(context, "PinAdapter", request, response, std::move(change));
 }
 
 grpc::ServerUnaryReactor* ResidencyService::UnpinAdapter(grpc::CallbackServerContext* context,
                                                          const v1::UnpinAdapterRequest* request,
                                                          v1::UnpinAdapterResponse* response) {
-  return Run(context, "UnpinAdapter", request, response,
-             [this](const AdapterHandle& adapter, Done done) {
-               backend_.tiers.device->Unpin(adapter->digest);
-               backend_.wake_engine();
-               done(absl::OkStatus());
-             });
+  Change change;
+  change.before = [this](const AdapterHandle& adapter, const AuditSource& source) {
+    return Keep(adapter, {.pinned = false, .merge = std::nullopt}, source);
+  };
+  change.work = [this](const AdapterHandle& adapter, Done done) {
+    backend_.tiers.device->Unpin(adapter->digest);
+    backend_.wake_engine();
+    done(absl::OkStatus());
+  };
+  return Run(context, "UnpinAdapter", request, response, std::move(change));
+}
+
+ResidencyService::Change ResidencyService::MergeAlways() const {
+  Change change;
+  change.work = [this](const AdapterHandle& adapter, Done done) {
+    backend_.tiers.merged->SetMode(Alone(adapter), MergeMode::kAlways, std::move(done));
+  };
+  change.after = [this](const AdapterHandle& adapter, const AuditSource& source,
+                        absl::Status status) {
+    const MergeMode before = ModeOf(PlacementOf(*backend_.directory, adapter.id()).merge);
+    if (status.ok()) {
+      status = Keep(adapter, {.pinned = std::nullopt, .merge = MergeMode::kAlways}, source);
+    }
+    // A merge that failed leaves AUTO in force; what was said before comes back.
+    if (!status.ok() && !absl::IsAborted(status) && before != MergeMode::kAlways) {
+      backend_.tiers.merged->SetMode(Alone(adapter), before, [](const absl::Status&) {});
+    }
+    return status;
+  };
+  return change;
+}
+
+ResidencyService::Change ResidencyService::MergeNotAlways(MergeMode mode) const {
+  Change change;
+  change.before = [this, mode](const AdapterHandle& adapter, const AuditSource& source) {
+    return Keep(adapter, {.pinned = std::nullopt, .merge = mode}, source);
+  };
+  change.work = [this, mode](const AdapterHandle& adapter, Done done) {
+    backend_.tiers.merged->SetMode(Alone(adapter), mode, std::move(done));
+  };
+  return change;
 }
 
 grpc::ServerUnaryReactor* ResidencyService::SetMergeMode(grpc::CallbackServerContext* context,
                                                          const v1::SetMergeModeRequest* request,
                                                          v1::SetMergeModeResponse* response) {
-  return Run(context, "SetMergeMode", request, response,
-             [this, request](const AdapterHandle& adapter, Done done) {
-               const absl::StatusOr<MergeMode> mode = ModeOf(*request);
-               if (!mode.ok()) {
-                 done(mode.status());
-                 return;
-               }
-               backend_.tiers.merged->SetMode(Alone(adapter), *mode, std::move(done));
-             });
+  const absl::StatusOr<MergeMode> mode = ModeOf(*request);
+  Change change;
+  if (!mode.ok()) {
+    change.before = [status = mode.status()](const AdapterHandle&, const AuditSource&) {
+      return status;
+    };
+  } else {
+    change = *mode == MergeMode::kAlways ? MergeAlways() : MergeNotAlways(*mode);
+  }
+  return Run(context, "SetMergeMode", request, response, std::move(change));
 }
 
 grpc::ServerUnaryReactor* ResidencyService::GetResidency(grpc::CallbackServerContext* context,

@@ -12,7 +12,9 @@
 #include "absl/status/statusor.h"
 #include "adapters/registry/adapter_registry.h"
 #include "server/rpc/call_record.h"
+#include "server/rpc/placements.h"
 #include "server/rpc/residency_report.h"
+#include "server/rpc/serial_executor.h"
 #include "tenon/v1/residency.grpc.pb.h"
 
 namespace tenon {
@@ -24,9 +26,12 @@ struct ResidencyBackend {
   std::function<void()> wake_engine;  ///< when room for adapters may have come
   /// Bytes of adapters that a tenant may pin; 0: no limit of its own.
   std::function<int64_t(absl::string_view tenant)> pinned_limit;
+  TenantDirectory* directory = nullptr;  ///< keeps pins and merge modes, and the audit log
 };
 
-/// Nothing waits on gRPC's threads: a load or merge ends its call on the thread that did it.
+/// Nothing waits on gRPC's threads. A change begins and ends on the service's worker, which writes
+/// what is kept of it and its audit entry: what takes something away is on disk before it is done,
+/// what loads or merges after it, and is undone when it cannot be kept.
 ///
 /// Thread-safe. Outlives the gRPC server that it is registered with, and that ends before the tiers.
 class ResidencyService final : public v1::ResidencyService::CallbackService {
@@ -54,12 +59,27 @@ class ResidencyService final : public v1::ResidencyService::CallbackService {
 
  private:
   using Done = absl::AnyInvocable<void(absl::Status)>;
-  using Work = absl::AnyInvocable<void(const AdapterHandle&, Done)>;
 
-  /// Admits the call, finds its adapter, has `work` do it, and answers with what that left behind.
+  /// A change, in three parts; the first and the last may be empty and run on the worker. They
+  /// leave the audit entry of a success to KeepPlacement when `keeps`.
+  struct Change {
+    std::function<absl::Status(const AdapterHandle&, const AuditSource&)> before;
+    std::function<void(const AdapterHandle&, Done)> work;  ///< ends on any thread
+    std::function<absl::Status(const AdapterHandle&, const AuditSource&, absl::Status)> after;
+    bool keeps = true;
+  };
+
+  /// Admits the call, finds its adapter, makes the change, and answers with what that left behind.
   template <typename Request, typename Response>
   grpc::ServerUnaryReactor* Run(grpc::CallbackServerContext* context, absl::string_view method,
-                                const Request* request, Response* response, Work work);
+                                const Request* request, Response* response, Change change);
+  /// The parts of SetMergeMode(ALWAYS), and of the modes that merge nothing.
+  Change MergeAlways() const;
+  Change MergeNotAlways(MergeMode mode) const;
+  absl::Status Keep(const AdapterHandle& adapter, const PlacementChange& change,
+                    const AuditSource& source) const {
+    return KeepPlacement(*backend_.directory, adapter.id(), change, source);
+  }
   /// Whether the tenant's limit lets it pin this one beside those that it has pinned.
   absl::Status CheckPinnedLimit(const AdapterHandle& adapter) const;
   /// The outcome of a load that has ended.
@@ -68,6 +88,7 @@ class ResidencyService final : public v1::ResidencyService::CallbackService {
   const ResidencyBackend backend_;
   const CallEnvironment environment_;
   const ResidencyReport report_;
+  SerialExecutor worker_;  // last: its tasks use everything above
 };
 
 }  // namespace tenon

@@ -53,6 +53,8 @@ void ResponseWriter::FillFinish(const TextFinish& finish, v1::Finish* out) const
     served->set_version(weighted.adapter.id().version);
     served->set_digest(weighted.adapter->digest);
     served->set_weight(weighted.weight);
+    served->set_alias(weighted.route.alias);
+    served->set_by_split(weighted.route.by_split);
   }
   out->set_request_id(generation_->request().request_id);
   out->set_deterministic(generation_->request().deterministic);

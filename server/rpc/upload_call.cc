@@ -163,6 +163,8 @@ absl::Status UploadCall::Publish() {
   TENON_RETURN_IF_ERROR(AcceptanceError(order_.name(), report));
   // Once more: other uploads may have been published since. Publications follow each other here.
   TENON_RETURN_IF_ERROR(CheckQuotas());
+  // What a deletion could not take back: a new name begins as its tenant's alone.
+  TENON_RETURN_IF_ERROR(ForgetShareOfGone(*backend_, record_, order_.name()));
   const v1::AcceptanceReport proto = ToProto(report);
   AdapterCandidate candidate = *std::move(candidate_);
   candidate_.reset();
@@ -213,7 +215,7 @@ void UploadCall::End(const absl::Status& status) {
   record_.environment().metrics->RecordUpload(OutcomeName(status.code()),
                                               stored ? response_->adapter().stored_bytes() : 0);
   if (!order_.name().empty()) {  // it was let in, and this is the worker
-    AuditChange(*backend_, record_, "UploadAdapter", AuditObject(), status);
+    AuditChange(*backend_->directory, record_, AuditObject(), status);
   }
   Finish(record_.End(status));
 }

@@ -12,6 +12,7 @@
 #include "server/rpc/acceptance_conversion.h"
 #include "server/rpc/adapter_catalogue.h"
 #include "server/rpc/adapter_sharing.h"
+#include "server/rpc/placements.h"
 #include "server/telemetry/logging.h"
 #include "server/tenant/tenant_directory.h"
 
@@ -112,9 +113,21 @@ absl::Status DeleteAdapter(const AdapterBackend& backend, CallRecord& record,
                                                   record.identity().credential));
   response.mutable_versions()->Assign(versions.begin(), versions.end());
   response.set_generation(backend.registry->Set(record.tenant()).generation);
+  ForgetPlacements(*backend.directory, record.tenant(), ref.name, versions);
+  // The deletion holds. A share that cannot be taken back now is taken back before the name is used
+  // again, and opens nothing until then.
+  const absl::Status forgotten = ForgetShareOfGone(backend, record, ref.name);
+  if (!forgotten.ok()) {
+    LogLine(LogLevel::kWarning, "share_kept").Add("adapter", ref.name).Add("error", forgotten);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ForgetShareOfGone(const AdapterBackend& backend, const CallRecord& record,
+                               absl::string_view name) {
   const AdapterCatalogue catalogue(backend.registry, backend.cache);
   return AdapterSharing(backend.registry, &catalogue, backend.directory)
-      .ForgetDeleted(record.tenant(), ref.name, record.audit_source());
+      .ForgetDeleted(record.tenant(), name, record.audit_source());
 }
 
 absl::Status PromoteAlias(const AdapterBackend& backend, CallRecord& record,
@@ -166,16 +179,6 @@ absl::Status SetAdapterSplit(const AdapterBackend& backend, CallRecord& record,
   }
   response.set_generation(changed.after.generation);
   return absl::OkStatus();
-}
-
-void AuditChange(const AdapterBackend& backend, const CallRecord& record, absl::string_view action,
-                 absl::string_view object, const absl::Status& outcome) {
-  const AuditSource source{record.identity().credential, record.peer(), std::string(action)};
-  const absl::Status audited =
-      backend.directory->Audit(source, record.tenant(), object, OutcomeName(outcome.code()));
-  if (!audited.ok()) {
-    LogLine(LogLevel::kError, "audit_failed").Add("error", audited);
-  }
 }
 
 absl::Status GetAdapterHistory(const AdapterBackend& backend, CallRecord& record,

@@ -15,17 +15,15 @@ namespace tenon {
 absl::Status DeleteAdapter(const AdapterBackend& backend, CallRecord& record,
                            const v1::DeleteAdapterRequest& request,
                            v1::DeleteAdapterResponse& response);
+/// Takes back what was shared of a name that has no versions any more. No effect on one that has.
+absl::Status ForgetShareOfGone(const AdapterBackend& backend, const CallRecord& record,
+                               absl::string_view name);
 absl::Status PromoteAlias(const AdapterBackend& backend, CallRecord& record,
                           const v1::PromoteRequest& request, v1::PromoteResponse& response);
 absl::Status RollbackAlias(const AdapterBackend& backend, CallRecord& record,
                            const v1::RollbackRequest& request, v1::RollbackResponse& response);
 absl::Status SetAdapterSplit(const AdapterBackend& backend, CallRecord& record,
                              const v1::SetSplitRequest& request, v1::SetSplitResponse& response);
-/// Writes a change that was made or tried into the tenants' audit log. A log that cannot be written is
-/// logged as an error; the change stands.
-void AuditChange(const AdapterBackend& backend, const CallRecord& record, absl::string_view action,
-                 absl::string_view object, const absl::Status& outcome);
-
 absl::Status GetAdapterHistory(const AdapterBackend& backend, CallRecord& record,
                                const v1::GetHistoryRequest& request,
                                v1::GetHistoryResponse& response);

@@ -11,6 +11,7 @@ BlockPool::BlockPool(int64_t num_blocks, int64_t block_size)
       ref_counts_(num_blocks, 0),
       owners_(num_blocks, 0),
       lru_position_(num_blocks),
+      is_kept_(num_blocks, false),
       keys_(num_blocks) {
   assert(num_blocks > 0 && block_size > 0);
   free_.reserve(num_blocks);
@@ -53,7 +54,7 @@ int64_t BlockPool::num_used(BlockOwner owner) const {
 
 int64_t BlockPool::num_cached(BlockOwner owner) const {
   return static_cast<size_t>(owner) < accounts_.size()
-             ? static_cast<int64_t>(accounts_[owner].lru.size())
+             ? static_cast<int64_t>(accounts_[owner].lru.size() + accounts_[owner].kept.size())
              : 0;
 }
 
@@ -70,18 +71,22 @@ BlockId BlockPool::TakeAvailable() {
 }
 
 BlockId BlockPool::EvictOne() {
-  const auto load = [](const Account& a) {
-    const int64_t num_cached = static_cast<int64_t>(a.lru.size());
-    return num_cached == 0 ? -1.0 : static_cast<double>(a.num_used + num_cached) / a.weight;
+  const bool all_kept = std::all_of(accounts_.begin(), accounts_.end(),
+                                    [](const Account& a) { return a.lru.empty(); });
+  const auto list = all_kept ? &Account::kept : &Account::lru;
+  const auto load = [list](const Account& a) {
+    const int64_t num_cached = static_cast<int64_t>(a.lru.size() + a.kept.size());
+    return (a.*list).empty() ? -1.0 : static_cast<double>(a.num_used + num_cached) / a.weight;
   };
   const auto fullest =
       std::max_element(accounts_.begin(), accounts_.end(),
                        [&](const Account& a, const Account& b) { return load(a) < load(b); });
-  const BlockId block = fullest->lru.front();
-  fullest->lru.pop_front();
+  const BlockId block = ((*fullest).*list).front();
+  ((*fullest).*list).pop_front();
   --num_cached_;
   by_key_.erase(keys_[block]);
   keys_[block].clear();
+  is_kept_[block] = false;
   recycled_.push_back(block);
   return block;
 }
@@ -96,10 +101,9 @@ void BlockPool::Release(BlockId block) {
   if (--ref_counts_[block] > 0) {
     return;
   }
-  Account& account = AccountOf(owners_[block]);
-  --account.num_used;
+  --AccountOf(owners_[block]).num_used;
   if (is_published(block)) {
-    lru_position_[block] = account.lru.insert(account.lru.end(), block);
+    lru_position_[block] = ListOf(block).insert(ListOf(block).end(), block);
     ++num_cached_;
   } else {
     free_.push_back(block);
@@ -121,12 +125,27 @@ std::optional<BlockId> BlockPool::Acquire(const BlockKey& key) {
   }
   const BlockId block = found->second;
   if (ref_counts_[block]++ == 0) {
-    Account& account = AccountOf(owners_[block]);
-    account.lru.erase(lru_position_[block]);
-    ++account.num_used;
+    ListOf(block).erase(lru_position_[block]);
+    ++AccountOf(owners_[block]).num_used;
     --num_cached_;
   }
   return block;
+}
+
+void BlockPool::SetKept(const BlockKey& key, bool kept) {
+  const auto found = by_key_.find(key);
+  if (found == by_key_.end() || is_kept_[found->second] == kept) {
+    return;
+  }
+  const BlockId block = found->second;
+  const bool is_cached = ref_counts_[block] == 0;
+  if (is_cached) {
+    ListOf(block).erase(lru_position_[block]);
+  }
+  is_kept_[block] = kept;
+  if (is_cached) {
+    lru_position_[block] = ListOf(block).insert(ListOf(block).end(), block);
+  }
 }
 
 }  // namespace tenon

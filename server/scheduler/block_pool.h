@@ -24,7 +24,8 @@ using BlockKey = std::string;
 /// Hands out block ids and counts who uses them. A block that was published under a key and is used
 /// by nobody stays findable until its id is needed for something else: that of the owner who has
 /// most blocks for his weight, used ones counted, his least recently used first. A flood of one
-/// owner's blocks so evicts that owner's own before those of anybody who has less.
+/// owner's blocks so evicts that owner's own before those of anybody who has less. Blocks that are
+/// kept go only when no others are left, by the same rule.
 ///
 /// Not thread-safe (engine thread). Knows no tensors: KvCache holds the memory that the ids name.
 /// Invariants: every id is free, cached (count 0, findable) or used (count > 0); the three sum to
@@ -54,6 +55,9 @@ class BlockPool {
   void Publish(BlockId block, const BlockKey& key);
   /// The block of that key with one more reference, if it is still there.
   std::optional<BlockId> Acquire(const BlockKey& key);
+  /// Keeps the block of that key before all that are not kept, or no longer; until its id is handed
+  /// out again. No effect when there is none.
+  void SetKept(const BlockKey& key, bool kept);
 
   int64_t num_blocks() const { return static_cast<int64_t>(ref_counts_.size()); }
   int64_t block_size() const { return block_size_; }
@@ -72,13 +76,19 @@ class BlockPool {
   struct Account {
     double weight = 1.0;
     int64_t num_used = 0;
-    std::list<BlockId> lru;  // cached blocks, least recently used first
+    // Cached blocks, least recently used first: those that are not kept, and those that are.
+    std::list<BlockId> lru, kept;
   };
 
   /// Removes the id from the free or the cached ones and gives it one reference.
   BlockId TakeAvailable();
   BlockId EvictOne();
   Account& AccountOf(BlockOwner owner);
+  /// Where that block is, or would be, when it is cached.
+  std::list<BlockId>& ListOf(BlockId block) {
+    Account& account = AccountOf(owners_[block]);
+    return is_kept_[block] ? account.kept : account.lru;
+  }
 
   int64_t block_size_;
   std::vector<int32_t> ref_counts_;
@@ -88,6 +98,7 @@ class BlockPool {
   std::vector<BlockOwner> owners_;  // by id; of no meaning for free blocks
   int64_t num_cached_ = 0;          // of all owners
   std::vector<std::list<BlockId>::iterator> lru_position_;  // by id; valid for cached blocks only
+  std::vector<bool> is_kept_;                               // by id; false when not published
   std::vector<BlockKey> keys_;                              // "" when not published
   absl::flat_hash_map<BlockKey, BlockId> by_key_;
 };

@@ -3,7 +3,10 @@
 #define TENON_SERVER_SCHEDULER_CONTEXT_INDEX_H_
 
 #include <cstdint>
+#include <functional>
+#include <list>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -16,8 +19,11 @@ namespace tenon {
 
 /// One Context per (tenant, selection) as long as somebody uses it. The blocks that it has computed
 /// are published in the pool under keys of their own, by content as those of a prefix: when the
-/// last user is gone they stay cached until the pool needs them, least recently used first, and
-/// the next user finds what is left.
+/// last user is gone they stay cached, and the next user finds what is left.
+///
+/// A context that was computed whole is kept: the pool evicts every prefix before its blocks, so
+/// that it stays for as long as its adapters are on the device (LetGo says when they are not). All
+/// that is kept fits into a quarter of the pool; the least recently used goes first.
 ///
 /// Not thread-safe (engine thread).
 class ContextIndex {
@@ -41,16 +47,34 @@ class ContextIndex {
   /// Takes a user away, who releases its references itself. Forgets the context with the last one.
   void Leave(const std::shared_ptr<Context>& context);
 
+  /// Keeps no longer the contexts with an adapter of which `is_resident` (its digest) is false.
+  /// What they have computed stays cached like a prefix.
+  void LetGo(const std::function<bool(const std::string& digest)>& is_resident);
+
   /// Notes that virtual tokens up to `end` have been computed. Passes over a context that was
   /// forgotten meanwhile.
   void Commit(const Context& context, int64_t end);
 
  private:
+  /// A context whose blocks the pool keeps.
+  struct Kept {
+    BlockKey root;
+    std::vector<BlockKey> keys;        // of its blocks
+    std::vector<std::string> digests;  // of the adapters of its selection
+  };
+
+  /// Keeps it, as the one that was used last.
+  void Keep(const Context& context);
+  std::list<Kept>::iterator Drop(std::list<Kept>::iterator kept);
   PrefixChain Chain(absl::string_view tenant, const AdapterSelection& selection) const;
 
   PrefixIndex* const prefix_index_;
   BlockPool* const pool_;
+  const int64_t max_kept_blocks_;
   absl::flat_hash_map<BlockKey, std::shared_ptr<Context>> in_use_;  // by the root of the chain
+  std::list<Kept> kept_;  // least recently used first
+  absl::flat_hash_map<BlockKey, std::list<Kept>::iterator> kept_by_root_;
+  int64_t num_kept_blocks_ = 0;
 };
 
 }  // namespace tenon

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -133,6 +134,10 @@ class Scheduler {
 
   /// All sequences in flight: running first, then waiting in queue order.
   std::vector<Sequence*> sequences() const;
+  /// Lets contexts go of adapters that have left the device: see ContextIndex::LetGo.
+  void LetContextsGo(const std::function<bool(const std::string& digest)>& is_resident) {
+    context_index_.LetGo(is_resident);
+  }
   /// The sequences that hold that context.
   std::vector<SequenceId> UsersOf(const Context& context) const;
   /// The sequence in flight with that id, or null.

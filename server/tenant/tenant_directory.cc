@@ -79,8 +79,13 @@ absl::Status TenantDirectory::Load() {
   TENON_ASSIGN_OR_RETURN(std::vector<TenantRecord> tenants, store_.Tenants());
   TENON_ASSIGN_OR_RETURN(std::vector<KeyRecord> keys, store_.Keys());
   TENON_ASSIGN_OR_RETURN(std::vector<ShareRecord> shares, store_.Shares());
+  TENON_ASSIGN_OR_RETURN(std::vector<PlacementRecord> placements, store_.Placements());
   {
     absl::MutexLock lock(&mutex_);
+    for (PlacementRecord& placed : placements) {
+      placements_.emplace(PlacementKey(placed.tenant, placed.adapter, placed.version),
+                          std::move(placed));
+    }
     for (ShareRecord& share : shares) {
       shares_.emplace(ShareKey(share.tenant, share.adapter), std::move(share));
     }
@@ -278,6 +283,7 @@ absl::Status TenantDirectory::Delete(absl::string_view name, const AuditSource& 
     std::erase(share->second.readers, name);  // a later tenant of that name is another one
     share = share->second.tenant == name ? shares_.erase(share) : std::next(share);
   }
+  absl::erase_if(placements_, [&](const auto& item) { return item.second.tenant == name; });
   return absl::OkStatus();
 }
 
@@ -399,6 +405,50 @@ absl::StatusOr<ShareRecord> TenantDirectory::Share(ShareRecord share, const Audi
     shares_.erase(ShareKey(share.tenant, share.adapter));
   }
   return share;
+}
+
+PlacementRecord TenantDirectory::PlacementOf(absl::string_view tenant, absl::string_view adapter,
+                                             int64_t version) const {
+  const PlacementKey key{std::string(tenant), std::string(adapter), version};
+  absl::ReaderMutexLock lock(&mutex_);
+  const auto found = placements_.find(key);
+  return found == placements_.end()
+             ? PlacementRecord{std::string(tenant), std::string(adapter), version}
+             : found->second;
+}
+
+std::vector<PlacementRecord> TenantDirectory::Placements() const {
+  absl::ReaderMutexLock lock(&mutex_);
+  std::vector<PlacementRecord> placements;
+  for (const auto& [key, placement] : placements_) {
+    placements.push_back(placement);
+  }
+  return placements;
+}
+
+absl::Status TenantDirectory::Place(const PlacementRecord& placement, const AuditSource& source) {
+  const PlacementKey key(placement.tenant, placement.adapter, placement.version);
+  absl::MutexLock write_lock(&write_mutex_);
+  TENON_RETURN_IF_ERROR(store_.PutPlacement(
+      placement, Entry(source, placement.tenant,
+                       absl::StrCat(placement.adapter, "@", placement.version))));
+  absl::MutexLock lock(&mutex_);
+  if (placement.says_nothing()) {
+    placements_.erase(key);
+  } else {
+    placements_.insert_or_assign(key, placement);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TenantDirectory::DropPlacements(const std::vector<PlacementRecord>& placements) {
+  absl::MutexLock write_lock(&write_mutex_);
+  TENON_RETURN_IF_ERROR(store_.DropPlacements(placements));
+  absl::MutexLock lock(&mutex_);
+  for (const PlacementRecord& gone : placements) {
+    placements_.erase(PlacementKey(gone.tenant, gone.adapter, gone.version));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status TenantDirectory::Audit(const AuditSource& source, absl::string_view tenant,

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -114,6 +115,16 @@ class TenantDirectory {
   /// than 1000 of them. Whether the adapter exists is the caller's to know.
   absl::StatusOr<ShareRecord> Share(ShareRecord share, const AuditSource& source);
 
+  /// What was said about the place of a version; says nothing when nothing was.
+  PlacementRecord PlacementOf(absl::string_view tenant, absl::string_view adapter,
+                              int64_t version) const ABSL_LOCKS_EXCLUDED(mutex_);
+  /// By tenant, adapter and version.
+  std::vector<PlacementRecord> Placements() const ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Replaces what held for that version. Whether there is such a version is the caller's to know.
+  absl::Status Place(const PlacementRecord& placement, const AuditSource& source);
+  /// Forgets what was said about versions that are gone. Writes no audit entry.
+  absl::Status DropPlacements(const std::vector<PlacementRecord>& placements);
+
   /// Writes down what was tried and did not come to a change.
   absl::Status Audit(const AuditSource& source, absl::string_view tenant, absl::string_view object,
                      absl::string_view outcome);
@@ -136,6 +147,7 @@ class TenantDirectory {
     std::atomic<bool> used_since_flush = false;
   };
   using Keys = absl::flat_hash_map<std::string, std::shared_ptr<KeyEntry>>;
+  using PlacementKey = std::tuple<std::string, std::string, int64_t>;  // tenant, adapter, version
 
   TenantDirectory(Options options, TenantStore store);
   absl::Status Load() ABSL_LOCKS_EXCLUDED(write_mutex_, mutex_);
@@ -157,6 +169,7 @@ class TenantDirectory {
   Keys keys_ ABSL_GUARDED_BY(mutex_);
   // By "owner/adapter"; neither name has a slash.
   absl::btree_map<std::string, ShareRecord> shares_ ABSL_GUARDED_BY(mutex_);
+  absl::btree_map<PlacementKey, PlacementRecord> placements_ ABSL_GUARDED_BY(mutex_);
 };
 
 /// Each limit in its range (kLimitFields). INVALID_ARGUMENT, naming the field.

@@ -84,6 +84,22 @@ struct ShareRecord {
   friend bool operator==(const ShareRecord&, const ShareRecord&) = default;
 };
 
+/// Whether a version is to be merged, as an operator said.
+enum class MergeWish { kAuto, kAlways, kNever };
+
+/// What was said about the place of one version's tensors, until it is taken back or the version is
+/// deleted. One that says nothing is none.
+struct PlacementRecord {
+  std::string tenant;   ///< the owner
+  std::string adapter;  ///< without a version
+  int64_t version = 0;
+  bool pinned = false;
+  MergeWish merge = MergeWish::kAuto;
+
+  bool says_nothing() const { return !pinned && merge == MergeWish::kAuto; }
+  friend bool operator==(const PlacementRecord&, const PlacementRecord&) = default;
+};
+
 /// One line of the audit log.
 struct AuditEntry {
   int64_t sequence = 0;  ///< grows without end; given by the store

@@ -101,6 +101,14 @@ CREATE TABLE IF NOT EXISTS buckets (
   tokens REAL NOT NULL,
   tokens_ns INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS placements (
+  tenant TEXT NOT NULL,
+  adapter TEXT NOT NULL,
+  version INTEGER NOT NULL,
+  pinned INTEGER NOT NULL,
+  merge TEXT NOT NULL,
+  PRIMARY KEY (tenant, adapter, version)
+) WITHOUT ROWID;
 )sql";
 
 // How many of kLimitFields have columns of their own in `tenants`.
@@ -350,6 +358,7 @@ absl::Status TenantStore::DeleteTenant(absl::string_view name, const AuditEntry&
   for (const char* sql : {"DELETE FROM tenants WHERE name = ?", "DELETE FROM keys WHERE tenant = ?",
                           "DELETE FROM shares WHERE tenant = ?1 OR reader = ?1",
                           "DELETE FROM later_limits WHERE tenant = ?",
+                          "DELETE FROM placements WHERE tenant = ?",
                           "DELETE FROM buckets WHERE tenant = ?"}) {
     TENON_ASSIGN_OR_RETURN(SqliteStatement row, db_.Prepare(sql));
     row.Bind(1, name);

@@ -31,15 +31,21 @@ class TenantStore {
   absl::StatusOr<std::vector<UsageRecord>> Usage();
   absl::StatusOr<std::vector<ShareRecord>> Shares();
   absl::StatusOr<std::vector<BucketRecord>> Buckets();
+  absl::StatusOr<std::vector<PlacementRecord>> Placements();
 
   /// Inserts or replaces.
   absl::Status PutTenant(const TenantRecord& tenant, const AuditEntry& audit);
-  /// With its keys, its shares and what was shared with it. Its usage and its audit entries stay.
+  /// With its keys, its placements, its shares and what was shared with it. Its usage and its audit
+  /// entries stay.
   absl::Status DeleteTenant(absl::string_view name, const AuditEntry& audit);
   /// Inserts or replaces; all of them or none.
   absl::Status PutKeys(const std::vector<KeyRecord>& keys, const AuditEntry& audit);
   /// Replaces what held for that adapter; a share with nobody is none.
   absl::Status PutShare(const ShareRecord& share, const AuditEntry& audit);
+  /// Replaces what held for that version; one that says nothing goes.
+  absl::Status PutPlacement(const PlacementRecord& placement, const AuditEntry& audit);
+  /// All of them or none.
+  absl::Status DropPlacements(const std::vector<PlacementRecord>& placements);
   absl::Status AppendAudit(const AuditEntry& audit);
 
   /// Adds to totals, moves last uses and replaces buckets; one transaction.
@@ -58,6 +64,7 @@ class TenantStore {
   absl::Status Migrate();
   absl::Status InsertAudit(const AuditEntry& audit);
   absl::Status InsertKey(const KeyRecord& key);
+  absl::Status ErasePlacement(const PlacementRecord& placement);
   absl::Status AddLaterLimits(std::vector<TenantRecord>& tenants);
   absl::Status PutLaterLimits(const TenantRecord& tenant);
   absl::Status AddUsage(const UsageRecord& usage);

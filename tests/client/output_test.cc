@@ -141,6 +141,11 @@ TEST(FormatFinishTest, IsOneLine) {
   adapter.set_name("fr");
   adapter.set_version(3);
   EXPECT_THAT(FormatFinish(finish), HasSubstr(", fr@3; "));
+  adapter.set_alias("latest");
+  EXPECT_THAT(FormatFinish(finish), HasSubstr(", fr@3 (latest); "));
+  adapter.set_alias("canary");
+  adapter.set_by_split(true);
+  EXPECT_THAT(FormatFinish(finish), HasSubstr(", fr@3 (canary, by split); "));
   EXPECT_THAT(FormatFinish(finish), HasSubstr("request r1\n"));
 }
 

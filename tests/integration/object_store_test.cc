@@ -1,6 +1,7 @@
 // Two servers on one bucket: what one takes, the other serves; and what an outage leaves.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <stdlib.h>
 
 #include <filesystem>
@@ -13,6 +14,8 @@
 #include "grpc/health/v1/health.pb.h"
 #include "tests/adapters/s3/fault_proxy.h"
 #include "tests/adapters/s3/s3_test_server.h"
+#include "tenon/v1/residency.grpc.pb.h"
+#include "tests/integration/certificates.h"
 #include "tests/integration/server_fixture.h"
 
 namespace tenon {
@@ -23,13 +26,15 @@ constexpr char kRequest[] = R"(tokens { ids: [1, 2, 3] } adapter: "fr" sampling 
 
 // One server and its calls.
 struct Replica {
-  Replica(const std::string& folder, int s3_port) {
+  Replica(const std::string& folder, const std::string& endpoint,
+          const std::vector<std::string>& more = {}) {
     std::filesystem::create_directories(folder);
-    process = std::make_unique<ServerProcess>(
-        folder, std::vector<std::string>{"--store=s3://models/prod",
-                                         absl::StrCat("--store-cache=", folder, "/cache"),
-                                         absl::StrCat("--s3-endpoint=http://127.0.0.1:", s3_port),
-                                         "--s3-path-style", "--store-poll-interval=100ms"});
+    std::vector<std::string> flags = {
+        "--store=s3://models/prod", absl::StrCat("--store-cache=", folder, "/cache"),
+        absl::StrCat("--s3-endpoint=", endpoint), "--s3-path-style",
+        "--store-poll-interval=100ms"};
+    flags.insert(flags.end(), more.begin(), more.end());
+    process = std::make_unique<ServerProcess>(folder, std::move(flags));
     channel = process->NewChannel();
     generation = v1::GenerationService::NewStub(channel);
     adapters = v1::AdapterService::NewStub(channel);
@@ -83,7 +88,8 @@ class ObjectStoreTest : public testing::Test {
   }
 
   std::unique_ptr<Replica> Start(const std::string& name) {
-    return std::make_unique<Replica>(absl::StrCat(folder_.path(), "/", name), proxy_.port());
+    return std::make_unique<Replica>(absl::StrCat(folder_.path(), "/", name),
+                                     absl::StrCat("http://127.0.0.1:", proxy_.port()));
   }
 
   ScratchFolder folder_;
@@ -158,6 +164,88 @@ TEST_F(ObjectStoreTest, StartInAnOutageServesWhatIsCachedAndIsNotReady) {
   while (!one->IsReady() && absl::Now() < give_up) {
   }
   EXPECT_TRUE(one->IsReady());
+}
+
+TEST_F(ObjectStoreTest, PinOfOneReplicaIsItsOwnAndHoldsAfterItsRestart) {
+  const auto pinned = [](const Replica& replica) {
+    grpc::ClientContext context;
+    v1::GetResidencyResponse response;
+    const auto stub = v1::ResidencyService::NewStub(replica.channel);
+    EXPECT_TRUE(stub->GetResidency(&context, {}, &response).ok());
+    return response.adapters_size() == 1 && response.adapters(0).pinned();
+  };
+  auto one = Start("one");
+  const auto two = Start("two");
+  ASSERT_TRUE(one->Upload("fr", "all-linear").ok());
+  two->Refresh();
+  grpc::ClientContext context;
+  v1::PinAdapterRequest request;
+  request.set_adapter("fr");
+  v1::PinAdapterResponse response;
+  ASSERT_TRUE(v1::ResidencyService::NewStub(one->channel)
+                  ->PinAdapter(&context, request, &response)
+                  .ok());
+  one->process->Signal(SIGKILL);
+  one->process->Wait();
+  one = Start("one");
+  EXPECT_TRUE(pinned(*one));
+  EXPECT_FALSE(pinned(*two));
+}
+
+// A store with a certificate of an authority that no system knows.
+class PrivateAuthorityTest : public testing::Test {
+ protected:
+  PrivateAuthorityTest() {
+    setenv("AWS_ACCESS_KEY_ID", S3TestServer::kAccessKeyId, 1);
+    setenv("AWS_SECRET_ACCESS_KEY", S3TestServer::kSecretAccessKey, 1);
+    certificates_.MakeAuthority("ours");
+    certificates_.MakeAuthority("theirs");
+    certificates_.MakeCertificate("store", "ours", "IP:127.0.0.1");
+    server_ = std::make_unique<S3TestServer>(
+        folder_.path(), S3TestServer::Tls{certificates_.Path("store.pem"),
+                                          certificates_.Path("store.key"),
+                                          certificates_.Path("ours.pem")});
+  }
+
+  std::unique_ptr<Replica> Start(const std::string& name, const std::string& authority) {
+    std::vector<std::string> flags;
+    if (!authority.empty()) {
+      flags.push_back(absl::StrCat("--s3-ca-file=", certificates_.Path(authority)));
+    }
+    return std::make_unique<Replica>(absl::StrCat(folder_.path(), "/", name), server_->endpoint(),
+                                     flags);
+  }
+
+  ScratchFolder folder_;
+  const CertificateFolder certificates_{folder_.path()};
+  std::unique_ptr<S3TestServer> server_;
+};
+
+TEST_F(PrivateAuthorityTest, StoreIsReachedByTlsWithItsAuthority) {
+  const auto one = Start("one", "ours.pem");
+  EXPECT_TRUE(one->IsReady());
+  ASSERT_TRUE(one->Upload("fr", "all-linear").ok());
+  const auto two = Start("two", "ours.pem");
+  std::string here, there;
+  ASSERT_TRUE(one->Generate(&here).ok());
+  ASSERT_TRUE(two->Generate(&there).ok());
+  EXPECT_EQ(there, here);
+}
+
+TEST_F(PrivateAuthorityTest, StoreThatNobodyVouchesForIsRefusedByName) {
+  ASSERT_TRUE(Start("known", "ours.pem")->Upload("fr", "all-linear").ok());
+  for (const char* authority : {"", "theirs.pem"}) {
+    const auto replica = Start(absl::StrCat("unknown-", authority), authority);
+    EXPECT_FALSE(replica->IsReady());
+    EXPECT_EQ(replica->Metric("tenon_store_current"), 0);
+    std::string text;
+    EXPECT_EQ(replica->Generate(&text).error_code(), grpc::StatusCode::NOT_FOUND)
+        << "nothing was taken from it";
+    const grpc::Status refused = replica->Upload("it", "rslora");
+    EXPECT_EQ(refused.error_code(), grpc::StatusCode::UNAVAILABLE);
+    EXPECT_THAT(refused.error_message(), testing::HasSubstr("--s3-ca-file"));
+    EXPECT_THAT(refused.error_message(), testing::HasSubstr("certificate"));
+  }
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "tests/integration/residency_fixture.h"
 
+#include <signal.h>
+
 #include <cstring>
 #include <thread>
 #include <utility>
@@ -46,6 +48,23 @@ class StreamCall final : public grpc::ClientReadReactor<v1::GenerateResponse> {
 };
 
 }  // namespace
+
+void ResidencyTest::KillAndRestart(std::vector<std::string> flags) {
+  server_->Signal(SIGKILL);
+  server_->Wait();
+  StartResidency(std::move(flags));
+}
+
+bool ResidencyTest::Becomes(const std::string& name, v1::ResidencyState state) {
+  const absl::Time give_up = absl::Now() + absl::Seconds(30);
+  while (ResidencyOf(name).state() != state) {
+    if (absl::Now() > give_up) {
+      return false;
+    }
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  return true;
+}
 
 grpc::Status ResidencyTest::SetMergeMode(const std::string& adapter, v1::MergeMode mode,
                                          v1::AdapterResidency* residency) {

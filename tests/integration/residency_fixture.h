@@ -24,6 +24,11 @@ class ResidencyTest : public ServerTest {
     StartResidency(std::move(flags));
   }
 
+  /// The same, without a chance to tidy up.
+  void KillAndRestart(std::vector<std::string> flags = {});
+  /// Whether an adapter comes to that state by itself, within half a minute.
+  bool Becomes(const std::string& name, v1::ResidencyState state);
+
   /// An unary call that names an adapter.
   template <typename Request, typename Response>
   grpc::Status Call(grpc::Status (v1::ResidencyService::Stub::*method)(grpc::ClientContext*,

@@ -2,12 +2,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <cstdio>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "tenon/v1/tenants.grpc.pb.h"
 #include "tests/integration/residency_fixture.h"
 
 namespace tenon {
@@ -107,6 +110,111 @@ TEST_F(ResidencyCallsTest, DeletedAdapterLeavesEveryTier) {
   EXPECT_EQ(Metric("tenon_host_adapters"), 0);
 }
 
+// --- what is kept ---
+
+TEST_F(ResidencyCallsTest, PinsAndMergeModesSurviveAKill) {
+  StartResidency({kMergedBytes});
+  UploadTiny("plain-qv", "kept");
+  UploadTiny("all-linear", "hot");
+  UploadTiny("rslora", "plain");
+  UploadTiny("rank-3", "free");
+  ASSERT_TRUE(Call(&Stub::PinAdapter, "kept").ok());
+  ASSERT_TRUE(SetMergeMode("hot", v1::MERGE_MODE_ALWAYS).ok());
+  ASSERT_TRUE(SetMergeMode("plain", v1::MERGE_MODE_NEVER).ok());
+  KillAndRestart({kMergedBytes});
+  // Nobody asks for them: the start does.
+  EXPECT_TRUE(Becomes("kept", v1::RESIDENCY_STATE_DEVICE));
+  EXPECT_TRUE(Becomes("hot", v1::RESIDENCY_STATE_MERGED));
+  EXPECT_TRUE(ResidencyOf("kept").pinned());
+  EXPECT_EQ(ResidencyOf("hot").merge_mode(), v1::MERGE_MODE_ALWAYS);
+  EXPECT_EQ(ResidencyOf("plain").merge_mode(), v1::MERGE_MODE_NEVER);
+  EXPECT_EQ(ResidencyOf("free").state(), v1::RESIDENCY_STATE_STORED);
+
+  ASSERT_TRUE(Call(&Stub::UnpinAdapter, "kept").ok());
+  ASSERT_TRUE(Call(&Stub::UnloadAdapter, "hot").ok());
+  ASSERT_TRUE(Call(&Stub::UnloadAdapter, "plain").ok());
+  EXPECT_EQ(ResidencyOf("plain").merge_mode(), v1::MERGE_MODE_AUTO);
+  Restart({kMergedBytes});
+  for (const char* name : {"kept", "hot", "plain", "free"}) {
+    const v1::AdapterResidency residency = ResidencyOf(name);
+    EXPECT_EQ(residency.state(), v1::RESIDENCY_STATE_STORED) << name;
+    EXPECT_EQ(residency.merge_mode(), v1::MERGE_MODE_AUTO) << name;
+    EXPECT_FALSE(residency.pinned()) << name;
+  }
+}
+
+TEST_F(ResidencyCallsTest, DeletedVersionTakesItsPinAndAPinStaysWithItsVersion) {
+  StartResidency({kMergedBytes});
+  UploadTiny("plain-qv", "fr");
+  ASSERT_TRUE(Call(&Stub::PinAdapter, "fr@1").ok());
+  ASSERT_TRUE(SetMergeMode("fr@1", v1::MERGE_MODE_NEVER).ok());
+  UploadTiny("rslora", "fr");
+  KillAndRestart({kMergedBytes});
+  std::vector<int64_t> pinned;
+  const v1::GetResidencyResponse all = Residency();
+  for (const v1::AdapterResidency& residency : all.adapters()) {
+    if (residency.pinned()) {
+      pinned.push_back(residency.version());
+    }
+  }
+  EXPECT_THAT(pinned, testing::ElementsAre(1));
+  grpc::ClientContext context;
+  v1::DeleteAdapterResponse response;
+  ASSERT_TRUE(adapters_
+                  ->DeleteAdapter(&context, ParseProto<v1::DeleteAdapterRequest>("adapter: 'fr'"),
+                                  &response)
+                  .ok());
+  UploadTiny("plain-qv", "fr");  // the very bytes again
+  KillAndRestart({kMergedBytes});
+  EXPECT_FALSE(ResidencyOf("fr").pinned());
+  EXPECT_EQ(ResidencyOf("fr").merge_mode(), v1::MERGE_MODE_AUTO);
+  EXPECT_EQ(ResidencyOf("fr").state(), v1::RESIDENCY_STATE_STORED);
+}
+
+TEST_F(ResidencyCallsTest, WhatTheBudgetsRefuseAtAStartIsKeptForTheNextOne) {
+  StartResidency({kMergedBytes});
+  UploadTiny("all-linear", "hot");
+  ASSERT_TRUE(Call(&Stub::PinAdapter, "hot").ok());
+  ASSERT_TRUE(SetMergeMode("hot", v1::MERGE_MODE_ALWAYS).ok());
+  const int64_t nbytes = ResidencyOf("hot").device_bytes();
+  Restart({absl::StrCat("--adapter-device-bytes=", nbytes * 3 / 2)});
+  EXPECT_FALSE(ResidencyOf("hot").pinned()) << "more than half of the budget";
+  EXPECT_TRUE(StatusOf("adapter: 'hot' prompt: 'hello'").ok());
+  Restart({kMergedBytes});
+  EXPECT_TRUE(Becomes("hot", v1::RESIDENCY_STATE_MERGED));
+  EXPECT_TRUE(ResidencyOf("hot").pinned());
+}
+
+TEST_F(ResidencyCallsTest, EachChangeOfResidencyIsAudited) {
+  StartResidency();
+  UploadTiny("plain-qv", "fr");
+  ASSERT_TRUE(Call(&Stub::LoadAdapter, "fr").ok());
+  ASSERT_TRUE(Call(&Stub::PinAdapter, "fr").ok());
+  EXPECT_FALSE(SetMergeMode("fr", v1::MERGE_MODE_ALWAYS).ok()) << "--merged-bytes is 0";
+  ASSERT_TRUE(SetMergeMode("fr", v1::MERGE_MODE_NEVER).ok());
+  ASSERT_TRUE(Call(&Stub::UnpinAdapter, "fr@1").ok());
+  ASSERT_TRUE(Call(&Stub::UnloadAdapter, "fr").ok());
+  EXPECT_FALSE(Call(&Stub::PinAdapter, "nobody").ok());
+  Residency();  // changes nothing
+  const auto admin = v1::TenantService::NewStub(server_->NewChannel(server_->admin_address()));
+  grpc::ClientContext context;
+  v1::ListAuditEntriesRequest request;
+  request.set_tenant("default");
+  v1::ListAuditEntriesResponse response;
+  ASSERT_TRUE(admin->ListAuditEntries(&context, request, &response).ok());
+  std::vector<std::string> lines;
+  for (const v1::AuditEntry& entry : response.entries()) {
+    lines.push_back(absl::StrCat(entry.action(), " ", entry.object(), " ", entry.outcome()));
+  }
+  lines.resize(8);  // newest first; before them is the start
+  EXPECT_EQ(response.entries(0).actor(), "local");
+  EXPECT_THAT(lines, testing::ElementsAre(
+                         "PinAdapter nobody not_found", "UnloadAdapter fr@1 ok",
+                         "UnpinAdapter fr@1 ok", "SetMergeMode fr@1 ok",
+                         "SetMergeMode fr@1 resource_exhausted", "PinAdapter fr@1 ok",
+                         "LoadAdapter fr@1 ok", "UploadAdapter fr@1 ok"));
+}
+
 // --- merging ---
 
 TEST_F(ResidencyCallsTest, TokensAreTheSameBeforeDuringAndAfterAMerge) {
@@ -147,6 +255,48 @@ TEST_F(ResidencyCallsTest, TokensAreTheSameBeforeDuringAndAfterAMerge) {
     }
   }
   EXPECT_EQ(alone.tokens, before[1].tokens);
+}
+
+TEST_F(ResidencyCallsTest, ManySwitchesUnderStreamsFailNothingAndLeaveNothing) {
+  constexpr int kSwitches = 60;
+  StartResidency({kMergedBytes, "--dtype=fp32"});
+  UploadTiny("all-linear", "hot");
+  std::vector<v1::GenerateRequest> requests;
+  for (int i = 0; i < 8; ++i) {
+    requests.push_back(GreedyRequest(i == 5 ? "" : "hot", absl::StrCat("hello world ", i), 60));
+  }
+  const std::vector<absl::Duration> at_once(requests.size());
+  const std::vector<RequestOutcome> expected = StreamAll(channel_, requests, at_once);
+  std::atomic<bool> switched = false;
+  std::thread changes([&] {
+    for (int i = 0; i < kSwitches; ++i) {
+      const grpc::Status status =
+          SetMergeMode("hot", i % 2 == 0 ? v1::MERGE_MODE_ALWAYS : v1::MERGE_MODE_NEVER);
+      EXPECT_TRUE(status.ok()) << status.error_message();
+      // Some tokens on these weights before the next switch.
+      const double tokens = Metric("tenon_generated_tokens_total");
+      while (Metric("tenon_generated_tokens_total") < tokens + 20) {
+        absl::SleepFor(absl::Milliseconds(1));
+      }
+    }
+    switched = true;
+  });
+  int num_streams = 0, num_failed = 0, num_wrong = 0;
+  while (!switched) {
+    const std::vector<RequestOutcome> during = StreamAll(channel_, requests, at_once);
+    for (size_t i = 0; i < requests.size(); ++i, ++num_streams) {
+      num_failed += !during[i].status.ok();
+      num_wrong += during[i].tokens != expected[i].tokens;
+    }
+  }
+  changes.join();
+  std::printf("%d streams over %d switches: %d failed, %d with other tokens\n", num_streams,
+              kSwitches, num_failed, num_wrong);
+  EXPECT_EQ(num_failed, 0);
+  EXPECT_EQ(num_wrong, 0);
+  EXPECT_GT(Metric("tenon_merged_tokens_total"), 0);
+  EXPECT_EQ(Metric("tenon_merged_bytes"), 0);
+  EXPECT_EQ(ResidencyOf("hot").merged_bytes(), 0);
 }
 
 TEST_F(ResidencyCallsTest, MergeOverTheBudgetIsRefusedAndOverridesTakeRoomFromNobody) {

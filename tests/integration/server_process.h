@@ -41,6 +41,7 @@ class ServerProcess {
   std::shared_ptr<grpc::Channel> NewChannel() const { return NewChannel(socket_); }
   std::shared_ptr<grpc::Channel> NewChannel(const std::string& address) const;
   void Signal(int signal) const { process_->Signal(signal); }
+  pid_t pid() const { return process_->pid(); }
   /// The exit code, or minus the signal that ended it.
   int Wait() { return process_->Wait(); }
   int64_t ResidentBytes() const { return process_->ResidentBytes(); }

@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -209,6 +210,42 @@ TEST_F(VersionsTest, SplitSendsCallersToTheirSideForGood) {
                           "name: '' arms { alias: 'canary' percent: 5 }"}) {
     EXPECT_EQ(calls().Split(bad).status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << bad;
   }
+}
+
+TEST_F(VersionsTest, AnswersSayWhichVersionAndByWhichWay) {
+  UploadThree();
+  ASSERT_TRUE(calls().Promote("name: 'fr' alias: 'canary' version: 1").status.ok());
+  const auto way = [this](const std::string& what, const std::string& user = "") {
+    const std::string request = absl::StrCat(what, " prompt: 'a' routing_key: '", user,
+                                             "' stopping { max_tokens: 1 }");
+    const v1::Finish finish = Generate(request).samples(0).finish();
+    const Joined streamed = Stream(request);
+    std::string text;
+    for (const v1::ServedAdapter& served : finish.adapters()) {
+      absl::StrAppend(&text, text.empty() ? "" : " + ", served.name(), "@", served.version(), " ",
+                      served.alias(), served.by_split() ? " by split" : "");
+    }
+    EXPECT_EQ(streamed.samples.at(0).finish().adapters_size(), finish.adapters_size());
+    for (int i = 0; i < finish.adapters_size(); ++i) {
+      EXPECT_EQ(streamed.samples.at(0).finish().adapters(i).SerializeAsString(),
+                finish.adapters(i).SerializeAsString())
+          << "a stream says the same";
+    }
+    return text;
+  };
+  EXPECT_EQ(way("adapter: 'fr'"), "fr@3 latest");
+  EXPECT_EQ(way("adapter: 'fr@canary'"), "fr@1 canary");
+  EXPECT_EQ(way("adapter: 'fr@2'"), "fr@2 ");
+  EXPECT_EQ(way(""), "") << "the base model";
+  EXPECT_EQ(way("adapters { adapter: 'fr@2' } adapters { adapter: 'fr' weight: 0 }"),
+            "fr@2  + fr@3 latest");
+  ASSERT_TRUE(calls().Split("name: 'fr' arms { alias: 'canary' percent: 50 }").status.ok());
+  std::set<std::string> ways;
+  for (int i = 0; i < 40; ++i) {
+    ways.insert(way("adapter: 'fr'", absl::StrCat("user-", i)));
+  }
+  EXPECT_THAT(ways, testing::ElementsAre("fr@1 canary by split", "fr@3 latest by split"));
+  EXPECT_EQ(way("adapter: 'fr@latest'", "user-1"), "fr@3 latest");
 }
 
 TEST_F(VersionsTest, RequestIdChoosesWithoutARoutingKey) {

@@ -5,6 +5,8 @@
 
 #include <atomic>
 #include <optional>
+#include <set>
+#include <string>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -57,6 +59,30 @@ TEST(AdapterRegistryTest, BareNameMeansLatestWhateverIsHighest) {
   EXPECT_EQ(registry.Acquire("acme", {"fr", 2})->id().version, 2);
   EXPECT_EQ(registry.Acquire("acme", {"fr", 0, "canary"})->id().version, 10);
   EXPECT_EQ(registry.num_live(), 3);
+}
+
+TEST(AdapterRegistryTest, RouteSaysWhatLedToTheVersion) {
+  AdapterRegistry registry;
+  AdapterName fr = Named("acme", "fr", {1, 2});
+  fr.pointers.aliases = {{"canary", 2}, {"latest", 1}};
+  registry.Replace(fr);
+  const auto route = [&](const AdapterRef& ref, const std::string& key = "") {
+    AdapterRoute taken;
+    const AdapterHandle handle = *registry.Acquire("acme", ref, key, &taken);
+    return absl::StrCat(handle.id().version, " ", taken.alias, taken.by_split ? " by split" : "");
+  };
+  EXPECT_EQ(route({"fr"}), "1 latest");
+  EXPECT_EQ(route({"fr", 0, "canary"}), "2 canary");
+  EXPECT_EQ(route({"fr", 2}), "2 ");
+  fr.pointers.split = {{"canary", kSplitWhole / 2}};
+  registry.Replace(fr);
+  std::set<std::string> sides;
+  for (int i = 0; i < 40; ++i) {
+    sides.insert(route({"fr"}, absl::StrCat("user-", i)));
+  }
+  EXPECT_THAT(sides, testing::ElementsAre("1 latest by split", "2 canary by split"));
+  EXPECT_EQ(route({"fr", 0, "latest"}), "1 latest") << "asked for by name, past the split";
+  EXPECT_EQ(route({"fr", 1}), "1 ");
 }
 
 TEST(AdapterRegistryTest, RequestSeesOneVersion) {

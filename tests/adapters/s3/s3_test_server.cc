@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -31,12 +32,19 @@ int FreePort() {
 
 }  // namespace
 
-S3TestServer::S3TestServer(const std::string& folder) : port_(FreePort()) {
+S3TestServer::S3TestServer(const std::string& folder, const Tls& tls)
+    : port_(FreePort()), tls_(!tls.certificate.empty()) {
   std::filesystem::create_directories(folder + "/data/models");
-  process_ = std::make_unique<ChildProcess>(std::vector<std::string>{
-      TestS3Server(), "--access", kAccessKeyId, "--secret", kSecretAccessKey, "--quiet", "--port",
-      absl::StrCat("127.0.0.1:", port_), "posix", folder + "/data"});
-  const S3Client client(ClientOptions(port_));
+  std::vector<std::string> command = {TestS3Server(),   "--access",
+                                      kAccessKeyId,     "--secret",
+                                      kSecretAccessKey, "--quiet",
+                                      "--port",         absl::StrCat("127.0.0.1:", port_)};
+  if (tls_) {
+    command.insert(command.end(), {"--cert", tls.certificate, "--key", tls.key});
+  }
+  command.insert(command.end(), {"posix", folder + "/data"});
+  process_ = std::make_unique<ChildProcess>(std::move(command));
+  const S3Client client(ClientOptions(port_, tls.authority));
   const absl::Time give_up = absl::Now() + absl::Seconds(30);
   absl::Status status;
   do {
@@ -45,15 +53,20 @@ S3TestServer::S3TestServer(const std::string& folder) : port_(FreePort()) {
   EXPECT_TRUE(status.ok()) << status;
 }
 
-std::string S3TestServer::endpoint() const { return absl::StrCat("http://127.0.0.1:", port_); }
+std::string S3TestServer::endpoint() const {
+  return absl::StrCat(tls_ ? "https" : "http", "://127.0.0.1:", port_);
+}
 
-S3Client::Options S3TestServer::ClientOptions(int port) {
+S3Client::Options S3TestServer::ClientOptions(int port, const std::string& ca_file) {
   S3Client::Options options;
   options.location = *ParseS3Location("s3://models/prod");
-  options.location.endpoint = absl::StrCat("http://127.0.0.1:", port);
+  options.location.endpoint =
+      absl::StrCat(ca_file.empty() ? "http" : "https", "://127.0.0.1:", port);
   options.location.path_style = true;
   options.credentials = [] { return S3Credentials{kAccessKeyId, kSecretAccessKey, ""}; };
-  options.transport = [curl = std::make_shared<CurlTransport>(CurlTransport::Options())](
+  CurlTransport::Options transport;
+  transport.ca_file = ca_file;
+  options.transport = [curl = std::make_shared<CurlTransport>(std::move(transport))](
                           const HttpRequest& request) { return curl->Send(request); };
   options.retry.clock = [] { return absl::Now(); };
   options.retry.sleep = [](absl::Duration time) { absl::SleepFor(time); };

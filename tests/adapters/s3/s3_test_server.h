@@ -14,18 +14,24 @@ namespace tenon {
 /// the constructor returns.
 class S3TestServer {
  public:
-  explicit S3TestServer(const std::string& folder);
+  /// Files of a TLS server and of the authority that signed its certificate. Empty: plain HTTP.
+  struct Tls {
+    std::string certificate, key, authority;
+  };
+  explicit S3TestServer(const std::string& folder, const Tls& tls = {});
 
   int port() const { return port_; }
   std::string endpoint() const;
   static constexpr char kAccessKeyId[] = "tenon";
   static constexpr char kSecretAccessKey[] = "very-secret";
 
-  /// For s3://models/prod by way of `port`: this server's, or one of a proxy in front of it.
-  static S3Client::Options ClientOptions(int port);
+  /// For s3://models/prod by way of `port`: this server's, or one of a proxy in front of it. By TLS
+  /// when it names an authority.
+  static S3Client::Options ClientOptions(int port, const std::string& ca_file = "");
 
  private:
   int port_ = 0;
+  bool tls_ = false;
   std::unique_ptr<ChildProcess> process_;
 };
 

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+
 #include "tests/server/engine/engine_fixture.h"
 
 namespace tenon {
@@ -38,6 +40,44 @@ TEST_F(EngineAdapterTest, LoadDoesNotStallOtherRequests) {
   EXPECT_THAT(result.tokens[0], ElementsAre(2, 3, 4));
   EXPECT_EQ(result.finishes[0].timings.adapter_wait, absl::Seconds(7));
   EXPECT_EQ(result.finishes[0].timings.queue, absl::ZeroDuration());
+}
+
+TEST_F(EngineAdapterTest, VirtualTokensStayComputedWhileTheirAdapterIsOnTheDevice) {
+  EngineOptions options = Options();
+  options.kv_num_blocks = 32;
+  Make(options);
+  AdapterInfo info;
+  info.id = {"acme", "soft", 1};
+  info.digest = "soft";
+  info.num_virtual_tokens = 10;
+  const auto soft = std::make_shared<AdapterSelection>(std::vector<WeightedAdapter>{
+      {AdapterHandle(std::make_shared<const AdapterInfo>(info)), 1.0f}});
+  std::atomic<int64_t> num_computed = 0;
+  script_.watch = [&](const Batch& batch, std::span<const ResolvedSelection>) {
+    num_computed += batch.num_context_tokens;
+  };
+  int32_t first = 100;
+  const auto use = [&] {
+    Reader reader;
+    SubmitFor(reader, soft, {++first}, 2);
+    EXPECT_TRUE(reader.ReadAll().finishes[0].status.ok());
+    return num_computed.load();
+  };
+  const auto flood = [&] {
+    for (int i = 0; i < 8; ++i) {
+      Reader reader;
+      Submit(reader, std::vector<int32_t>(40, first += 10), 2);
+      reader.ReadAll();
+    }
+  };
+  EXPECT_EQ(use(), 10);
+  flood();
+  EXPECT_EQ(use(), 10) << "found, whatever came in between";
+  cache_.Evict("soft");
+  flood();
+  EXPECT_EQ(use(), 20) << "gone with the adapter";
+  flood();
+  EXPECT_EQ(use(), 20);
 }
 
 TEST_F(EngineAdapterTest, EachSegmentRunsWithItsAdapters) {

@@ -187,6 +187,14 @@ TEST_F(MergeTierTest, ForgottenAdapterIsUnmergedWithItsOverride) {
   EXPECT_EQ(tier_->status(fr->key()).mode, MergeMode::kAuto);
 }
 
+TEST_F(MergeTierTest, ForgottenAdapterTakesAlsoTheWordThatItIsNeverMerged) {
+  Make(int64_t{1} << 30);
+  const Selection fr = Select("fr");
+  ASSERT_TRUE(SetMode(fr, MergeMode::kNever).ok());
+  tier_->Forget("fr");
+  EXPECT_EQ(tier_->status(fr->key()).mode, MergeMode::kAuto);
+}
+
 TEST_F(MergeTierTest, HotSelectionIsMergedAndColdOneUnmerged) {
   Make(CopyBytes());
   const Selection hot = Select("hot"), base = std::make_shared<const AdapterSelection>();

@@ -201,6 +201,70 @@ TEST_F(ContextTest, EvictedAltogetherItIsComputedAnew) {
   EXPECT_EQ(num_context_tokens_, 20);
 }
 
+TEST_F(ContextTest, FloodOfPromptsEvictsPromptsBeforeAContextOfAResidentAdapter) {
+  Make(32);
+  Add(1, {1}, 2, "prefix", 10);
+  RunToEnd();
+  for (SequenceId id = 2; id < 12; ++id) {  // each a quarter of the pool, of both tenants
+    Add(id, Tokens(29, static_cast<int32_t>(50 * id)), 2, "", 0, id % 2 == 0 ? "acme" : "bravo");
+    RunToEnd();
+  }
+  Add(20, {2}, 2, "prefix", 10);
+  EXPECT_THAT(Step().contexts, IsEmpty());
+  RunToEnd();
+  EXPECT_EQ(num_context_tokens_, 10);
+
+  scheduler_->LetContextsGo([](const std::string& digest) { return digest != "prefix"; });
+  EXPECT_GE(pool_->num_cached(), 3) << "let go is not thrown away";
+  for (SequenceId id = 30; id < 40; ++id) {
+    Add(id, Tokens(29, static_cast<int32_t>(20 * id)), 2, "", 0);
+    RunToEnd();
+  }
+  Add(50, {3}, 2, "prefix", 10);
+  RunToEnd();
+  EXPECT_EQ(num_context_tokens_, 20) << "its adapter had left";
+}
+
+TEST_F(ContextTest, RequestsThatNeedAllOfThePoolGetItFromContextsToo) {
+  Make(16);
+  Add(1, {1}, 2, "prefix", 10);
+  RunToEnd();
+  Add(2, Tokens(60, 100), 2, "", 0);  // all sixteen blocks
+  RunToEnd();
+  Add(3, {3}, 2, "prefix", 10);
+  RunToEnd();
+  EXPECT_EQ(num_context_tokens_, 20);
+  Add(4, Tokens(29, 200), 2, "", 0);
+  RunToEnd();
+  Add(5, Tokens(29, 300), 2, "", 0);
+  RunToEnd();
+  Add(6, {6}, 2, "prefix", 10);
+  RunToEnd();
+  EXPECT_EQ(num_context_tokens_, 20) << "kept again once it was computed again";
+}
+
+TEST_F(ContextTest, ContextsKeepAQuarterOfThePoolAndTheLastUsedOnes) {
+  Make(32);
+  const auto use = [&](SequenceId id, const std::string& digest) {
+    Add(id, {static_cast<int32_t>(id)}, 2, digest, 10);  // three blocks of eight
+    RunToEnd();
+  };
+  use(1, "aa");
+  use(2, "bb");
+  use(3, "aa");
+  use(4, "cc");
+  for (SequenceId id = 10; id < 20; ++id) {
+    Add(id, Tokens(29, static_cast<int32_t>(50 * id)), 2, "", 0);
+    RunToEnd();
+  }
+  num_context_tokens_ = 0;
+  use(20, "aa");
+  use(21, "cc");
+  EXPECT_EQ(num_context_tokens_, 0);
+  use(22, "bb");
+  EXPECT_EQ(num_context_tokens_, 10);
+}
+
 TEST_F(ContextTest, PreemptedSequenceKeepsNothingOfIt) {
   Make(6);
   Add(1, Tokens(8, 100), 12, "", 0);

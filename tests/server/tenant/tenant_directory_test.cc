@@ -17,9 +17,12 @@ namespace tenon {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::AnyOf;
+using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::Field;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
 
@@ -255,6 +258,41 @@ TEST_F(DirectoryTest, ReadersAreNamesAndNotTooMany) {
   }
   EXPECT_FALSE(directory_->Share({"acme", "fr", false, many}, source_).ok());
   EXPECT_FALSE(directory_->MayUse("hooli", "acme", "fr"));
+}
+
+TEST_F(DirectoryTest, PlacementHoldsUntilItIsTakenBack) {
+  const PlacementRecord pinned{"default", "fr", 2, true, MergeWish::kNever};
+  const PlacementRecord merged{"default", "de", 1, false, MergeWish::kAlways};
+  source_.action = "PinAdapter";
+  ASSERT_TRUE(directory_->Place(pinned, source_).ok());
+  ASSERT_TRUE(directory_->Place(merged, source_).ok());
+  for (const bool reopened : {false, true}) {
+    EXPECT_THAT(directory_->Placements(), ElementsAre(merged, pinned)) << reopened;
+    EXPECT_EQ(directory_->PlacementOf("default", "fr", 2), pinned);
+    EXPECT_TRUE(directory_->PlacementOf("default", "fr", 1).says_nothing());
+    Reopen();
+  }
+  ASSERT_TRUE(directory_->Place({"default", "fr", 2, false, MergeWish::kAuto}, source_).ok());
+  ASSERT_TRUE(directory_->DropPlacements({merged}).ok());
+  for (const bool reopened : {false, true}) {
+    EXPECT_THAT(directory_->Placements(), IsEmpty()) << reopened;
+    Reopen();
+  }
+  EXPECT_THAT(*directory_->ListAudit("default", 1 << 20, 3),
+              Each(AllOf(Field(&AuditEntry::action, "PinAdapter"),
+                         Field(&AuditEntry::object, AnyOf("fr@2", "de@1")))));
+}
+
+TEST_F(DirectoryTest, DeletedTenantTakesItsPlacements) {
+  MakeKey("acme");
+  const PlacementRecord other{"default", "fr", 1, true, MergeWish::kAuto};
+  ASSERT_TRUE(directory_->Place({"acme", "fr", 1, true, MergeWish::kAuto}, source_).ok());
+  ASSERT_TRUE(directory_->Place(other, source_).ok());
+  ASSERT_TRUE(directory_->Delete("acme", source_).ok());
+  for (const bool reopened : {false, true}) {
+    EXPECT_THAT(directory_->Placements(), ElementsAre(other)) << reopened;
+    Reopen();
+  }
 }
 
 TEST_F(DirectoryTest, NamesAndLimitsAreChecked) {
