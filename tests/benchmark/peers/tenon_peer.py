@@ -17,6 +17,7 @@ class TenonPeer(Peer):
         super().__init__(work, threads)
         self._extra_flags = extra_flags
         self._store = store or work / "store"
+        self._keeps_store = store is not None
         self._as_text = as_text
         self._process = None
 
@@ -45,10 +46,25 @@ class TenonPeer(Peer):
             [BIN / "tenon-server", f"--model={files.folder}", f"--dtype={files.dtype}", f"--store={self._store}",
              f"--listen={self._address}", "--http-listen=127.0.0.1:0", *self._options()], log)
         self._process.wait_until(lambda: b" ready: " in log.read_bytes())
-        for index in range(num_adapters):
-            self.upload(f"adapter-{index}", files.adapters[index])
+        if self._keeps_store:
+            self._fill_store(files, num_adapters)
+        else:
+            for index in range(num_adapters):
+                self._upload(f"adapter-{index}", files.adapters[index])
 
-    def upload(self, name: str, folder: Path):
+    def _fill_store(self, files, num_adapters: int):
+        """Uploads those that a call before has not, made one at a time: thousands of them need not be kept twice."""
+        counter = self._store.with_name(self._store.name + ".count")
+        there = int(counter.read_text()) if counter.exists() else 0
+        for index in range(there, num_adapters):
+            folder = self.work / "adapter"
+            from model_files import write_adapter  # here: what reads results does without its packages
+
+            write_adapter(folder, files.shape, files.dtype, index)
+            self._upload(f"adapter-{index}", folder)
+            counter.write_text(str(index + 1))
+
+    def _upload(self, name: str, folder: Path):
         subprocess.run([BIN / "tenonctl", f"--server={self._address}", "adapters", "upload", name, folder], check=True,
                        stdout=subprocess.DEVNULL)
 
