@@ -17,6 +17,7 @@ import argparse
 import datetime
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -146,6 +147,7 @@ def run_grid(args, work: Path):
 
 def main():
     args = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # by way of `finally`, which stops the peers
     with tempfile.TemporaryDirectory() as folder:
         if args.bars:
             BarsRun(args, machine(), lambda name, work: make_peer(args, name, work)).run(Path(folder))
