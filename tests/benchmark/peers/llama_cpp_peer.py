@@ -28,7 +28,7 @@ class LlamaCppPeer(Peer):
 
     def version(self) -> str:
         run = subprocess.run([self._binary, "--version"], capture_output=True, text=True, check=True)
-        return "llama-server " + " ".join((run.stderr + run.stdout).split("version: ")[-1].split(",")[0].split())
+        return "llama-server " + " ".join((run.stderr + run.stdout).split("version: ")[-1].split("(")[0].split())
 
     def _options(self, slots: int = 32) -> list:
         # A slot has 1024 tokens of a cache of its own: with one cache for all, each token's attention passes over everybody's keys.
