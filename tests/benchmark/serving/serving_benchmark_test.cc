@@ -58,8 +58,10 @@ TEST(WorkloadTest, BadLineIsNamed) {
 
 TEST(WorkloadTest, TextAndArrivalAreReadWhereTheyAre) {
   const std::string path = testing::TempDir() + "/text.jsonl";
-  std::ofstream(path) << R"({"prompt_tokens":[1],"adapter":"","output_tokens":1})" << "\n"
-                      << R"({"prompt":"hi","adapter":"","output_tokens":1,"arrival_s":0.5})" << "\n";
+  std::ofstream(path) << R"({"prompt_tokens":[1],"adapter":"","output_tokens":1})"
+                      << "\n"
+                      << R"({"prompt":"hi","adapter":"","output_tokens":1,"arrival_s":0.5})"
+                      << "\n";
   const absl::StatusOr<std::vector<BenchmarkRequest>> requests = ReadWorkload(path);
   ASSERT_TRUE(requests.ok()) << requests.status();
   EXPECT_EQ((*requests)[0].text, "");
