@@ -2,7 +2,7 @@
 // and times to the first token.
 //
 //   engine_benchmark --model FOLDER [--adapters 8] [--rank 16] [--concurrency 16] [--requests 64]
-//       [--prompt_tokens 128] [--output_tokens 64] [--shared_prefix 0] [--threads 2]
+//       [--prompt_tokens 128] [--output_tokens 64] [--shared_prefix 0] [--threads 2] [--warmup 0]
 //
 // Adapters are random LoRA deltas on every linear layer, dealt out to the requests in turn; with 0
 // of them all requests are for the base. Prompts are random; the first `shared_prefix` tokens are
@@ -30,6 +30,7 @@ ABSL_FLAG(int64_t, adapters, 8, "random LoRA adapters; 0: base requests only");
 ABSL_FLAG(int64_t, rank, 16, "rank of each adapter");
 ABSL_FLAG(int64_t, concurrency, 16, "requests in flight");
 ABSL_FLAG(int64_t, requests, 64, "requests in all");
+ABSL_FLAG(int64_t, warmup, 0, "requests before them, whose tokens do not count");
 ABSL_FLAG(int64_t, prompt_tokens, 128, "tokens of each prompt");
 ABSL_FLAG(int64_t, output_tokens, 64, "tokens of each answer");
 ABSL_FLAG(int64_t, shared_prefix, 0, "leading prompt tokens that all requests share");
@@ -57,6 +58,13 @@ LoopOptions MakeLoopOptions(int64_t vocab_size) {
   options.output_tokens = absl::GetFlag(FLAGS_output_tokens);
   options.shared_prefix = absl::GetFlag(FLAGS_shared_prefix);
   options.selection = SelectionFor;
+  return options;
+}
+
+LoopOptions WarmupOf(LoopOptions options) {
+  options.requests = absl::GetFlag(FLAGS_warmup);
+  options.concurrency = std::min(options.concurrency, options.requests);
+  ++options.seed;
   return options;
 }
 
@@ -123,6 +131,16 @@ void Print(const std::vector<RequestTimes>& times, const StepTimes& steps,
   std::printf("%s\n", result.dump().c_str());
 }
 
+/// What was counted after `before`.
+EngineStats Since(const EngineStats& before, EngineStats now) {
+  now.generated_tokens -= before.generated_tokens;
+  now.prompt_tokens -= before.prompt_tokens;
+  now.cached_prompt_tokens -= before.cached_prompt_tokens;
+  now.num_preemptions -= before.num_preemptions;
+  now.num_steps -= before.num_steps;
+  return now;
+}
+
 absl::Status RunBenchmark() {
   SetNumKernelThreads(absl::GetFlag(FLAGS_threads));
   absl::StatusOr<Model> model = LoadModel(absl::GetFlag(FLAGS_model), {});
@@ -163,11 +181,18 @@ absl::Status RunBenchmark() {
   if (!engine.ok()) {
     return engine.status();
   }
-  ClosedLoop loop(engine->get(), MakeLoopOptions(model->config.vocab_size));
+  LoopOptions loop_options = MakeLoopOptions(model->config.vocab_size);
+  // Lives until the engine has stopped, which may still be telling it of its last event.
+  ClosedLoop warmup(engine->get(), WarmupOf(loop_options));
+  if (absl::Status status = warmup.Run(); !status.ok()) {
+    return status;
+  }
+  const EngineStats before = (*engine)->stats();
+  ClosedLoop loop(engine->get(), std::move(loop_options));
   absl::Status status = loop.Run();
   (*engine)->Stop();
   if (status.ok()) {
-    Print(loop.times(), steps, (*engine)->stats());
+    Print(loop.times(), steps, Since(before, (*engine)->stats()));
   }
   return status;
 }

@@ -34,22 +34,42 @@ def _attention_flop(shape: Shape, context: int) -> float:
     return 4.0 * shape.num_hidden_layers * shape.num_attention_heads * shape.head_dim * context
 
 
-def least_seconds(cell, shape: Shape, limits: dict) -> float:
-    """The time under which no server can run the cell on this machine."""
+def _step_seconds(cell, shape: Shape, limits: dict, context: int) -> float:
+    """Of one decode step in which every sequence has `context` tokens."""
     rows, bytes_each = cell.concurrency, BYTES_EACH[cell.dtype]
-    gflop_s = max(limits["gemm_gflop_s"][cell.dtype].values())
     adapted = _adapter_weights(shape) if cell.adapters else 0
-    token_flop = 2.0 * (_layer_weights(shape) + adapted)
-    head_flop = 2.0 * _head_weights(shape)
-    prefill_flop = rows * (cell.prompt_tokens * (token_flop + _attention_flop(shape, cell.prompt_tokens / 2)) + head_flop)
-    seconds = prefill_flop / gflop_s * 1e-9
+    flop = rows * (2.0 * (_layer_weights(shape) + adapted + _head_weights(shape)) + _attention_flop(shape, context))
     weight_bytes = bytes_each * (_layer_weights(shape) + _head_weights(shape) + min(cell.adapters, rows) * _adapter_weights(shape))
     kv_bytes = 2 * bytes_each * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
-    for step in range(1, cell.output_tokens):  # prefill gives the first token
-        context = cell.prompt_tokens + step
-        flop = rows * (token_flop + head_flop + _attention_flop(shape, context))
-        seconds += max((weight_bytes + rows * context * kv_bytes) / limits["read_gb_s"], flop / gflop_s) * 1e-9
-    return seconds
+    return max((weight_bytes + rows * context * kv_bytes) / limits["read_gb_s"], flop / _gflop_s(cell, limits)) * 1e-9
+
+
+def _gflop_s(cell, limits: dict) -> float:
+    return max(limits["gemm_gflop_s"][cell.dtype].values())
+
+
+def _decode_seconds(cell, shape: Shape, limits: dict) -> float:
+    """Of all tokens but the first, which prefill gives."""
+    return sum(_step_seconds(cell, shape, limits, cell.prompt_tokens + step) for step in range(1, cell.output_tokens))
+
+
+def least_seconds(cell, shape: Shape, limits: dict) -> float:
+    """The time under which no server can run the cell on this machine."""
+    adapted = _adapter_weights(shape) if cell.adapters else 0
+    token_flop = 2.0 * (_layer_weights(shape) + adapted)
+    prefill_flop = cell.concurrency * (
+        cell.prompt_tokens * (token_flop + _attention_flop(shape, cell.prompt_tokens / 2)) + 2.0 * _head_weights(shape))
+    return prefill_flop / _gflop_s(cell, limits) * 1e-9 + _decode_seconds(cell, shape, limits)
+
+
+def decode_tokens_per_s_limit(cell, shape: Shape, limits: dict) -> float:
+    """Of one sequence among those of the cell, after its first token."""
+    return (cell.output_tokens - 1) / _decode_seconds(cell, shape, limits)
+
+
+def best(a: dict, b: dict) -> dict:
+    """The higher of each rate: a limit is what the machine can do undisturbed."""
+    return {key: best(value, b[key]) if isinstance(value, dict) else max(value, b[key]) for key, value in a.items() if key in b}
 
 
 def share_of_limit(cell, shape: Shape, limits: dict, tokens_per_s: float) -> float:

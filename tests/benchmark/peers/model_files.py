@@ -5,20 +5,19 @@ byte-level BPE whose tokens are pairs and triples of bytes, in the same order fo
 """
 import itertools
 import json
+import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
 import ml_dtypes
 import numpy as np
-from safetensors.numpy import save_file
 from shapes import RANK, SHAPES, Shape
 
 SEED = 20261125
 WEIGHT_STD = 0.02
 END_OF_TEXT = "<|endoftext|>"
-
-
 NUMPY_DTYPES = {"bf16": np.dtype(ml_dtypes.bfloat16), "fp32": np.dtype(np.float32)}
 GGUF_NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
@@ -45,20 +44,22 @@ def make_model(cache: Path, name: str, dtype: str, num_adapters: int) -> ModelFi
     shape = SHAPES[name]
     root = cache / f"{name}-{dtype}"
     root.mkdir(parents=True, exist_ok=True)
-    vocabulary = _vocabulary(shape.vocab_size)
     files = ModelFiles(
         name, dtype, shape, root / "hf", root / "model.gguf",
         [root / f"adapter-{i}" for i in range(num_adapters)], [root / f"adapter-{i}.gguf" for i in range(num_adapters)])
-    if not (files.folder.exists() and files.gguf.exists()):
-        weights = _random_weights(shape, dtype)
-        _write_once(files.folder, lambda path: _write_folder(path, shape, dtype, weights, vocabulary))
-        _write_once(files.gguf, lambda path: _write_gguf(path, shape, dtype, weights, vocabulary))
+    _write_once(files.folder, lambda path: _write_folder(path, shape, dtype))
+    _write_once(files.gguf, lambda path: _write_gguf(path, shape, dtype))
     for index, (folder, file) in enumerate(zip(files.adapters, files.gguf_adapters)):
         if not (folder.exists() and file.exists()):
             pairs = _random_adapter(shape, dtype, index)
             _write_once(folder, lambda path: _write_peft(path, pairs))
             _write_once(file, lambda path: _write_gguf_adapter(path, shape, pairs))
     return files
+
+
+def write_adapter(folder: Path, shape: Shape, dtype: str, index: int):
+    """One adapter as PEFT lays it out, for who needs more of them than are worth keeping."""
+    _write_peft(folder, _random_adapter(shape, dtype, index))
 
 
 def _write_once(path: Path, write):
@@ -72,24 +73,31 @@ def _normal(random: np.random.Generator, shape: tuple, dtype: str) -> np.ndarray
     return (random.standard_normal(shape, dtype=np.float32) * WEIGHT_STD).astype(NUMPY_DTYPES[dtype])
 
 
-def _random_weights(shape: Shape, dtype: str) -> dict:
-    random = np.random.default_rng(SEED)
-    weights = {"model.embed_tokens.weight": _normal(random, (shape.vocab_size, shape.hidden_size), dtype)}
-    ones = np.ones(shape.hidden_size, NUMPY_DTYPES[dtype])
+def _weight_shapes(shape: Shape) -> dict:
+    """Name in the checkpoint -> shape."""
+    table = (shape.vocab_size, shape.hidden_size)
+    shapes = {"model.embed_tokens.weight": table}
     for layer in range(shape.num_hidden_layers):
         for module, size in shape.linear_layers().items():
-            weights[f"model.layers.{layer}.{module}.weight"] = _normal(random, size, dtype)
+            shapes[f"model.layers.{layer}.{module}.weight"] = size
         for norm in ("input_layernorm", "post_attention_layernorm"):
-            weights[f"model.layers.{layer}.{norm}.weight"] = ones
-    weights["model.norm.weight"] = ones
+            shapes[f"model.layers.{layer}.{norm}.weight"] = (shape.hidden_size,)
+    shapes["model.norm.weight"] = (shape.hidden_size,)
     if not shape.tie_word_embeddings:
-        weights["lm_head.weight"] = _normal(random, (shape.vocab_size, shape.hidden_size), dtype)
-    return weights
+        shapes["lm_head.weight"] = table
+    return shapes
+
+
+def _weights(shape: Shape, dtype: str) -> Iterable:
+    """(name, array), one after the other: no more than one is in memory. A norm is all ones."""
+    for index, (name, size) in enumerate(_weight_shapes(shape).items()):
+        random = np.random.Generator(np.random.SFC64((SEED, index)))
+        yield name, np.ones(size, NUMPY_DTYPES[dtype]) if len(size) == 1 else _normal(random, size, dtype)
 
 
 def _random_adapter(shape: Shape, dtype: str, index: int) -> dict:
     """(layer, module) -> (A [rank, in], B [out, rank])."""
-    random = np.random.default_rng((SEED, index))
+    random = np.random.Generator(np.random.SFC64((SEED, 1 << 20, index)))
     return {
         (layer, module): (_normal(random, (RANK, size[1]), dtype), _normal(random, (size[0], RANK), dtype))
         for layer in range(shape.num_hidden_layers) for module, size in shape.linear_layers().items()}
@@ -118,9 +126,27 @@ def _vocabulary(size: int) -> tuple:
 
 # --- Hugging Face ---
 
-def _write_folder(path: Path, shape: Shape, dtype: str, weights: dict, vocabulary: tuple):
+SAFETENSORS_NAMES = {"bf16": "BF16", "fp32": "F32"}
+
+
+def _save_safetensors(path: Path, dtype: str, shapes: dict, arrays: Iterable):
+    """As safetensors' save_file, without all arrays in memory; `arrays` in the order of `shapes`."""
+    header, offset = {"__metadata__": {"format": "pt"}}, 0
+    for name, shape in shapes.items():
+        end = offset + int(np.prod(shape)) * NUMPY_DTYPES[dtype].itemsize
+        header[name] = {"dtype": SAFETENSORS_NAMES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for array in arrays:
+            file.write(np.ascontiguousarray(array).view(np.uint8).data)
+
+
+def _write_folder(path: Path, shape: Shape, dtype: str):
     path.mkdir(exist_ok=True)
-    tokens, merges = vocabulary
+    tokens, merges = _vocabulary(shape.vocab_size)
     config = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "rms_norm_eps": 1e-5,
         "torch_dtype": {"bf16": "bfloat16", "fp32": "float32"}[dtype], "bos_token_id": 0, "eos_token_id": 0,
@@ -144,7 +170,7 @@ def _write_folder(path: Path, shape: Shape, dtype: str, weights: dict, vocabular
     (path / "tokenizer_config.json").write_text(json.dumps({
         "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT,
         "model_max_length": shape.max_position_embeddings}))
-    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    _save_safetensors(path / "model.safetensors", dtype, _weight_shapes(shape), (array for _, array in _weights(shape, dtype)))
 
 
 def _write_peft(path: Path, pairs: dict):
@@ -158,7 +184,9 @@ def _write_peft(path: Path, pairs: dict):
         prefix = f"base_model.model.model.layers.{layer}.{module}"
         tensors[f"{prefix}.lora_A.weight"] = down
         tensors[f"{prefix}.lora_B.weight"] = up
-    save_file(tensors, path / "adapter_model.safetensors", metadata={"format": "pt"})
+    dtype = next(name for name, numpy in NUMPY_DTYPES.items() if numpy == down.dtype)
+    shapes = {name: array.shape for name, array in tensors.items()}
+    _save_safetensors(path / "adapter_model.safetensors", dtype, shapes, tensors.values())
 
 
 # --- GGUF ---
@@ -174,22 +202,36 @@ def _in_gguf_order(shape: Shape, module: str, weight: np.ndarray) -> np.ndarray:
     return weight if heads is None else _interleave(weight, heads)
 
 
-def _add_tensor(writer: gguf.GGUFWriter, name: str, array: np.ndarray):
-    if array.dtype == NUMPY_DTYPES["bf16"]:
-        writer.add_tensor(name, np.ascontiguousarray(array).view(np.uint8), raw_dtype=gguf.GGMLQuantizationType.BF16)
-    else:
-        writer.add_tensor(name, np.ascontiguousarray(array))
+def _gguf_array(array: np.ndarray) -> tuple:
+    """(array as the writer takes it, GGUF's own dtype where NumPy has none)."""
+    array = np.ascontiguousarray(array)
+    return (array.view(np.uint8), gguf.GGMLQuantizationType.BF16) if array.dtype == NUMPY_DTYPES["bf16"] else (array, None)
 
 
-def _finish(writer: gguf.GGUFWriter):
+def _add_info(writer: gguf.GGUFWriter, name: str, size: tuple, dtype: str):
+    itemsize = NUMPY_DTYPES[dtype].itemsize
+    raw, raw_dtype = (np.dtype(np.uint8), gguf.GGMLQuantizationType.BF16) if dtype == "bf16" else (NUMPY_DTYPES[dtype], None)
+    in_raw_units = (*size[:-1], size[-1] * itemsize) if raw_dtype is not None else size
+    writer.add_tensor_info(name, in_raw_units, raw, int(np.prod(size)) * itemsize, raw_dtype=raw_dtype)
+
+
+def _write_head(writer: gguf.GGUFWriter):
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    writer.write_ti_data_to_file()
 
 
-def _write_gguf(path: Path, shape: Shape, dtype: str, weights: dict, vocabulary: tuple):
-    tokens, merges = vocabulary
+def _gguf_name(name: str) -> tuple:
+    """(name in a GGUF file, the module below its layer or "")."""
+    parts = name.removesuffix(".weight").split(".")
+    if parts[1:2] == ["layers"]:
+        module = ".".join(parts[3:])
+        return f"blk.{parts[2]}.{GGUF_NAMES[module]}.weight", module
+    return {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}[parts[-1]] + ".weight", ""
+
+
+def _write_gguf(path: Path, shape: Shape, dtype: str):
+    tokens, merges = _vocabulary(shape.vocab_size)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(shape.max_position_embeddings)
     writer.add_embedding_length(shape.hidden_size)
@@ -210,16 +252,14 @@ def _write_gguf(path: Path, shape: Shape, dtype: str, weights: dict, vocabulary:
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(0)
     writer.add_add_bos_token(False)
-    for name, weight in weights.items():
-        parts = name.removesuffix(".weight").split(".")
-        if len(parts) > 1 and parts[1] == "layers":
-            module = ".".join(parts[3:])
-            name, weight = f"blk.{parts[2]}.{GGUF_NAMES[module]}", _in_gguf_order(shape, module, weight)
-        else:
-            name = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}[parts[-1]]
-        # Norms are vectors, which llama.cpp wants in fp32.
-        _add_tensor(writer, f"{name}.weight", weight.astype(np.float32) if weight.ndim == 1 else weight)
-    _finish(writer)
+    # Norms are vectors, which llama.cpp wants in fp32.
+    for name, size in _weight_shapes(shape).items():
+        _add_info(writer, _gguf_name(name)[0], size, "fp32" if len(size) == 1 else dtype)
+    _write_head(writer)
+    for name, weight in _weights(shape, dtype):
+        weight = weight.astype(np.float32) if weight.ndim == 1 else _in_gguf_order(shape, _gguf_name(name)[1], weight)
+        writer.write_tensor_data(_gguf_array(weight)[0])
+    writer.close()
 
 
 def _write_gguf_adapter(path: Path, shape: Shape, pairs: dict):
@@ -229,6 +269,10 @@ def _write_gguf_adapter(path: Path, shape: Shape, pairs: dict):
     writer.add_float32("adapter.lora.alpha", float(RANK))
     for (layer, module), (down, up) in pairs.items():
         name = f"blk.{layer}.{GGUF_NAMES[module]}.weight"
-        _add_tensor(writer, f"{name}.lora_a", down)
-        _add_tensor(writer, f"{name}.lora_b", _in_gguf_order(shape, module, up))
-    _finish(writer)
+        for suffix, weight in (("lora_a", down), ("lora_b", _in_gguf_order(shape, module, up))):
+            array, raw_dtype = _gguf_array(weight)
+            writer.add_tensor(f"{name}.{suffix}", array, raw_dtype=raw_dtype)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

@@ -5,14 +5,12 @@ import json
 import os
 import socket
 import subprocess
-import threading
 import time
 from pathlib import Path
 
 from cells import Outcome
 
 START_TIMEOUT_S = 600
-RUN_TIMEOUT_S = 1800
 
 
 class Unsupported(Exception):
@@ -20,10 +18,13 @@ class Unsupported(Exception):
 
 
 class Peer(abc.ABC):
-    """A server or library under test. Started once for a model, dtype and number of adapters; then runs cells.
+    """A server or library under test. Started for a model, dtype and number of adapters; then runs cells.
 
-        with peer.started(files, num_adapters):
-            outcome = peer.run(requests)
+        peer.start(files, num_adapters)
+        try:
+            outcome = peer.run(requests, concurrency)
+        finally:
+            peer.stop()
     """
 
     name = ""
@@ -48,8 +49,8 @@ class Peer(abc.ABC):
         """Loads the model and that many adapters; answers requests when this returns."""
 
     @abc.abstractmethod
-    def run(self, requests: list) -> Outcome:
-        """All requests at once; greedy, end tokens ignored. Raises when an answer is short or an error."""
+    def run(self, requests: list, concurrency: int) -> Outcome:
+        """The requests, `concurrency` at a time; greedy, end tokens ignored. Raises on an error; who calls checks the lengths."""
 
     @abc.abstractmethod
     def stop(self):
@@ -64,7 +65,7 @@ class Process:
         self._log = open(log, "wb")
         self._process = subprocess.Popen(
             [str(part) for part in command], stdin=stdin, stdout=stdout or self._log, stderr=self._log,
-            env={**os.environ, **(environment or {})})
+            env={**os.environ, **{key: str(value) for key, value in (environment or {}).items()}})
 
     @property
     def stdin(self):
@@ -113,47 +114,10 @@ def http_ready(port: int, path: str):
     return ready
 
 
-def run_http(port: int, path: str, bodies: list, count_tokens) -> Outcome:
-    """Posts all bodies at once, each on a thread, and reads their server-sent events. `count_tokens(event)` says how many tokens an
-    event (a dict) carries. Raises the first error."""
-    first_token_s = [0.0] * len(bodies)
-    num_tokens = [0] * len(bodies)
-    errors = []
-    begin = threading.Barrier(len(bodies) + 1)
-
-    def send(index: int):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=RUN_TIMEOUT_S)
-        connection.connect()
-        payload = json.dumps(bodies[index])
-        begin.wait()
-        try:
-            connection.request("POST", path, payload, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            if response.status != 200:
-                raise RuntimeError(f"HTTP {response.status}: {response.read(500)!r}")
-            for line in response:
-                if not line.startswith(b"data: {"):
-                    continue
-                count = count_tokens(json.loads(line[6:]))
-                if count and not num_tokens[index]:
-                    first_token_s[index] = time.perf_counter() - start
-                num_tokens[index] += count
-        except Exception as error:  # noqa: BLE001, it is raised again on the caller's thread
-            errors.append(error)
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=send, args=(index,)) for index in range(len(bodies))]
-    for thread in threads:
-        thread.start()
-    begin.wait()
-    start = time.perf_counter()
-    for thread in threads:
-        thread.join()
-    wall_s = time.perf_counter() - start
-    if errors:
-        raise errors[0]
-    return Outcome(wall_s, first_token_s, sum(num_tokens))
+def get_json(port: int, path: str):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", path)
+    return json.loads(connection.getresponse().read())
 
 
 class Worker:

@@ -1,9 +1,19 @@
 #!/usr/bin/env python3
-"""The arithmetic of the comparison: its grid, its limits and its tables. Needs nothing but Python."""
+"""The arithmetic of the comparison: its grid, its limits, its bars, its parsers and its tables. Needs nothing but Python."""
+import json
+import tempfile
 import unittest
+from pathlib import Path
 
-from cells import Cell, Outcome, grid
-from limits import least_seconds, share_of_limit
+import bars
+import llama_cpp_peer
+import vllm_peer
+from bars import Results
+from cells import Cell, Outcome, Request, grid, percentile
+from history import History
+from http_streams import parse_events
+from limits import best, decode_tokens_per_s_limit, least_seconds, share_of_limit
+from probes import Probe, Setup, stall
 from report import Comparison, Measured, to_markdown
 from shapes import SHAPES, Shape
 
@@ -23,6 +33,73 @@ class GridTest(unittest.TestCase):
     def test_same_prompts_for_every_number_of_adapters(self):
         base, adapted = (Cell("125m", "bf16", k, 8, 16, 4).requests(1000) for k in (0, 8))
         self.assertEqual([request.prompt for request in base], [request.prompt for request in adapted])
+
+    def test_another_salt_gives_other_prompts(self):
+        first, again, other = (CELL.requests(1000, salt) for salt in ("a", "a", "b"))
+        self.assertEqual(first, again)
+        self.assertNotEqual(first[0].prompt, other[0].prompt)
+
+    def test_zipf_asks_for_the_first_most_often(self):
+        cell = Cell("125m", "bf16", 100, 1, 1, 1, num_requests=2000, popularity="zipf")
+        counts = [0] * 100
+        for request in cell.requests(10):
+            counts[request.adapter] += 1
+        self.assertGreater(counts[0], 2000 * 0.15)
+        self.assertLess(counts[99], 2000 * 0.02)
+
+    def test_text_has_a_character_a_token(self):
+        self.assertEqual(len(Request(tuple(range(64)), None, 1).text()), 64)
+
+
+class OutcomeTest(unittest.TestCase):
+    OUTCOME = Outcome(3.0, [0.0, 1.0], [[1.0, 2.0], [2.0, 2.5, 3.0]])
+
+    def test_counts_and_times(self):
+        self.assertAlmostEqual(self.OUTCOME.tokens_per_s, 5 / 3)
+        self.assertAlmostEqual(self.OUTCOME.mean_first_token_s, 1.0)
+        self.assertAlmostEqual(self.OUTCOME.decode_tokens_per_s, 3 / 2)
+
+    def test_a_short_answer_is_an_error(self):
+        asked = [Request((1,), None, 2), Request((1,), None, 4)]
+        with self.assertRaisesRegex(RuntimeError, "request 1: 3 tokens instead of 4"):
+            self.OUTCOME.check(asked)
+        self.OUTCOME.check([asked[0], Request((1,), None, 3)])
+
+    def test_percentile_is_one_of_the_values(self):
+        self.assertEqual([percentile(range(1, 101), fraction) for fraction in (0.5, 0.99, 1)], [50, 99, 100])
+        self.assertEqual(percentile([7], 0.5), 7)
+
+    def test_stall_compares_gaps_during_the_prefill_with_the_others(self):
+        # One stream with a token a second, but for the prefill of the long prompt from 3.5 to 8.
+        outcome = Outcome(10.0, [0.0, 3.5], [[1, 2, 3, 8, 9, 10], [8]])
+        self.assertAlmostEqual(stall(outcome)["p99_over_p50"], 5)
+
+
+def http_answer(chunks: list, status: str = "200 OK") -> bytes:
+    body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
+    return f"HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + body + b"0\r\n\r\n"
+
+
+class StreamTest(unittest.TestCase):
+    def test_an_event_has_the_time_of_its_last_byte(self):
+        raw = http_answer([b'data: {"a": 1}\n\n', b'data: {"a"', b': 2}\n\ndata: [DONE]\n\n'])
+        cut = raw.index(b": 2}") - 8
+        arrivals = [(1.0, raw[:cut]), (2.0, raw[cut:-3]), (3.0, raw[-3:])]
+        self.assertEqual(parse_events(arrivals), [(1.0, {"a": 1}), (2.0, {"a": 2})])
+
+    def test_an_error_is_raised(self):
+        with self.assertRaisesRegex(RuntimeError, "503"):
+            parse_events([(1.0, http_answer([b"busy"], "503 Service Unavailable"))])
+
+    def test_llama_cpp_counts_tokens_without_an_event(self):
+        events = [(1.0, {"tokens_predicted": 1}), (2.0, {"tokens_predicted": 3}), (3.0, {"tokens_predicted": 3, "stop": True})]
+        self.assertEqual(llama_cpp_peer.token_times(events), [1.0, 2.0, 2.0])
+
+    def test_vllm_counts_token_ids(self):
+        events = [(1.0, {"choices": [{"token_ids": [5, 6]}]}), (2.0, {"choices": []})]
+        self.assertEqual(vllm_peer.token_times(events), [1.0, 1.0])
+        with self.assertRaises(RuntimeError):
+            vllm_peer.token_times([(1.0, {"error": {"message": "no"}})])
 
 
 class LimitsTest(unittest.TestCase):
@@ -47,6 +124,108 @@ class LimitsTest(unittest.TestCase):
     def test_adapters_cost_something(self):
         mixed = Cell("125m", "bf16", 32, 32, 64, 64)
         self.assertGreater(least_seconds(mixed, SHAPES["125m"], LIMITS), least_seconds(CELL, SHAPES["125m"], LIMITS))
+
+    def test_decode_alone_is_the_run_without_its_prefill(self):
+        cells = [Cell("tiny", "fp32", 0, 1, 1, tokens) for tokens in (1, 5)]
+        first, both = (least_seconds(cell, self.TINY, LIMITS) for cell in cells)
+        self.assertAlmostEqual(decode_tokens_per_s_limit(cells[1], self.TINY, LIMITS), 4 / (both - first))
+
+    def test_the_higher_of_two_measured_limits_counts(self):
+        other = {"read_gb_s": 50.0, "copy_gb_s": 1.0, "gemm_gflop_s": {"bf16": {"1": 5.0, "256": 500.0}, "fp32": {"1": 1.0, "256": 1.0}}}
+        self.assertEqual(best(LIMITS, other)["read_gb_s"], 50.0)
+        self.assertEqual(best(LIMITS, other)["gemm_gflop_s"]["bf16"], {"1": 20.0, "256": 500.0})
+
+
+def probe(peer: str, adapters: int = 0, **cell) -> Probe:
+    return Probe(Setup(peer, adapters=adapters), Cell("125m", "bf16", adapters, 32, **cell))
+
+
+def results(rates: dict, reasons: dict | None = None) -> Results:
+    values = {key.key: {"tokens_per_s": [rate], "first_token_s": [1 / rate]} for key, rate in rates.items()}
+    return Results(values, {key.key: reason for key, reason in (reasons or {}).items()}, LIMITS)
+
+
+class BarsTest(unittest.TestCase):
+    LINES = {line.name: line for line in bars.lines()}
+
+    def judge(self, name: str, measured: Results) -> list:
+        return [figure.judge(measured) for figure in self.LINES[name].figures]
+
+    def test_names_and_keys_are_unique(self):
+        self.assertEqual(len(self.LINES), len(bars.lines()))
+        probes = {probe for line in bars.lines() for probe in line.probes}
+        self.assertEqual(len({probe.key for probe in probes}), len(probes))
+
+    def test_the_best_peer_decides(self):
+        measured = results({probe("tenon"): 160, probe("vllm"): 100, probe("llama.cpp"): 80})
+        self.assertEqual(self.judge("base-32", measured)[0], (1.6, "vllm", True))
+
+    def test_a_missed_bar_is_not_met(self):
+        self.assertFalse(self.judge("base-32", results({probe("tenon"): 159, probe("vllm"): 100}))[0][2])
+
+    def test_least_time_to_first_token_decides(self):
+        # 1 / rate is the time: the peer with 50 is the soonest.
+        measured = results({probe("tenon", 8): 100, probe("vllm", 8): 50, probe("llama.cpp", 8): 10, probe("tenon"): 200})
+        own, to_best = self.judge("ttft", measured)
+        self.assertEqual(own, (2, "", False))
+        self.assertEqual(to_best, (0.5, "vllm", True))
+
+    def test_own_lines_need_no_peer(self):
+        for name in ("unused", "stall", "rpc", "int8", "neighbour", "rotation"):
+            self.assertLessEqual({probe.setup.peer for probe in self.LINES[name].probes}, set(bars.OWN), name)
+
+    def test_loss_is_what_is_missing_to_one(self):
+        text, engine = self.LINES["rpc"].probes
+        (loss, _, met), = self.judge("rpc", results({text: 96, engine: 100}))
+        self.assertAlmostEqual(loss, 0.04)
+        self.assertTrue(met)
+
+    def test_what_did_not_run_says_why(self):
+        int8, bf16 = self.LINES["int8"].probes
+        measured = results({bf16: 100}, {int8: "this server has no flag --quantization"})
+        self.assertEqual(self.judge("int8", measured), [(None, "tenon: this server has no flag --quantization", None)])
+        self.assertIn("| not measured: tenon: this server has no flag --quantization |", bars.to_markdown([self.LINES["int8"]], measured))
+
+    def test_a_slow_peer_is_looked_at_once(self):
+        slow, fast = probe("mistral.rs"), probe("vllm")
+        self.assertFalse(bars.is_hopeless(results({fast: 100}), slow))
+        self.assertTrue(bars.is_hopeless(results({fast: 100, slow: 49}), slow))
+        self.assertFalse(bars.is_hopeless(results({fast: 100, slow: 51}), slow))
+
+    def test_a_server_is_started_once_for_all_lines(self):
+        setups = [setup for setup, _ in bars.by_setup(bars.lines())]
+        self.assertEqual(len(setups), len(set(setups)))
+        order = [(setup.model, setup.dtype, setup.adapters) for setup in setups]
+        self.assertEqual(len(set(order)), sum(a != b for a, b in zip(order, [None, *order])))
+
+    def test_fewer_adapters_than_the_plot_has(self):
+        self.assertEqual(sorted({k for k, _ in bars.rotation_probes(40)}), [1, 10, 32, 40])
+
+
+class HistoryTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "bars.json"
+
+    def test_rounds_of_several_calls_add_up(self):
+        for number in (1.0, 3.0):
+            history = History(self.path, {"CPU": "a"})
+            history.add(probe("vllm"), "build", 0.1, {"tokens_per_s": number})
+            history.write()
+        self.assertEqual(history.results("build").median(probe("vllm"), "tokens_per_s"), 2.0)
+
+    def test_own_figures_of_another_build_do_not_count(self):
+        history = History(self.path, {"CPU": "a"})
+        for peer in ("tenon", "vllm"):
+            history.add(probe(peer), "old", 0.1, {"tokens_per_s": 1.0})
+        self.assertIsNone(history.results("new").median(probe("tenon"), "tokens_per_s"))
+        self.assertEqual(history.results("new").median(probe("vllm"), "tokens_per_s"), 1.0)
+
+    def test_another_machine_is_refused(self):
+        self.path.write_text(json.dumps({"machine": {"CPU": "b"}}))
+        with self.assertRaisesRegex(ValueError, "another machine: b"):
+            History(self.path, {"CPU": "a"})
 
 
 class ReportTest(unittest.TestCase):

@@ -32,11 +32,11 @@ class PeftPeer(Peer):
             "model": str(files.folder), "dtype": files.dtype, "threads": self.threads,
             "adapters": [str(folder) for folder in files.adapters[:num_adapters]]})["version"]
 
-    def run(self, requests: list) -> Outcome:
+    def run(self, requests: list, concurrency: int) -> Outcome:
         answer = self._worker.ask({
-            "way": self._way, "prompts": [request.prompt for request in requests],
+            "way": self._way, "concurrency": concurrency, "prompts": [request.prompt for request in requests],
             "adapters": [request.adapter for request in requests], "output_tokens": requests[0].output_tokens})
-        return Outcome(answer["wall_s"], answer["first_token_s"], answer["num_tokens"])
+        return Outcome(answer["wall_s"], answer["sent_s"], answer["token_s"])
 
     def stop(self):
         if self._worker is not None:

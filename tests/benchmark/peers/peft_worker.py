@@ -10,15 +10,14 @@ import transformers
 BASE = "__base__"  # PEFT's name for rows without an adapter
 
 
-class FirstTokenClock(transformers.StoppingCriteria):
-    """Never stops anything; notes when the first token of a batch was there."""
+class TokenClock(transformers.StoppingCriteria):
+    """Never stops anything; notes when each token of a batch was there."""
 
     def __init__(self):
-        self.first_s = None
+        self.times = []
 
     def __call__(self, input_ids, scores, **kwargs):
-        if self.first_s is None:
-            self.first_s = time.perf_counter()
+        self.times.append(time.perf_counter())
         return torch.zeros(input_ids.shape[0], dtype=torch.bool)
 
 
@@ -34,33 +33,40 @@ def load(setup: dict):
     return model.to(dtype).eval()
 
 
-def generate(model, prompts: list, adapters: list, output_tokens: int) -> tuple:
-    """(tokens, time of the first one)."""
+def generate(model, prompts: list, adapters: list, output_tokens: int) -> list:
+    """When each token of the batch was there."""
     ids = torch.tensor(prompts)
-    clock = FirstTokenClock()
+    clock = TokenClock()
     names = {"adapter_names": adapters} if isinstance(model, peft.PeftModel) else {}
     with torch.inference_mode():
         out = model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, min_new_tokens=output_tokens,
             max_new_tokens=output_tokens, pad_token_id=0, stopping_criteria=transformers.StoppingCriteriaList([clock]), **names)
-    return out[:, ids.shape[1]:], clock.first_s
+    if out.shape[1] - ids.shape[1] != len(clock.times):
+        raise RuntimeError(f"{out.shape[1] - ids.shape[1]} tokens in {len(clock.times)} steps")
+    return clock.times
+
+
+def batches(names: list, indices: range, way: str) -> list:
+    """Which of the requests at `indices` run together: all, or one adapter at a time when the way says so."""
+    groups = {}
+    for index in indices:
+        groups.setdefault("" if way == "mixed" else names[index], []).append(index)
+    return list(groups.values())
 
 
 def run(model, request: dict) -> dict:
     names = [BASE if adapter is None else str(adapter) for adapter in request["adapters"]]
-    groups = {}
-    for index, name in enumerate(names):
-        groups.setdefault("" if request["way"] == "mixed" else name, []).append(index)
-    first_token_s = [0.0] * len(names)
-    num_tokens = 0
+    token_s, sent_s = [[] for _ in names], [0.0] * len(names)
     begin = time.perf_counter()
-    for indices in groups.values():
-        tokens, first = generate(model, [request["prompts"][i] for i in indices], [names[i] for i in indices],
-                                 request["output_tokens"])
-        num_tokens += tokens.numel()
-        for index in indices:
-            first_token_s[index] = first - begin
-    return {"wall_s": time.perf_counter() - begin, "first_token_s": first_token_s, "num_tokens": num_tokens}
+    for first in range(0, len(names), request["concurrency"]):
+        together = range(first, min(first + request["concurrency"], len(names)))
+        sent = time.perf_counter() - begin  # all of them; those of a later batch wait for the one before
+        for indices in batches(names, together, request["way"]):
+            times = generate(model, [request["prompts"][i] for i in indices], [names[i] for i in indices], request["output_tokens"])
+            for index in indices:
+                token_s[index], sent_s[index] = [now - begin for now in times], sent
+    return {"wall_s": time.perf_counter() - begin, "sent_s": sent_s, "token_s": token_s}
 
 
 def main():

@@ -1,19 +1,23 @@
 #!/usr/bin/env python3
-"""Tenon beside llama.cpp, vLLM and transformers + PEFT on this machine's CPU: one command, the same work for all, side by side.
+"""Tenon beside llama.cpp, vLLM, mistral.rs and transformers + PEFT on this machine's CPU: the same work for all, side by side.
 
     tests/benchmark/peers/install.sh                     the peers, below .cache/peers
+    .cache/peers/tools/bin/python tests/benchmark/peers/run.py --bars               what Tenon has to reach, and whether it does
+    .cache/peers/tools/bin/python tests/benchmark/peers/run.py --bars --only base-32,neighbour --rounds 1
     .cache/peers/tools/bin/python tests/benchmark/peers/run.py                      the grid of the tables, hours
     .cache/peers/tools/bin/python tests/benchmark/peers/run.py --adapters 0,8 --concurrency 32 --peers tenon,peft-mixed
 
 Same weights, adapters (rank 16 on all linear layers), prompts, lengths, dtype and threads for each; greedy, end tokens ignored; all
 requests of a cell at once. Rounds are interleaved (A B C, A B C, ...) and medians reported. Each peer is started anew for each round, one
 at a time, so that none takes memory or a core from another, and runs the cell once before the run that counts.
-Writes results.md, results.json and adapters.svg to --output.
+Writes results.md, results.json and adapters.svg to --output; --bars writes bars.md, bars.json and rotation.svg, and adds its rounds to
+what bars.json has.
 """
 import argparse
 import datetime
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,8 +25,11 @@ import traceback
 from pathlib import Path
 
 import limits
+import probes
+from bars_run import BarsRun
 from cells import grid
 from llama_cpp_peer import LlamaCppPeer
+from mistralrs_peer import MistralRsPeer
 from model_files import SHAPES, make_model
 from peer import Unsupported
 from peft_peer import PeftPeer
@@ -52,27 +59,33 @@ def arguments():
     parser.add_argument("--adapters", type=integers, default=[0, 1, 4, 8, 32])
     parser.add_argument("--concurrency", type=integers, default=[1, 8, 32])
     parser.add_argument("--lengths", type=lengths, default=[(64, 64)], help="prompt/output, as 64/64,512/64,64/256")
-    parser.add_argument("--peers", type=names, default=["tenon", "llama.cpp", "vllm", "peft-mixed", "peft-grouped"])
+    parser.add_argument("--peers", type=names, default=["tenon", "llama.cpp", "vllm", "peft-mixed", "peft-grouped", "mistral.rs"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--cache", type=Path, default=ROOT / ".cache/peers", help="models, and the peers that install.sh makes")
-    parser.add_argument("--output", type=Path, default=ROOT / ".cache/peers/results")
-    return parser.parse_args()
+    parser.add_argument("--cache", type=Path, default=Path(os.environ.get("TENON_PEERS_CACHE", ROOT / ".cache/peers")),
+                        help="models, and the peers that install.sh makes; default: $TENON_PEERS_CACHE or .cache/peers")
+    parser.add_argument("--output", type=Path, help="default: results below --cache")
+    parser.add_argument("--bars", action="store_true", help="the bars instead of the grid; --rounds 0 prints what is there")
+    parser.add_argument("--only", type=names, default=[], help="names of bars")
+    parser.add_argument("--many", type=int, default=2000, help="adapters of the line `rotation`")
+    args = parser.parse_args()
+    args.output = args.output or args.cache / "results"
+    return args
 
 
-def make_peers(args, work: Path) -> list:
-    cache = args.cache
+def make_peer(args, name: str, work: Path):
+    cache, threads = args.cache, args.threads
     known = {
-        "tenon": lambda: TenonPeer(work, args.threads),
-        "llama.cpp": lambda: LlamaCppPeer(work, args.threads, cache / "llama.cpp/bin/llama-server"),
-        "vllm": lambda: VllmPeer(work, args.threads, cache / "vllm/bin/python"),
-        "peft-mixed": lambda: PeftPeer(work, args.threads, ROOT / ".cache/golden/venv/bin/python", "mixed"),
-        "peft-grouped": lambda: PeftPeer(work, args.threads, ROOT / ".cache/golden/venv/bin/python", "grouped"),
+        "tenon": lambda: TenonPeer(work, threads),
+        "llama.cpp": lambda: LlamaCppPeer(work, threads, cache / "llama.cpp/bin/llama-server"),
+        "vllm": lambda: VllmPeer(work, threads, cache / "vllm/bin/python"),
+        "peft-mixed": lambda: PeftPeer(work, threads, cache / "peft/bin/python", "mixed"),
+        "peft-grouped": lambda: PeftPeer(work, threads, cache / "peft/bin/python", "grouped"),
+        "mistral.rs": lambda: MistralRsPeer(work, threads, cache / "mistralrs/bin/python"),
     }
-    unknown = [name for name in args.peers if name not in known]
-    if unknown:
-        sys.exit(f"unknown peers {', '.join(unknown)}: want some of {', '.join(known)}")
-    return [known[name]() for name in args.peers]
+    if name not in known:
+        sys.exit(f"unknown peer {name}: want some of {', '.join(known)}")
+    return known[name]()
 
 
 def machine() -> dict:
@@ -85,14 +98,12 @@ def machine() -> dict:
             "load before": f"{os.getloadavg()[0]:.1f}"}
 
 
-def run_cell(peer, files, cell, measured: Measured):
+def run_cell(peer, files, cell, measured: Measured, salt: str):
     """One round of one cell by one peer, added to `measured`."""
     try:
         peer.check(cell)
         peer.start(files, cell.adapters)
-        requests = cell.requests(files.shape.vocab_size)
-        peer.run(requests)  # warms caches and allocators
-        outcome = peer.run(requests)
+        values = probes.serve(peer, cell, files.shape.vocab_size, salt)
     except Unsupported as reason:
         measured.reason = str(reason)
         return
@@ -102,11 +113,9 @@ def run_cell(peer, files, cell, measured: Measured):
         return
     finally:
         peer.stop()
-    measured.tokens_per_s.append(outcome.tokens_per_s)
-    if outcome.mean_first_token_s is not None:
-        measured.first_token_s.append(outcome.mean_first_token_s)
-    print(f"  {peer.name:24} {outcome.tokens_per_s:8.1f} tokens/s, first token after {outcome.mean_first_token_s or 0:.2f} s",
-          flush=True)
+    measured.tokens_per_s.append(values["tokens_per_s"])
+    measured.first_token_s.append(values["first_token_s"])
+    print(f"  {peer.name:24} {values['tokens_per_s']:8.1f} tokens/s, first token after {values['first_token_s']:.2f} s", flush=True)
 
 
 def write(args, comparison: Comparison):
@@ -116,26 +125,34 @@ def write(args, comparison: Comparison):
     write_plot(comparison, args.output / "adapters.svg")
 
 
-def main():
-    args = arguments()
+def run_grid(args, work: Path):
     cells = grid(args.models, args.dtypes, args.adapters, args.concurrency, args.lengths)
-    with tempfile.TemporaryDirectory() as folder:
-        peers = make_peers(args, Path(folder))
-        results = {(cell, peer.name): Measured() for cell in cells for peer in peers}
-        comparison = Comparison(machine(), {}, {}, limits.measure(args.threads), results)
-        for number, cell in enumerate(cells, 1):
-            files = make_model(args.cache / "models", cell.model, cell.dtype, max(args.adapters))
-            for round_index in range(args.rounds):
-                print(f"{number}/{len(cells)} {cell}, round {round_index + 1} of {args.rounds}, load {os.getloadavg()[0]:.1f}", flush=True)
-                for peer in peers:
-                    if not results[cell, peer.name].reason:
-                        run_cell(peer, files, cell, results[cell, peer.name])
-            comparison.versions.update({peer.name: peer.version() for peer in peers})
-            comparison.flags.update({peer.name: peer.flags() for peer in peers})
-            write(args, comparison)  # after each cell: a long run that is cut short leaves what it has
+    peers = [make_peer(args, name, work) for name in args.peers]
+    results = {(cell, peer.name): Measured() for cell in cells for peer in peers}
+    comparison = Comparison(machine(), {}, {}, limits.measure(args.threads), results)
+    for number, cell in enumerate(cells, 1):
+        files = make_model(args.cache / "models", cell.model, cell.dtype, max(args.adapters))
+        for round_index in range(args.rounds):
+            print(f"{number}/{len(cells)} {cell}, round {round_index + 1} of {args.rounds}, load {os.getloadavg()[0]:.1f}", flush=True)
+            for peer in peers:
+                if not results[cell, peer.name].reason:
+                    run_cell(peer, files, cell, results[cell, peer.name], f"round {round_index}")
+        comparison.versions.update({peer.name: peer.version() for peer in peers})
+        comparison.flags.update({peer.name: peer.flags() for peer in peers})
+        write(args, comparison)  # after each cell: a long run that is cut short leaves what it has
     comparison.machine["load after"] = f"{os.getloadavg()[0]:.1f}"
     write(args, comparison)
     print((args.output / "results.md").read_text())
+
+
+def main():
+    args = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # by way of `finally`, which stops the peers
+    with tempfile.TemporaryDirectory() as folder:
+        if args.bars:
+            BarsRun(args, machine(), lambda name, work: make_peer(args, name, work)).run(Path(folder))
+        else:
+            run_grid(args, Path(folder))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,15 @@ import subprocess
 from pathlib import Path
 
 from cells import Outcome
-from peer import Peer, Process, free_port, http_ready, run_http
+from http_streams import run_streams
+from peer import Peer, Process, free_port, http_ready
+
+
+def token_times(events: list) -> list:
+    for _, event in events:
+        if "error" in event:
+            raise RuntimeError(f"vLLM: {event['error']}")
+    return [when for when, event in events for choice in event["choices"] for _ in choice["token_ids"]]
 
 
 class VllmPeer(Peer):
@@ -20,7 +28,7 @@ class VllmPeer(Peer):
         return subprocess.run([self._python, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
 
     def _options(self) -> list:
-        options = ["--max-model-len", 1024, "--max-num-seqs", 32, "--no-enable-prefix-caching"]
+        options = ["--max-model-len", 1024, "--max-num-seqs", 32, "--disable-log-stats", "--no-enable-prefix-caching"]
         if self._num_adapters:
             options += ["--enable-lora", "--max-loras", self._num_adapters, "--max-lora-rank", 16]
         return options
@@ -41,26 +49,15 @@ class VllmPeer(Peer):
         self._process = Process(
             [self._python, "-m", "vllm.entrypoints.openai.api_server", "--model", files.folder, "--served-model-name", "base",
              "--dtype", dtype, "--host", "127.0.0.1", "--port", self._port, *self._options(),
-             *(["--lora-modules", *modules] if modules else [])], self.work / "vllm.log", self._environment())
+             *(["--lora-modules", *modules] if modules else [])], self.work / "vllm.log",
+            {**self._environment(), "VLLM_CACHE_ROOT": self._python.parents[1] / "compiled"})
         self._process.wait_until(http_ready(self._port, "/health"))
 
-    def run(self, requests: list) -> Outcome:
+    def run(self, requests: list, concurrency: int) -> Outcome:
         bodies = [{"model": "base" if request.adapter is None else f"adapter-{request.adapter}", "prompt": list(request.prompt),
-                   "max_tokens": request.output_tokens, "temperature": 0, "ignore_eos": True, "stream": True,
-                   "stream_options": {"include_usage": True}} for request in requests]
-        usage = []
-
-        def count(event: dict) -> int:
-            if event.get("usage"):
-                usage.append(event["usage"]["completion_tokens"])
-            return len(event["choices"])  # at least one token an event; the sum comes from `usage`
-
-        outcome = run_http(self._port, "/v1/completions", bodies, count)
-        expected = sum(request.output_tokens for request in requests)
-        if sum(usage) != expected:
-            raise RuntimeError(f"{sum(usage)} tokens instead of {expected}")
-        outcome.num_tokens = expected
-        return outcome
+                   "max_tokens": request.output_tokens, "temperature": 0, "ignore_eos": True, "stream": True, "return_token_ids": True}
+                  for request in requests]
+        return run_streams(self._port, "/v1/completions", bodies, concurrency, token_times)
 
     def stop(self):
         if self._process is not None:

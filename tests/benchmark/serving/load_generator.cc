@@ -10,7 +10,11 @@ namespace {
 
 v1::GenerateRequest ToProto(const BenchmarkRequest& request) {
   v1::GenerateRequest proto;
-  proto.mutable_tokens()->mutable_ids()->Add(request.prompt.begin(), request.prompt.end());
+  if (request.text.empty()) {
+    proto.mutable_tokens()->mutable_ids()->Add(request.prompt.begin(), request.prompt.end());
+  } else {
+    proto.set_prompt(request.text);
+  }
   proto.set_adapter(request.adapter);
   proto.mutable_sampling()->set_temperature(0);
   proto.mutable_stopping()->set_max_tokens(request.output_tokens);
@@ -19,8 +23,11 @@ v1::GenerateRequest ToProto(const BenchmarkRequest& request) {
   return proto;
 }
 
-RequestOutcome RunOne(const Client& client, const BenchmarkRequest& request, absl::Time sent) {
+/// `start` is when the run began.
+RequestOutcome RunOne(const Client& client, const BenchmarkRequest& request, absl::Time start,
+                      absl::Time sent) {
   RequestOutcome outcome;
+  outcome.sent = sent - start;
   absl::Time last = sent;
   outcome.status = client.Generate(ToProto(request), [&](const v1::GenerateResponse& response) {
     const absl::Time now = absl::Now();
@@ -32,6 +39,7 @@ RequestOutcome RunOne(const Client& client, const BenchmarkRequest& request, abs
         outcome.inter_token.push_back((now - last) / count);
       }
       outcome.tokens.push_back(response.token_ids(i));
+      outcome.token_times.push_back(now - start);
     }
     last = count > 0 ? now : last;
     return true;
@@ -54,7 +62,7 @@ RunOutcome RunWorkload(const Client& client, const std::vector<BenchmarkRequest>
       absl::SleepFor(start + requests[i].arrival -
                      absl::Now());  // returns at once when that is past
       run.requests[i] =
-          RunOne(client, requests[i], open_loop ? start + requests[i].arrival : absl::Now());
+          RunOne(client, requests[i], start, open_loop ? start + requests[i].arrival : absl::Now());
     }
   };
   std::vector<std::thread> threads;

@@ -18,6 +18,8 @@ struct RequestOutcome {
   absl::Duration
       first_token;       ///< since it was sent, or since it should have been sent in an open loop
   absl::Duration total;  ///< the same, to the last message
+  absl::Duration sent;   ///< since the run began; in an open loop when it should have been
+  std::vector<absl::Duration> token_times;  ///< one a token, since the run began
   std::vector<absl::Duration>
       inter_token;  ///< one a token but the first; tokens of one message share its gap
   std::vector<int32_t> tokens;

@@ -26,6 +26,9 @@ ABSL_FLAG(uint64_t, seed, 1, "of prompts, adapters and arrivals");
 ABSL_FLAG(std::string, requests_file, "", "JSON lines instead of random requests, without warm-up");
 ABSL_FLAG(std::string, json, "", "file for the report as JSON");
 ABSL_FLAG(bool, outputs, false, "include every answer's token ids in the JSON");
+ABSL_FLAG(bool, token_times, false,
+          "include in the JSON, by request, when it was sent (sent_s) and when each token came "
+          "(token_s), in seconds since the run began");
 
 namespace tenon::benchmark {
 namespace {
@@ -78,6 +81,15 @@ int Main() {
     if (absl::GetFlag(FLAGS_outputs)) {
       for (const RequestOutcome& request : run.requests) {
         json["outputs"].push_back(request.tokens);
+      }
+    }
+    if (absl::GetFlag(FLAGS_token_times)) {
+      for (const RequestOutcome& request : run.requests) {
+        json["sent_s"].push_back(absl::ToDoubleSeconds(request.sent));
+        nlohmann::json& times = json["token_s"].emplace_back(nlohmann::json::array());
+        for (const absl::Duration time : request.token_times) {
+          times.push_back(absl::ToDoubleSeconds(time));
+        }
       }
     }
     std::ofstream(path) << json.dump(1) << "\n";

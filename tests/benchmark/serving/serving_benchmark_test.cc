@@ -56,6 +56,20 @@ TEST(WorkloadTest, BadLineIsNamed) {
   EXPECT_NE(ReadWorkload(path).status().message().find("workload.jsonl:2"), std::string::npos);
 }
 
+TEST(WorkloadTest, TextAndArrivalAreReadWhereTheyAre) {
+  const std::string path = testing::TempDir() + "/text.jsonl";
+  std::ofstream(path) << R"({"prompt_tokens":[1],"adapter":"","output_tokens":1})"
+                      << "\n"
+                      << R"({"prompt":"hi","adapter":"","output_tokens":1,"arrival_s":0.5})"
+                      << "\n";
+  const absl::StatusOr<std::vector<BenchmarkRequest>> requests = ReadWorkload(path);
+  ASSERT_TRUE(requests.ok()) << requests.status();
+  EXPECT_EQ((*requests)[0].text, "");
+  EXPECT_EQ((*requests)[0].arrival, absl::ZeroDuration());
+  EXPECT_EQ((*requests)[1].text, "hi");
+  EXPECT_EQ((*requests)[1].arrival, absl::Milliseconds(500));
+}
+
 TEST(PercentilesTest, AreNearestRank) {
   std::vector<absl::Duration> values;
   for (int i = 100; i >= 1; --i) {
@@ -76,11 +90,15 @@ TEST(ReportTest, FailedRequestsCountNoLatency) {
   run.requests.push_back({.status = absl::OkStatus(),
                           .first_token = absl::Milliseconds(10),
                           .total = absl::Milliseconds(20),
+                          .sent = {},
+                          .token_times = {},
                           .inter_token = {absl::Milliseconds(10)},
                           .tokens = {1, 2}});
   run.requests.push_back({.status = absl::UnavailableError("gone"),
                           .first_token = {},
                           .total = {},
+                          .sent = {},
+                          .token_times = {},
                           .inter_token = {},
                           .tokens = {3}});
   const Report report = MakeReport(run);

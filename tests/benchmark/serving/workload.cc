@@ -72,10 +72,14 @@ absl::StatusOr<std::vector<BenchmarkRequest>> ReadWorkload(const std::string& pa
   while (std::getline(file, line)) {
     try {
       const nlohmann::json json = nlohmann::json::parse(line);
-      requests.push_back({.prompt = json.at("prompt_tokens").get<std::vector<int32_t>>(),
+      const std::string text = json.value("prompt", "");
+      requests.push_back({.prompt = text.empty()
+                                        ? json.at("prompt_tokens").get<std::vector<int32_t>>()
+                                        : std::vector<int32_t>(),
+                          .text = text,
                           .adapter = json.at("adapter").get<std::string>(),
                           .output_tokens = json.at("output_tokens").get<int32_t>(),
-                          .arrival = absl::ZeroDuration()});
+                          .arrival = absl::Seconds(json.value("arrival_s", 0.0))});
     } catch (const nlohmann::json::exception& error) {
       return absl::InvalidArgumentError(
           absl::StrCat(path, ":", requests.size() + 1, ": ", error.what()));

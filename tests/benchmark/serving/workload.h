@@ -15,6 +15,7 @@ namespace tenon::benchmark {
 /// One request: what is sent, and when in an open-loop run.
 struct BenchmarkRequest {
   std::vector<int32_t> prompt;
+  std::string text;     ///< sent instead of `prompt` unless it is empty
   std::string adapter;  ///< "" for the base
   int32_t output_tokens = 0;
   absl::Duration arrival;  ///< since the start of the run; zero in a closed loop
@@ -36,8 +37,8 @@ struct WorkloadOptions {
 /// Random prompts; the same options give the same requests.
 std::vector<BenchmarkRequest> MakeWorkload(const WorkloadOptions& options);
 
-/// Requests from a file of JSON lines {"prompt_tokens": [ids], "adapter": "", "output_tokens": n},
-/// all arriving at zero.
+/// Requests from a file of JSON lines {"prompt_tokens": [ids], "adapter": "", "output_tokens": n}.
+/// A "prompt" is text that is sent instead of the ids; "arrival_s" is zero when it is not there.
 absl::StatusOr<std::vector<BenchmarkRequest>> ReadWorkload(const std::string& path);
 
 }  // namespace tenon::benchmark
