@@ -72,7 +72,7 @@ TEST(CompilerTest, MakesOneDeltaPerModule) {
   const SiteDelta* site = (*adapter)->delta(0, Site::kQ);
   ASSERT_NE(site, nullptr);
   const LowRankDelta* q = &site->low_rank;
-  EXPECT_TRUE(at::allclose(q->down, at::full({2, 8}, 1.0f)));
+  EXPECT_TRUE(at::allclose(q->DownMatrix(), at::full({2, 8}, 1.0f)));
   EXPECT_TRUE(at::allclose(q->UpMatrix(), at::full({8, 2}, 0.5f)));
   EXPECT_EQ(q->scaling, 2.0f);
   EXPECT_EQ((*adapter)->delta(1, Site::kDown)->low_rank.rank(), 2);
@@ -123,9 +123,9 @@ TEST(CompilerTest, ReadsEveryStoredDTypeIntoTheBaseDType) {
       const auto adapter = Compile(Parse(weights), TinyBase(), base_dtype, nullptr);
       ASSERT_TRUE(adapter.ok()) << adapter.status();
       const LowRankDelta* q = &(*adapter)->delta(0, Site::kQ)->low_rank;
-      EXPECT_EQ(q->down.scalar_type(), base_dtype);
-      EXPECT_TRUE(q->down.is_contiguous());
-      EXPECT_TRUE(at::allclose(q->down.to(at::kFloat), at::full({2, 8}, 1.5f))) << test.dtype;
+      EXPECT_EQ(q->DownMatrix().scalar_type(), base_dtype);
+      EXPECT_TRUE(q->DownMatrix().is_contiguous());
+      EXPECT_TRUE(at::allclose(q->DownMatrix().to(at::kFloat), at::full({2, 8}, 1.5f))) << test.dtype;
       EXPECT_TRUE(at::allclose(q->UpMatrix().to(at::kFloat), at::full({8, 2}, -2.0f)))
           << test.dtype;
     }

@@ -121,7 +121,7 @@ class MethodTest : public ::testing::Test {
     }
     const LowRankDelta& low_rank = delta.low_rank;
     if (low_rank.defined()) {
-      const at::Tensor shrunk = low_rank.dense() ? x : at::matmul(x, low_rank.down.t());
+      const at::Tensor shrunk = low_rank.dense() ? x : at::matmul(x, low_rank.DownMatrix().t());
       y = y + at::matmul(shrunk, low_rank.UpMatrix().t()) * low_rank.scaling;
     }
     return y;
