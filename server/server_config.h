@@ -20,7 +20,7 @@ struct ServerConfig {
   std::string dtype;       ///< "auto", "fp32" or "bf16"
   std::string quantization;  ///< "none" or "int8"
   std::string device;      ///< "cpu"
-  int32_t threads = 0;     ///< of LibTorch; 0: one per CPU
+  int32_t threads = 0;     ///< of a step; 0: one per CPU
   std::string listen;      ///< gRPC
   std::string http_listen;
   std::string admin_listen;      ///< gRPC of TenantService; empty: admin.sock in the store's folder

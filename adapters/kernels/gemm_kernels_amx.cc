@@ -382,13 +382,13 @@ void AmxPairs(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_t*
 // The same for int8: a tile holds 16 rows by 64 k, or 16 groups of four k by 16 columns.
 constexpr int64_t kInt8Step = kInt8Group * kPanelColumns;
 
-void ScaleSums(const int32_t* sums, int64_t rows, const Int8Tile& t, int64_t row, int64_t column) {
+void ScaleSums(const int32_t* sums, const Int8Tile& t, int64_t column) {
   const Vec w_first = Vec::Load(t.w_scales + column);
   const Vec w_second = Vec::Load(t.w_scales + column + Vec::kLanes);
-  for (int64_t r = 0; r < rows; ++r) {
-    const Vec x_scale = Vec::Set(t.x_scales[row + r]);
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const Vec x_scale = Vec::Set(t.x_scales[r]);
     const int32_t* const sum = sums + r * kPanelColumns;
-    float* const tile = t.tile + (row + r) * t.tile_stride + column;
+    float* const tile = t.tile + r * t.tile_stride + column;
     (Vec{_mm512_cvtepi32_ps(_mm512_loadu_si512(sum))} * w_first * x_scale).Store(tile);
     (Vec{_mm512_cvtepi32_ps(_mm512_loadu_si512(sum + Vec::kLanes))} * w_second * x_scale)
         .Store(tile + Vec::kLanes);
@@ -434,7 +434,7 @@ void Int8TileAmx(const Int8Tile& t) {
   Configure(t.rows);
   for (int64_t panel = 0; panel < t.num_panels; ++panel) {
     (t.rows > kTileHeight ? Int8PanelAmx<true> : Int8PanelAmx<false>)(t, panel, sums);
-    ScaleSums(sums, t.rows, t, 0, panel * kPanelColumns);
+    ScaleSums(sums, t, panel * kPanelColumns);
   }
   _tile_release();
 }

@@ -4,16 +4,6 @@
 #include "adapters/kernels/gemm_kernels_inl.h"
 
 namespace tenon {
-namespace {
-
-constexpr GemmKernels MakeAvx2Kernels() {
-  GemmKernels kernels = MakeGemmKernels();
-  kernels.tile_int8 = Int8TileAvx2;
-  return kernels;
-}
-
-}  // namespace
-
-constinit const GemmKernels kGemmAvx2 = MakeAvx2Kernels();
+constinit const GemmKernels kGemmAvx2 = WithInt8Avx2(MakeGemmKernels());
 
 }  // namespace tenon

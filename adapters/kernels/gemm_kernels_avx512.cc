@@ -4,16 +4,6 @@
 #include "adapters/kernels/gemm_kernels_inl.h"
 
 namespace tenon {
-namespace {
-
-constexpr GemmKernels MakeAvx512Kernels() {
-  GemmKernels kernels = MakeGemmKernels();
-  kernels.tile_int8 = Int8TileAvx2;
-  return kernels;
-}
-
-}  // namespace
-
-constinit const GemmKernels kGemmAvx512 = MakeAvx512Kernels();
+constinit const GemmKernels kGemmAvx512 = WithInt8Avx2(MakeGemmKernels());
 
 }  // namespace tenon

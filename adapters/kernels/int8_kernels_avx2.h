@@ -72,6 +72,11 @@ void Int8TileAvx2(const Int8Tile& t) {
   }
 }
 
+constexpr GemmKernels WithInt8Avx2(GemmKernels kernels) {
+  kernels.tile_int8 = Int8TileAvx2;
+  return kernels;
+}
+
 }  // namespace
 }  // namespace tenon
 

@@ -22,18 +22,6 @@ T* Data(const at::Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
-template <typename T>
-ProductOutput<T> MakeOutput(const at::Tensor& bias, const at::Tensor& y,
-                            std::span<const PanelUpdate> updates, int64_t first_row) {
-  return {bias.defined() ? Data<float>(bias) : nullptr,
-          Data<T>(y),
-          y.stride(0),
-          y.size(0),
-          y.size(1),
-          updates,
-          first_row};
-}
-
 // x as fp32 rows, k apart.
 std::vector<float> WidenRows(const GemmKernels& kernels, const at::Tensor& x) {
   const int64_t rows = x.size(0), k = x.size(1), stride = x.stride(0);
@@ -57,26 +45,6 @@ void Run(const GemmKernels& kernels, GemmKernels::Tile<X, W> kernel, const X* x,
                kernel(x + row * x_stride, x_stride, rows, weights + panel * panel_stride,
                       panel_stride, num_panels, k, tile, tile_stride);
              });
-}
-
-absl::Status CheckWeights(std::span<const at::Tensor> weights) {
-  if (weights.empty()) {
-    return absl::InvalidArgumentError("no weights to pack");
-  }
-  for (size_t i = 0; i < weights.size(); ++i) {
-    const at::Tensor& weight = weights[i];
-    if (!weight.defined() || !weight.is_cpu() || weight.dim() != 2 || weight.numel() == 0 ||
-        (weight.scalar_type() != at::kFloat && weight.scalar_type() != at::kBFloat16) ||
-        (weight.stride(1) != 1 && weight.size(1) != 1)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("weight ", i, " is not a row-major fp32 or bf16 matrix on the CPU"));
-    }
-    if (weight.size(1) != weights[0].size(1) || weight.scalar_type() != weights[0].scalar_type()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("weight ", i, " has other inputs or another dtype than the first"));
-    }
-  }
-  return absl::OkStatus();
 }
 
 // Row pointers into the stacked weights, 32 at a time: a panel may span two of them.
@@ -114,11 +82,43 @@ void UnpackRows(const at::Tensor& index, const at::Tensor& panels, int64_t out_f
 
 }  // namespace
 
-void CheckUpdate(const PanelUpdate& update, int64_t columns, at::ScalarType dtype) {
-  TORCH_CHECK(update.up->dtype() == dtype && update.column % kPanelColumns == 0 &&
-                  update.column + update.up->out_features() <= columns,
-              "an update of ", update.up->out_features(), " ", update.up->dtype(),
-              " columns from ", update.column, " on a product of ", columns, " ", dtype);
+absl::Status CheckWeights(std::span<const at::Tensor> weights) {
+  if (weights.empty()) {
+    return absl::InvalidArgumentError("no weights to pack");
+  }
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const at::Tensor& weight = weights[i];
+    if (!weight.defined() || !weight.is_cpu() || weight.dim() != 2 || weight.numel() == 0 ||
+        (weight.scalar_type() != at::kFloat && weight.scalar_type() != at::kBFloat16) ||
+        (weight.stride(1) != 1 && weight.size(1) != 1)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("weight ", i, " is not a row-major fp32 or bf16 matrix on the CPU"));
+    }
+    if (weight.size(1) != weights[0].size(1) || weight.scalar_type() != weights[0].scalar_type()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("weight ", i, " has other inputs or another dtype than the first"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void CheckProduct(const at::Tensor& x, const at::Tensor& y, int64_t in_features,
+                  int64_t out_features, at::ScalarType dtype,
+                  std::span<const PanelUpdate> updates) {
+  TORCH_CHECK(x.dim() == 2 && x.size(1) == in_features && x.scalar_type() == dtype &&
+                  (x.stride(1) == 1 || x.size(1) == 1),
+              "packed matrix: x is ", x.scalar_type(), " ", x.sizes(), ", want ", dtype, " [T, ",
+              in_features, "]");
+  TORCH_CHECK(y.dim() == 2 && y.size(0) == x.size(0) && y.size(1) == out_features &&
+                  y.scalar_type() == dtype && (y.stride(1) == 1 || y.size(1) == 1),
+              "packed matrix: y is ", y.scalar_type(), " ", y.sizes(), ", want ", dtype, " [",
+              x.size(0), ", ", out_features, "]");
+  for (const PanelUpdate& update : updates) {
+    TORCH_CHECK(update.up->dtype() == dtype && update.column % kPanelColumns == 0 &&
+                    update.column + update.up->out_features() <= out_features,
+                "an update of ", update.up->out_features(), " ", update.up->dtype(),
+                " columns from ", update.column, " on a product of ", out_features, " ", dtype);
+  }
 }
 
 absl::StatusOr<PackedMatrix> PackedMatrix::Pack(std::span<const at::Tensor> weights) {
@@ -163,17 +163,7 @@ at::Tensor PackedMatrix::Rows(const at::Tensor& index) const {
 
 void PackedMatrix::Multiply(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y,
                             std::span<const PanelUpdate> updates, int64_t first_row) const {
-  TORCH_CHECK(x.dim() == 2 && x.size(1) == in_features_ && x.scalar_type() == dtype() &&
-                  (x.stride(1) == 1 || x.size(1) == 1),
-              "packed matrix: x is ", x.scalar_type(), " ", x.sizes(), ", want ", dtype(), " [T, ",
-              in_features_, "]");
-  TORCH_CHECK(y.dim() == 2 && y.size(0) == x.size(0) && y.size(1) == out_features_ &&
-                  y.scalar_type() == dtype() && (y.stride(1) == 1 || y.size(1) == 1),
-              "packed matrix: y is ", y.scalar_type(), " ", y.sizes(), ", want ", dtype(), " [",
-              x.size(0), ", ", out_features_, "]");
-  for (const PanelUpdate& update : updates) {
-    CheckUpdate(update, out_features_, dtype());
-  }
+  CheckProduct(x, y, in_features_, out_features_, dtype(), updates);
   if (x.size(0) == 0) {
     return;
   }

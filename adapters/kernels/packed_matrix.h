@@ -23,9 +23,6 @@ struct PanelUpdate {
   float scale = 1.0f;
 };
 
-/// Throws c10::Error when an update does not fit a product of so many columns.
-void CheckUpdate(const PanelUpdate& update, int64_t columns, at::ScalarType dtype);
-
 /// A matrix W [out, in], fp32 or bf16, cut into panels of 32 output columns, each stored with the
 /// input index running slowest. bf16 panels hold two consecutive inputs next to each other, the
 /// operand of AVX512-BF16's dot product. The last panel is padded with zeros.

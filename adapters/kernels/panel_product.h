@@ -3,10 +3,13 @@
 #ifndef TENON_ADAPTERS_KERNELS_PANEL_PRODUCT_H_
 #define TENON_ADAPTERS_KERNELS_PANEL_PRODUCT_H_
 
+#include <ATen/core/Tensor.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <span>
 
+#include "absl/status/status.h"
 #include "adapters/kernels/gemm_kernels.h"
 #include "adapters/kernels/packed_matrix.h"
 #include "adapters/kernels/parallel.h"
@@ -23,6 +26,26 @@ struct ProductOutput {
   std::span<const PanelUpdate> updates;
   int64_t first_row = 0;  ///< what the updates call y's first
 };
+
+/// What Pack and Quantize take: matrices of fp32 or bf16 on the CPU with the same inputs.
+absl::Status CheckWeights(std::span<const at::Tensor> weights);
+
+/// Throws c10::Error when an operand or an update does not fit a product with W [out, in].
+void CheckProduct(const at::Tensor& x, const at::Tensor& y, int64_t in_features,
+                  int64_t out_features, at::ScalarType dtype,
+                  std::span<const PanelUpdate> updates);
+
+template <typename T>
+ProductOutput<T> MakeOutput(const at::Tensor& bias, const at::Tensor& y,
+                            std::span<const PanelUpdate> updates, int64_t first_row) {
+  return {bias.defined() ? bias.const_data_ptr<float>() : nullptr,
+          static_cast<T*>(y.mutable_data_ptr()),
+          y.stride(0),
+          y.size(0),
+          y.size(1),
+          updates,
+          first_row};
+}
 
 namespace panel_product {
 

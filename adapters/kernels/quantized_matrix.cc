@@ -98,21 +98,15 @@ void MultiplyRows(const at::Tensor& x, const at::Tensor& panels, const at::Tenso
 }  // namespace
 
 absl::StatusOr<QuantizedMatrix> QuantizedMatrix::Quantize(std::span<const at::Tensor> weights) {
-  // Its checks are ours, and a panel at a time is small.
-  int64_t out = 0;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    const at::Tensor& weight = weights[i];
-    if (!weight.defined() || !weight.is_cpu() || weight.dim() != 2 || weight.numel() == 0 ||
-        (weight.scalar_type() != at::kFloat && weight.scalar_type() != at::kBFloat16) ||
-        weight.size(1) != weights[0].size(1) || weight.size(1) > kMaxInputs) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("weight ", i, " cannot be quantized: want fp32 or bf16 matrices with the same ",
-                       "inputs, at most ", kMaxInputs));
-    }
-    out += weight.size(0);
+  TENON_RETURN_IF_ERROR(CheckWeights(weights));
+  if (weights[0].size(1) > kMaxInputs) {
+    return absl::InvalidArgumentError(absl::StrCat("a weight of ", weights[0].size(1),
+                                                   " inputs cannot be quantized: at most ",
+                                                   kMaxInputs));
   }
-  if (out == 0) {
-    return absl::InvalidArgumentError("no weights to quantize");
+  int64_t out = 0;
+  for (const at::Tensor& weight : weights) {
+    out += weight.size(0);
   }
   QuantizedMatrix matrix;
   matrix.dtype_ = weights[0].scalar_type();
@@ -145,29 +139,14 @@ absl::StatusOr<QuantizedMatrix> QuantizedMatrix::Quantize(std::span<const at::Te
 
 void QuantizedMatrix::Multiply(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y,
                                std::span<const PanelUpdate> updates, int64_t first_row) const {
-  TORCH_CHECK(x.dim() == 2 && x.size(1) == in_features_ && x.scalar_type() == dtype_ &&
-                  (x.stride(1) == 1 || x.size(1) == 1),
-              "quantized matrix: x is ", x.scalar_type(), " ", x.sizes(), ", want ", dtype_,
-              " [T, ", in_features_, "]");
-  TORCH_CHECK(y.dim() == 2 && y.size(0) == x.size(0) && y.size(1) == out_features() &&
-                  y.scalar_type() == dtype_ && (y.stride(1) == 1 || y.size(1) == 1),
-              "quantized matrix: y is ", y.scalar_type(), " ", y.sizes(), ", want ", dtype_, " [",
-              x.size(0), ", ", out_features(), "]");
-  for (const PanelUpdate& update : updates) {
-    CheckUpdate(update, out_features(), dtype_);
-  }
+  CheckProduct(x, y, in_features_, out_features(), dtype_, updates);
   if (x.size(0) == 0) {
     return;
   }
-  const float* const bias_data = bias.defined() ? bias.const_data_ptr<float>() : nullptr;
   if (dtype_ == at::kFloat) {
-    MultiplyRows<float>(x, panels_, scales_, sums_,
-                        {bias_data, Data<float>(y), y.stride(0), y.size(0), y.size(1), updates,
-                         first_row});
+    MultiplyRows(x, panels_, scales_, sums_, MakeOutput<float>(bias, y, updates, first_row));
   } else {
-    MultiplyRows<uint16_t>(x, panels_, scales_, sums_,
-                           {bias_data, Data<uint16_t>(y), y.stride(0), y.size(0), y.size(1),
-                            updates, first_row});
+    MultiplyRows(x, panels_, scales_, sums_, MakeOutput<uint16_t>(bias, y, updates, first_row));
   }
 }
 

@@ -1,5 +1,4 @@
 // What the server computes against what transformers and PEFT computed (make_goldens.py).
-#include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -13,10 +12,10 @@
 #include <tuple>
 #include <vector>
 
-#include "adapters/kernels/parallel.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/kernels/parallel.h"
 #include "server/model/decoder_runner.h"
 #include "server/model/model.h"
 #include "tests/golden/adapter_files.h"

@@ -1,6 +1,5 @@
 // Merging changes no answer: every adapter of the golden matrix, and every composition, merged and
 // not, on every architecture.
-#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -12,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include "adapters/kernels/parallel.h"
 #include "absl/strings/str_cat.h"
+#include "adapters/kernels/parallel.h"
 #include "server/model/decoder_runner.h"
 #include "server/model/merged_weights.h"
 #include "server/model/model.h"

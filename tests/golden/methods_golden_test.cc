@@ -1,6 +1,5 @@
 // Every method's goldens (make_matrix.sh) on every architecture, cell by cell: what the compilers
 // make of an adapter and what the forward pass makes of that, in fp32 and in bf16.
-#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -11,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "adapters/kernels/parallel.h"
 #include "absl/strings/str_cat.h"
+#include "adapters/kernels/parallel.h"
 #include "tests/golden/bf16_errors.h"
 #include "tests/golden/matrix_batch.h"
 #include "tests/golden/matrix_table.h"

@@ -7,18 +7,17 @@
 // Adapters are random LoRA deltas on every linear layer, dealt out to the requests in turn; with 0
 // of them all requests are for the base. Prompts are random; the first `shared_prefix` tokens are
 // the same for all. Prints a table, then one line of JSON.
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "adapters/kernels/parallel.h"
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "adapters/kernels/parallel.h"
 #include "server/engine/engine.h"
 #include "server/model/decoder_runner.h"
 #include "server/model/kv_cache.h"
@@ -36,7 +35,7 @@ ABSL_FLAG(int64_t, output_tokens, 64, "tokens of each answer");
 ABSL_FLAG(int64_t, shared_prefix, 0, "leading prompt tokens that all requests share");
 ABSL_FLAG(int64_t, max_batch_tokens, 512, "token budget of a step");
 ABSL_FLAG(int64_t, kv_mib, 512, "KV memory in MiB");
-ABSL_FLAG(int, threads, 2, "LibTorch threads");
+ABSL_FLAG(int, threads, 2, "threads of the kernels");
 
 namespace tenon {
 namespace {

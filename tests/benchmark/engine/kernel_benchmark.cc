@@ -2,7 +2,6 @@
 // ratio means something.
 //
 //   kernel_benchmark [gemm|low_rank|attention|elementwise ...]
-#include <ATen/Parallel.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>

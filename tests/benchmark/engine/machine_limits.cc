@@ -8,7 +8,6 @@
 //   copy_gb_s      the same array copied; bytes read and bytes written both count
 //   gemm_gflop_s   by dtype and rows, the faster of LibTorch's product (oneDNN) and Tenon's packed
 //                  one, over weights [4096, 2048]: two operations a multiply-add
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/randn.h>

@@ -8,7 +8,6 @@
 // `share` percent of the requests are for the hot adapter; the others take turns over the other
 // adapters, or are for the base when there are none. Random LoRAs on every linear layer. Prints
 // medians, the part of the tokens that ran merged, and how long merging and unmerging took.
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -17,7 +16,6 @@
 #include <utility>
 #include <vector>
 
-#include "adapters/kernels/parallel.h"
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/strings/numbers.h"
@@ -25,6 +23,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "adapters/kernels/parallel.h"
 #include "server/engine/merge_tier.h"
 #include "server/model/decoder_runner.h"
 #include "server/model/kv_cache.h"
@@ -43,7 +42,7 @@ ABSL_FLAG(std::vector<std::string>, adapters, (std::vector<std::string>{"1", "8"
           "numbers of adapters");
 ABSL_FLAG(std::vector<std::string>, shares, (std::vector<std::string>{"50", "90", "100"}),
           "percent of the requests that are for the hot one");
-ABSL_FLAG(int, threads, 2, "LibTorch threads");
+ABSL_FLAG(int, threads, 2, "threads of the kernels");
 ABSL_FLAG(bool, always_merged, false, "Use merged weights in mixed steps whatever that costs.");
 
 namespace tenon {

@@ -136,3 +136,35 @@ class Worker:
 
     def stop(self):
         self._process.stop()
+
+
+class WorkerPeer(Peer):
+    """A peer that is a library: a Worker, whose answer to its first message has its version."""
+
+    def __init__(self, work: Path, threads: int, python: Path, script: Path):
+        super().__init__(work, threads)
+        self._python = python
+        self._script = script
+        self._worker = None
+        self._version = None
+
+    def version(self) -> str:
+        return self._version or "not started"
+
+    def load(self, files, num_adapters: int, environment: dict, setup: dict):
+        """Starts it with a model, its first adapters and what `setup` adds."""
+        self._worker = Worker(self._python, self._script, self.work, environment)
+        self._version = self._worker.ask({
+            "model": str(files.folder), "dtype": files.dtype,
+            "adapters": [str(folder) for folder in files.adapters[:num_adapters]], **setup})["version"]
+
+    def ask(self, requests: list, concurrency: int, prompts: list, more: dict) -> Outcome:
+        answer = self._worker.ask({
+            "concurrency": concurrency, "prompts": prompts, "adapters": [request.adapter for request in requests],
+            "output_tokens": requests[0].output_tokens, **more})
+        return Outcome(answer["wall_s"], answer["sent_s"], answer["token_s"])
+
+    def stop(self):
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None

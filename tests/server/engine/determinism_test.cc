@@ -1,5 +1,4 @@
 // GenerateRequest.deterministic: the same bits whatever the neighbours, chunks and preemptions.
-#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -9,10 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "adapters/kernels/parallel.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "adapters/kernels/parallel.h"
 #include "server/model/decoder_runner.h"
 #include "server/model/model.h"
 #include "tests/golden/adapter_files.h"

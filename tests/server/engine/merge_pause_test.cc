@@ -1,7 +1,6 @@
 // What a switch between merged and unmerged weights costs the requests that run over it: no
 // failure, no other token, and of the engine's time less than a step. SmolLM2 in fp32; skipped
 // without it.
-#include <ATen/Parallel.h>
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 #include <malloc.h>
@@ -20,6 +19,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "adapters/kernels/parallel.h"
 #include "server/engine/merge_tier.h"
 #include "server/model/decoder_runner.h"
 #include "server/model/kv_cache.h"
@@ -108,7 +108,7 @@ class MergePauseTest : public testing::Test {
     if (folder == nullptr) {
       GTEST_SKIP() << "TENON_TEST_MODEL names no SmolLM2 folder (deploy/quickstart/fetch_model.sh)";
     }
-    at::set_num_threads(1);
+    SetNumKernelThreads(1);
     ModelOptions options;
     options.dtype = at::kFloat;
     absl::StatusOr<Model> model = LoadModel(folder, options);

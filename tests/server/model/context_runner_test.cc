@@ -1,6 +1,5 @@
 // Virtual tokens through the model, against sequences that have real tokens or their keys and
 // values in the same places.
-#include <ATen/Parallel.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/stack.h>
