@@ -283,6 +283,7 @@ absl::Status App::Parts::StartEngine() {
   options.max_queued_sequences = config.max_queued;
   options.merge_tier = merge_tier.get();
   options.scheduler.max_batch_tokens = config.max_batch_tokens;
+  options.scheduler.prefill_chunk_tokens = config.prefill_chunk_tokens;
   options.scheduler.max_sequences = config.max_sequences;
   options.scheduler.max_context_tokens = max_context_tokens;
   options.scheduler.cache_salt = absl::StrCat(model.base.digest, " ", dtype, " ", config.quantization);

@@ -72,6 +72,9 @@ ABSL_FLAG(std::string, s3_credentials_file, "",
 ABSL_FLAG(int64_t, kv_cache_bytes, 0, "Memory of the KV cache; 0: part of what is free.");
 ABSL_FLAG(int64_t, kv_block_size, 16, "Tokens of a KV block.");
 ABSL_FLAG(int64_t, max_batch_tokens, 512, "Tokens of a step at most.");
+ABSL_FLAG(int64_t, prefill_chunk_tokens, 64,
+          "Prompt tokens of a step that decodes too, at most, or three a decoded row when that is "
+          "more; 0: no such bound.");
 ABSL_FLAG(int64_t, max_sequences, 64, "Sequences of a step at most.");
 ABSL_FLAG(int64_t, max_queued, 1024, "Sequences that wait at most; more are refused.");
 ABSL_FLAG(int64_t, max_context_tokens, 0, "Prompt and answer together; 0: the model's own.");
@@ -149,6 +152,7 @@ constexpr absl::string_view kFlagNames[] = {"model",
                                             "kv_cache_bytes",
                                             "kv_block_size",
                                             "max_batch_tokens",
+                                            "prefill_chunk_tokens",
                                             "max_sequences",
                                             "max_queued",
                                             "max_context_tokens",
@@ -279,6 +283,7 @@ ServerConfig CollectFlags() {
   config.kv_cache_bytes = absl::GetFlag(FLAGS_kv_cache_bytes);
   config.kv_block_size = absl::GetFlag(FLAGS_kv_block_size);
   config.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
+  config.prefill_chunk_tokens = absl::GetFlag(FLAGS_prefill_chunk_tokens);
   config.max_sequences = absl::GetFlag(FLAGS_max_sequences);
   config.max_queued = absl::GetFlag(FLAGS_max_queued);
   config.max_context_tokens = absl::GetFlag(FLAGS_max_context_tokens);
@@ -341,6 +346,8 @@ absl::Status CheckSizes(const ServerConfig& config) {
   TENON_RETURN_IF_ERROR(CheckRange("kv_cache_bytes", config.kv_cache_bytes, 0, kMaxBytes));
   TENON_RETURN_IF_ERROR(CheckRange("kv_block_size", config.kv_block_size, 1, 256));
   TENON_RETURN_IF_ERROR(CheckRange("max_batch_tokens", config.max_batch_tokens, 1, 1 << 20));
+  TENON_RETURN_IF_ERROR(
+      CheckRange("prefill_chunk_tokens", config.prefill_chunk_tokens, 0, 1 << 20));
   TENON_RETURN_IF_ERROR(CheckRange("max_sequences", config.max_sequences, 1, 4096));
   TENON_RETURN_IF_ERROR(CheckRange("max_queued", config.max_queued, 1, 1 << 20));
   TENON_RETURN_IF_ERROR(CheckRange("max_context_tokens", config.max_context_tokens, 0, 1 << 24));

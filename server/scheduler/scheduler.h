@@ -43,6 +43,10 @@ struct SchedulerOptions {
   /// so that every row of a step gets a token.
   int64_t max_batch_tokens = 512;
   int64_t max_sequences = 64;  ///< rows of a step at most, > 0
+  /// Prompt and virtual tokens of a step that decodes too, at most: the longer such a step takes,
+  /// the longer every answer in flight halts. Three a decoded row when that is more, so that long
+  /// prompts are not starved where decoding costs more. 0: only max_batch_tokens counts.
+  int64_t prefill_chunk_tokens = 0;
   /// Virtual, prompt and generated tokens of a sequence at most, > 0.
   int64_t max_context_tokens = 0;
   std::string cache_salt;  ///< digest of the base model and dtype: the root of every KV chain
@@ -188,6 +192,8 @@ class Scheduler {
   static bool IsDecode(const Sequence& sequence);
   /// Tokens that plan.prefills still have to compute.
   static int64_t NumPlacedPrefillTokens(const Plan& plan);
+  /// Takes from what is left of the tokens what would make the step too long for its decodes.
+  void BoundPrefills(Plan& plan) const;
   /// Shares what is left of the tokens among prefills that run and sequences that wait.
   void PlanPrefills(Plan& plan);
   /// The first of plan.prefills in fair order; null when there is none.

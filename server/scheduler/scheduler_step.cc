@@ -25,6 +25,7 @@ Batch Scheduler::Schedule(absl::Time now) {
     ++plan.total_active;
   }
   PlaceRunning(std::move(active), plan);
+  BoundPrefills(plan);
   PlanPrefills(plan);
   Settle(plan);
   ChargeWaiting(now);
@@ -97,6 +98,16 @@ void Scheduler::Place(Sequence* sequence, Plan& plan) {
     PlanRow(sequence, plan);
   } else {
     plan.prefills.push_back(sequence);
+  }
+}
+
+void Scheduler::BoundPrefills(Plan& plan) const {
+  constexpr int64_t kPrefillTokensPerDecode = 3;
+  const auto num_decodes = static_cast<int64_t>(plan.rows.size());
+  if (options_.prefill_chunk_tokens > 0 && num_decodes > 0) {
+    plan.tokens_left = std::min(
+        plan.tokens_left,
+        std::max(options_.prefill_chunk_tokens, kPrefillTokensPerDecode * num_decodes));
   }
 }
 

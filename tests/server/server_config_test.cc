@@ -113,6 +113,7 @@ TEST_F(ServerConfigTest, EachBoundIsCheckedAndNamed) {
                                         "--kv-block-size=0",
                                         "--kv-block-size=257",
                                         "--max-batch-tokens=0",
+                                        "--prefill-chunk-tokens=-1",
                                         "--max-sequences=0",
                                         "--max-queued=0",
                                         "--max-upload-bytes=0",

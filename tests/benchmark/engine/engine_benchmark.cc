@@ -34,6 +34,7 @@ ABSL_FLAG(int64_t, prompt_tokens, 128, "tokens of each prompt");
 ABSL_FLAG(int64_t, output_tokens, 64, "tokens of each answer");
 ABSL_FLAG(int64_t, shared_prefix, 0, "leading prompt tokens that all requests share");
 ABSL_FLAG(int64_t, max_batch_tokens, 512, "token budget of a step");
+ABSL_FLAG(int64_t, prefill_chunk_tokens, 64, "prompt tokens of a step that decodes too");
 ABSL_FLAG(int64_t, kv_mib, 512, "KV memory in MiB");
 ABSL_FLAG(int, threads, 2, "threads of the kernels");
 
@@ -155,6 +156,7 @@ absl::Status RunBenchmark() {
   options.scheduler.max_sequences = absl::GetFlag(FLAGS_concurrency);
   options.scheduler.max_batch_tokens =
       std::max(absl::GetFlag(FLAGS_max_batch_tokens), options.scheduler.max_sequences);
+  options.scheduler.prefill_chunk_tokens = absl::GetFlag(FLAGS_prefill_chunk_tokens);
   options.scheduler.max_context_tokens = max_context;
   options.max_queued_sequences = absl::GetFlag(FLAGS_requests);
   StepTimes steps;

@@ -22,6 +22,7 @@ class Traffic {
         pool_(Draw(6, 24), Draw(1, 5)),
         options_{.max_batch_tokens = 0,
                  .max_sequences = Draw(1, 6),
+                 .prefill_chunk_tokens = Draw(0, 6),
                  .max_context_tokens = Draw(8, 60),
                  .cache_salt = "base",
                  .prefix_cache = Draw(0, 4) > 0,

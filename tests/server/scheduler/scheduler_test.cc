@@ -101,6 +101,43 @@ TEST_F(SchedulerTest, DecodesComeBeforePrefillChunks) {
   EXPECT_EQ(mixed.num_tokens, 16);
 }
 
+TEST_F(SchedulerTest, PrefillBesideDecodesIsBounded) {
+  SchedulerOptions options = Options();
+  options.prefill_chunk_tokens = 5;
+  Make(32, options);
+  Add(1, {1, 2, 3}, 8);
+  Step();
+  Add(2, Tokens(12, 100), 8);
+  const Batch first = Step();
+  ASSERT_THAT(Ids(first), ElementsAre(1, 2));
+  EXPECT_EQ(first.rows[1].num_tokens, 5);
+  EXPECT_EQ(Step().rows[1].num_tokens, 5);
+  const Batch last = Step();
+  EXPECT_EQ(last.rows[1].num_tokens, 2);
+  EXPECT_TRUE(last.rows[1].samples);
+}
+
+TEST_F(SchedulerTest, PrefillWithoutDecodesTakesTheWholeStep) {
+  SchedulerOptions options = Options();
+  options.prefill_chunk_tokens = 5;
+  Make(32, options);
+  Add(1, Tokens(12, 100), 8);
+  Add(2, Tokens(12, 200), 8);
+  EXPECT_EQ(Step().num_tokens, 16);
+}
+
+TEST_F(SchedulerTest, ManyDecodesAllowThreePromptTokensEach) {
+  SchedulerOptions options = Options();
+  options.prefill_chunk_tokens = 2;
+  Make(32, options);
+  for (SequenceId id = 1; id <= 3; ++id) {
+    Add(id, {1, 2}, 8);
+  }
+  Step();
+  Add(4, Tokens(12, 100), 8);
+  EXPECT_EQ(Step().rows[3].num_tokens, 9);
+}
+
 TEST_F(SchedulerTest, RowsAreLimitedToMaxSequences) {
   Make(32);
   for (SequenceId id = 1; id <= 6; ++id) {
