@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/kernels/parallel.h"
 #include "adapters/kernels/serial_scope.h"
 
 namespace tenon {
@@ -21,6 +22,8 @@ namespace {
 
 // Logits of this many prompt positions at a time: 32 x 128 Ki entries are 16 MiB.
 constexpr int64_t kPromptLogitsRows = 32;
+// Rows for which another sampler, with memory of its own, is worth it.
+constexpr int64_t kRowsPerSampler = 4;
 
 at::Tensor IndexTensor(int64_t size) { return at::empty({size}, at::TensorOptions(at::kLong)); }
 
@@ -78,8 +81,7 @@ DecoderRunner::DecoderRunner(std::shared_ptr<const Decoder> decoder, KvCache cac
                              int64_t max_positions)
     : decoder_(std::move(decoder)),
       cache_(std::move(cache)),
-      max_positions_(max_positions),
-      sampler_(decoder_->config().vocab_size) {
+      max_positions_(max_positions) {
   for (const RopeConfig& rope : decoder_->config().ropes) {
     ropes_.emplace_back(rope, max_positions);
   }
@@ -255,6 +257,25 @@ at::Tensor DecoderRunner::Forward(const FlatBatch& flat) {
   return decoder_->Forward(input, cache_);
 }
 
+std::vector<absl::StatusOr<SampledToken>> DecoderRunner::Sample(
+    const at::Tensor& logits, std::span<const Sequence* const> sequences) {
+  const auto rows = static_cast<int64_t>(sequences.size());
+  const int64_t parts = std::clamp<int64_t>(rows / kRowsPerSampler, 1, NumKernelThreads());
+  while (static_cast<int64_t>(samplers_.size()) < parts) {
+    samplers_.emplace_back(decoder_->config().vocab_size);
+  }
+  std::vector<absl::StatusOr<SampledToken>> sampled(sequences.size());
+  const int64_t cost = rows / parts * logits.size(1) / 4;  // about as much for a greedy choice
+  ParallelFor(parts, cost, [&](int64_t part) {
+    for (int64_t i = rows * part / parts; i < rows * (part + 1) / parts; ++i) {
+      const auto row = static_cast<size_t>(i);
+      sampled[row] =
+          samplers_[static_cast<size_t>(part)].Sample(LogitsRow(logits, i), ContextOf(*sequences[row]));
+    }
+  });
+  return sampled;
+}
+
 void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden,
                                std::span<const AdapterSegment> segments, StepOutput& output) {
   std::vector<int64_t> last_tokens;
@@ -275,9 +296,7 @@ void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden,
   const at::Tensor logits =
       decoder_->Logits(at::index_select(hidden, 0, index), last_tokens, segments);
   bool all_ok = true;
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    absl::StatusOr<SampledToken> sampled =
-        sampler_.Sample(LogitsRow(logits, static_cast<int64_t>(i)), ContextOf(*sequences[i]));
+  for (absl::StatusOr<SampledToken>& sampled : Sample(logits, sequences)) {
     output.row_status.push_back(sampled.status());
     all_ok = all_ok && sampled.ok();
     output.sampled.push_back(sampled.ok() ? *std::move(sampled) : SampledToken{});

@@ -71,6 +71,9 @@ class DecoderRunner : public ModelRunner {
                                     StepOutput& output);
   void CopyPrefix(const ContextRow& row, const AdapterContext& context);
   at::Tensor Forward(const FlatBatch& flat);
+  /// One result for each row of logits [R, V], fp32; the rows go round the kernels' threads.
+  std::vector<absl::StatusOr<SampledToken>> Sample(const at::Tensor& logits,
+                                                   std::span<const Sequence* const> sequences);
   void SampleRows(const Batch& batch, const at::Tensor& hidden,
                   std::span<const AdapterSegment> segments, StepOutput& output);
   void ScorePrompts(const Batch& batch, const at::Tensor& hidden,
@@ -81,7 +84,7 @@ class DecoderRunner : public ModelRunner {
   bool poison_freed_blocks_ = false;
   int64_t max_positions_;
   std::vector<RopeTable> ropes_;  // one for each of ModelConfig::ropes
-  Sampler sampler_;
+  std::vector<Sampler> samplers_;  // one for each part of a step's rows
   MergeCosts merge_costs_;
 };
 

@@ -32,6 +32,27 @@ absl::Status CheckLogits(std::span<const float> logits) {
       absl::StrCat("the model's logit of token ", bad - logits.begin(), " is ", *bad));
 }
 
+// The token with the largest score, the lowest of equals.
+absl::StatusOr<int32_t> Best(std::span<const float> scores) {
+  const float best = Largest(scores);
+  if (!(best > kMasked)) {
+    return absl::InternalError("no token is left to choose from");
+  }
+  return static_cast<int32_t>(std::find(scores.begin(), scores.end(), best) - scores.begin());
+}
+
+int64_t NumGenerated(const SamplingContext& context) {
+  return static_cast<int64_t>(context.tokens.size()) - context.num_prompt_tokens;
+}
+
+// Whether the choice is the largest logit, whatever came before.
+bool TakesLargest(const SamplingContext& context) {
+  const SamplingParams& params = *context.params;
+  return params.temperature == 0.0f && params.logit_bias.empty() &&
+         params.repetition_penalty == 1.0f && params.presence_penalty == 0.0f &&
+         params.frequency_penalty == 0.0f && NumGenerated(context) >= params.min_tokens;
+}
+
 // log(sum(exp(logits))).
 double LogSumExp(std::span<const float> logits) {
   const float largest = Largest(logits);
@@ -98,8 +119,7 @@ void Sampler::ApplyPenalties(const SamplingContext& context) {
 }
 
 void Sampler::MaskStopTokens(const SamplingContext& context) {
-  const int64_t generated = static_cast<int64_t>(context.tokens.size()) - context.num_prompt_tokens;
-  if (generated >= context.params->min_tokens) {
+  if (NumGenerated(context) >= context.params->min_tokens) {
     return;
   }
   for (const int32_t token : context.params->stop_token_ids) {
@@ -198,13 +218,11 @@ int32_t Sampler::Draw(double uniform) const {
 
 absl::StatusOr<int32_t> Sampler::Choose(const SamplingContext& context) {
   const SamplingParams& params = *context.params;
-  const float best = Largest(scores_);
-  if (!(best > kMasked)) {
-    return absl::InternalError("no token is left to choose from");
-  }
+  TENON_ASSIGN_OR_RETURN(const int32_t best_token, Best(scores_));
   if (params.temperature == 0.0f) {
-    return static_cast<int32_t>(std::find(scores_.begin(), scores_.end(), best) - scores_.begin());
+    return best_token;
   }
+  const float best = scores_[best_token];
   // Measured from the best, so that no temperature, however small, overflows.
   for (float& score : scores_) {
     score = (score - best) / params.temperature;
@@ -225,13 +243,12 @@ absl::StatusOr<int32_t> Sampler::Choose(const SamplingContext& context) {
   if (params.min_p > 0.0f) {
     KeepMinP(params.min_p);
   }
-  const uint64_t index = context.tokens.size() - static_cast<uint64_t>(context.num_prompt_tokens);
-  return Draw(PhiloxUniform(params.seed, static_cast<uint32_t>(context.sample_index), index));
+  return Draw(PhiloxUniform(params.seed, static_cast<uint32_t>(context.sample_index),
+                            static_cast<uint64_t>(NumGenerated(context))));
 }
 
-absl::StatusOr<SampledToken> Sampler::Sample(std::span<const float> logits,
-                                             const SamplingContext& context) {
-  TENON_RETURN_IF_ERROR(CheckLogits(logits));
+absl::StatusOr<int32_t> Sampler::Adjust(std::span<const float> logits,
+                                        const SamplingContext& context) {
   scores_.assign(logits.begin(), logits.end());
   for (const auto& [token, bias] : context.params->logit_bias) {
     if (token >= 0 && token < static_cast<int64_t>(scores_.size())) {
@@ -240,7 +257,14 @@ absl::StatusOr<SampledToken> Sampler::Sample(std::span<const float> logits,
   }
   ApplyPenalties(context);
   MaskStopTokens(context);
-  TENON_ASSIGN_OR_RETURN(const int32_t token, Choose(context));
+  return Choose(context);
+}
+
+absl::StatusOr<SampledToken> Sampler::Sample(std::span<const float> logits,
+                                             const SamplingContext& context) {
+  TENON_RETURN_IF_ERROR(CheckLogits(logits));
+  TENON_ASSIGN_OR_RETURN(const int32_t token,
+                         TakesLargest(context) ? Best(logits) : Adjust(logits, context));
   if (context.params->logprobs.has_value()) {
     return Score(logits, token, *context.params->logprobs);
   }

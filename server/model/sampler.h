@@ -56,6 +56,8 @@ class Sampler {
     float weight = 0.0f;  // exp(score)
   };
 
+  /// Steps 1 to 9 on a copy of the logits.
+  absl::StatusOr<int32_t> Adjust(std::span<const float> logits, const SamplingContext& context);
   void ApplyPenalties(const SamplingContext& context);
   void MaskStopTokens(const SamplingContext& context);
   absl::StatusOr<int32_t> Choose(const SamplingContext& context);

@@ -100,6 +100,25 @@ TEST(SamplerTest, GreedyTakesTheLowestIdOfEquals) {
   EXPECT_EQ(Token({{1.0f, 3.0f, 2.0f, 3.0f}}, Greedy()), 1);
 }
 
+TEST(SamplerTest, GreedyChoiceIsTheSameWithoutAndWithAdjustmentsThatDoNothing) {
+  std::mt19937 random(7);
+  std::normal_distribution<float> normal;
+  SamplingParams adjusted = Greedy();
+  adjusted.logit_bias[0] = 0.0f;
+  for (const size_t size : {1u, 2u, 63u, 1000u}) {
+    Row row;
+    for (size_t i = 0; i < size; ++i) {
+      row.logits.push_back(normal(random));
+    }
+    EXPECT_EQ(Token(row, Greedy()), Token(row, adjusted)) << size;
+  }
+}
+
+TEST(SamplerTest, GreedyWithoutATokenToChooseIsAnError) {
+  EXPECT_EQ(Sample({{-kInfinity, -kInfinity}}, Greedy()).status().code(),
+            absl::StatusCode::kInternal);
+}
+
 TEST(SamplerTest, DrawsFollowTheDistribution) {
   const std::vector<double> frequencies =
       Frequencies({LogsOf({0.5f, 0.3f, 0.15f, 0.05f})}, SamplingParams{}, 20000);
