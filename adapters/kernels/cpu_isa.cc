@@ -33,8 +33,11 @@ CpuIsa DetectIsa() {
       !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl")) {
     return CpuIsa::kAvx2;
   }
-  if (!__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512vnni")) {
+  if (!__builtin_cpu_supports("avx512vnni")) {
     return CpuIsa::kAvx512;
+  }
+  if (!__builtin_cpu_supports("avx512bf16")) {
+    return CpuIsa::kAvx512Vnni;
   }
   return MayUseAmx() ? CpuIsa::kAmx : CpuIsa::kAvx512Bf16;
 #else
@@ -45,7 +48,7 @@ CpuIsa DetectIsa() {
 CpuIsa PreferredIsa() {
 #if defined(__x86_64__)
   if (__builtin_cpu_is("intel") && HostIsa() != CpuIsa::kAmx) {
-    return std::min(HostIsa(), CpuIsa::kAvx512);
+    return std::min(HostIsa(), CpuIsa::kAvx512Vnni);
   }
 #endif
   return HostIsa();

@@ -9,6 +9,8 @@ const GemmKernels& ActiveGemmKernels() {
       return kGemmAmx;
     case CpuIsa::kAvx512Bf16:
       return kGemmAvx512Bf16;
+    case CpuIsa::kAvx512Vnni:
+      return kGemmAvx512Vnni;
     case CpuIsa::kAvx512:
       return kGemmAvx512;
     case CpuIsa::kAvx2:

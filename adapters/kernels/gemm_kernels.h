@@ -45,7 +45,6 @@ struct Int8Tile {
   const int8_t* panels = nullptr;  ///< panel_p at panels + p * panel_stride: [k / 4, 32, 4]
   int64_t panel_stride = 0;
   const float* w_scales = nullptr;
-  const int32_t* w_sums = nullptr;  ///< [32 * num_panels]: sum_k panel_p[k, c]
   int64_t num_panels = 0;
   float* tile = nullptr;
   int64_t tile_stride = 0;
@@ -92,7 +91,7 @@ struct GemmKernels {
   /// out[r, c] = sum_k x[r, k] * w[k / 2, c, k % 2]
   ///   x [rows, k] rows x_stride apart, w [ceil(k / 2), columns, 2], zero behind an odd k,
   ///   out [rows, columns] contiguous
-  /// Null where dot_bf16 is as fast, which needs no other layout.
+  /// Null where dot_bf16 does, which needs no other layout.
   void (*pairs_bf16)(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_t* w,
                      int64_t columns, int64_t k, float* out) = nullptr;
 
@@ -114,6 +113,7 @@ extern const GemmKernels kGemmPortable;
 #if defined(__x86_64__)
 extern const GemmKernels kGemmAvx2;
 extern const GemmKernels kGemmAvx512;
+extern const GemmKernels kGemmAvx512Vnni;
 extern const GemmKernels kGemmAvx512Bf16;
 extern const GemmKernels kGemmAmx;
 #endif

@@ -3,6 +3,8 @@
 #include "adapters/kernels/vec_avx512.h"
 // The kernels below are made of the vectors above.
 #include "adapters/kernels/gemm_kernels_inl.h"
+#include "adapters/kernels/int8_kernels_vnni.h"
+#include "adapters/kernels/pairs_kernels_avx512.h"
 
 namespace tenon {
 namespace {
@@ -53,66 +55,35 @@ struct Bf16Dot {
   static Vec MultiplyAdd(__m512i a, __m512i b, Vec c) { return DotPairs(a, b, c); }
 };
 
-// M rows by one panel of int8. The instruction multiplies unsigned by signed bytes: x goes in with
-// 128 added, for which the sums begin at -128 times those of the weights.
+// PairsWidened's counterpart: both products of a pair in one instruction.
 template <int M>
-void Int8Block(const Int8Tile& t, int64_t row, int64_t panel) {
-  constexpr int32_t kSignBits = static_cast<int32_t>(0x80808080u);
-  const int64_t column = panel * kPanelColumns;
-  __m512i acc[M][2];
-  for (int j = 0; j < 2; ++j) {
-    const __m512i sums = _mm512_loadu_si512(t.w_sums + column + j * Vec::kLanes);
-    for (int i = 0; i < M; ++i) {
-      acc[i][j] = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sums, 7));
-    }
-  }
-  const int8_t* w = t.panels + panel * t.panel_stride;
-  const int8_t* x = t.x + row * t.k;
-  for (int64_t k = 0; k < t.k; k += 4, w += kPanelColumns * 4) {
-    const __m512i first = _mm512_loadu_si512(w), second = _mm512_loadu_si512(w + 64);
-    __builtin_prefetch(w + kPrefetchBytes);
-    __builtin_prefetch(w + kPrefetchBytes + 64);
-#pragma GCC unroll 16
-    for (int i = 0; i < M; ++i) {
-      int32_t four;
-      std::memcpy(&four, x + i * t.k + k, sizeof(four));
-      const __m512i a = _mm512_set1_epi32(four ^ kSignBits);
-      acc[i][0] = _mm512_dpbusd_epi32(acc[i][0], a, first);
-      acc[i][1] = _mm512_dpbusd_epi32(acc[i][1], a, second);
-    }
-  }
-  for (int i = 0; i < M; ++i) {
-    const Vec x_scale = Vec::Set(t.x_scales[row + i]);
-    for (int j = 0; j < 2; ++j) {
-      const Vec scaled = Vec{_mm512_cvtepi32_ps(acc[i][j])} *
-                         Vec::Load(t.w_scales + column + j * Vec::kLanes);
-      (scaled * x_scale).Store(t.tile + (row + i) * t.tile_stride + column + j * Vec::kLanes);
-    }
-  }
-}
+struct PairsByDot {
+  uint16_t rows[M][kPairChunk];
 
-template <int M>
-void Int8Rows(const Int8Tile& t, int64_t row, int64_t rows) {
-  if (rows == M) {
-    for (int64_t panel = 0; panel < t.num_panels; ++panel) {
-      Int8Block<M>(t, row, panel);
+  PairsByDot(const uint16_t* x, int64_t x_stride, int64_t n) {
+    for (int i = 0; i < M; ++i) {
+      std::memcpy(rows[i], x + i * x_stride, static_cast<size_t>(n) * sizeof(uint16_t));
+      if (n % 2 != 0) {
+        rows[i][n] = 0;
+      }
     }
-  } else if constexpr (M > 1) {
-    Int8Rows<M - 1>(t, row, rows);
   }
-}
-
-void Int8TileVnni(const Int8Tile& t) {
-  for (int64_t row = 0; row < t.rows; row += kBlockRows) {
-    Int8Rows<kBlockRows>(t, row, t.rows - row < kBlockRows ? t.rows - row : kBlockRows);
+  struct Weights {
+    __m512i both;
+    explicit Weights(__m512i pairs) : both(pairs) {}
+  };
+  Vec Add(int row, int64_t pair, const Weights& w, Vec sum) const {
+    int32_t two;
+    std::memcpy(&two, rows[row] + pair * 2, sizeof(two));
+    return DotPairs(w.both, _mm512_set1_epi32(two), sum);
   }
-}
+};
 
 constexpr GemmKernels MakeBf16Kernels() {
-  GemmKernels kernels = MakeGemmKernels();
+  GemmKernels kernels = WithInt8Vnni(MakeGemmKernels());
   kernels.tile_bf16 = GemmTile<PanelsBf16>;
   kernels.dot_bf16 = DotProducts<Bf16Dot>;
-  kernels.tile_int8 = Int8TileVnni;
+  kernels.pairs_bf16 = Pairs<PairsByDot>;
   return kernels;
 }
 

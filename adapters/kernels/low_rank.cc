@@ -344,8 +344,8 @@ LowRankUpdate::LowRankUpdate(const at::Tensor& x, std::span<const Term> terms) {
       ++placed;
     }
     const LowRankTerm& term = *segment.term;
-    panels_.push_back({term.begin, term.end, placed->column, &term.delta->packed_up,
-                       shrunk_.data() + segment.offset, term.weight * term.delta->scaling});
+    panels_.emplace_back(term.begin, term.end, placed->column, &term.delta->packed_up,
+                         shrunk_.data() + segment.offset, term.weight * term.delta->scaling);
   }
 }
 

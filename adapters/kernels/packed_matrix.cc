@@ -4,12 +4,14 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "adapters/base/status_macros.h"
 #include "adapters/kernels/gemm_kernels.h"
+#include "adapters/kernels/huge_pages.h"
 #include "adapters/kernels/pack_panel.h"
 #include "adapters/kernels/panel_product.h"
 #include "adapters/kernels/parallel.h"
@@ -23,12 +25,12 @@ T* Data(const at::Tensor& tensor) {
 }
 
 // x as fp32 rows, k apart.
-std::vector<float> WidenRows(const GemmKernels& kernels, const at::Tensor& x) {
+std::unique_ptr<float[]> WidenRows(const GemmKernels& kernels, const at::Tensor& x) {
   const int64_t rows = x.size(0), k = x.size(1), stride = x.stride(0);
-  std::vector<float> wide(static_cast<size_t>(rows * k));
+  auto wide = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(rows * k));
   const uint16_t* const source = Data<uint16_t>(x);
   ParallelFor(rows, k / 8, [&](int64_t row) {
-    kernels.widen(source + row * stride, k, wide.data() + row * k);
+    kernels.widen(source + row * stride, k, wide.get() + row * k);
   });
   return wide;
 }
@@ -121,6 +123,19 @@ void CheckProduct(const at::Tensor& x, const at::Tensor& y, int64_t in_features,
   }
 }
 
+PanelUpdate::PanelUpdate(int64_t first_row, int64_t row_end, int64_t first_column,
+                         const PackedMatrix* packed_up, const float* rows, float factor)
+    : begin(first_row),
+      end(row_end),
+      column(first_column),
+      up(packed_up),
+      shrunk(rows),
+      scale(factor),
+      panels(packed_up->panels().const_data_ptr()),
+      panel_stride(packed_up->panel_stride()),
+      num_panels(packed_up->num_panels()),
+      rank(packed_up->in_features()) {}
+
 absl::StatusOr<PackedMatrix> PackedMatrix::Pack(std::span<const at::Tensor> weights) {
   TENON_RETURN_IF_ERROR(CheckWeights(weights));
   PackedMatrix matrix;
@@ -133,6 +148,7 @@ absl::StatusOr<PackedMatrix> PackedMatrix::Pack(std::span<const at::Tensor> weig
   matrix.panels_ = at::empty({(matrix.out_features_ + kPanelColumns - 1) / kPanelColumns,
                               (matrix.in_features_ + group - 1) / group, kPanelColumns, group},
                              at::TensorOptions().dtype(dtype));
+  AdviseHugePages(matrix.panels_);
   if (dtype == at::kFloat) {
     PackAll<float>(weights, matrix.in_features_, matrix.panels_);
   } else {
@@ -178,8 +194,8 @@ void PackedMatrix::Multiply(const at::Tensor& x, const at::Tensor& bias, const a
     Run(kernels, kernels.tile_bf16, Data<uint16_t>(x), x.stride(0), in_features_, panels_, output);
     return;
   }
-  const std::vector<float> wide = WidenRows(kernels, x);
-  Run(kernels, kernels.tile_f32_bf16, wide.data(), in_features_, in_features_, panels_, output);
+  const std::unique_ptr<float[]> wide = WidenRows(kernels, x);
+  Run(kernels, kernels.tile_f32_bf16, wide.get(), in_features_, in_features_, panels_, output);
 }
 
 }  // namespace tenon

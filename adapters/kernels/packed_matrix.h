@@ -16,11 +16,17 @@ class PackedMatrix;
 /// The second half of a low-rank update (low_rank.h), added to a product's fp32 sums before these
 /// are rounded:  sums[begin:end, column:column + up.out] += scale * shrunk @ up^T
 struct PanelUpdate {
-  int64_t begin = 0, end = 0;         ///< rows
-  int64_t column = 0;                 ///< a multiple of 32
-  const PackedMatrix* up = nullptr;   ///< [columns, rank], the product's dtype
-  const float* shrunk = nullptr;      ///< [end - begin, rank], contiguous
-  float scale = 1.0f;
+  int64_t begin, end;      ///< rows
+  int64_t column;          ///< a multiple of 32
+  const PackedMatrix* up;  ///< [columns, rank], the product's dtype
+  const float* shrunk;     ///< [end - begin, rank], contiguous
+  float scale;
+  // Of `up`, beside the rest: every tile of a product looks at every update.
+  const void* panels;
+  int64_t panel_stride, num_panels, rank;
+
+  PanelUpdate(int64_t first_row, int64_t row_end, int64_t first_column,
+              const PackedMatrix* packed_up, const float* rows, float factor);
 };
 
 /// A matrix W [out, in], fp32 or bf16, cut into panels of 32 output columns, each stored with the

@@ -71,26 +71,80 @@ inline void Store(const GemmKernels& kernels, const TileStore<uint16_t>& store) 
   kernels.store_bf16(store);
 }
 
+// The part of a tile of y that an update adds to.
+struct TilePart {
+  int64_t begin, end;  // rows of y, counted as the updates do
+  int64_t from, to;    // panels of `up`
+  bool empty() const { return begin >= end || from >= to; }
+};
+
+inline TilePart PartOf(const PanelUpdate& update, int64_t row, int64_t rows, int64_t panel,
+                       int64_t num_panels) {
+  const int64_t first_panel = update.column / kPanelColumns;
+  return {std::max(update.begin, row), std::min(update.end, row + rows),
+          std::max<int64_t>(panel - first_panel, 0),
+          std::min(panel + num_panels - first_panel, update.num_panels)};
+}
+
+template <typename T>
+const T* PanelsOf(const PanelUpdate& update, int64_t from) {
+  return static_cast<const T*>(update.panels) + from * update.panel_stride;
+}
+
+// Fetches what an update has for a part of a tile, into the second-level cache (2) or the first (3).
+template <typename T, int kLevel>
+void Prefetch(const PanelUpdate& update, const TilePart& part) {
+  constexpr int64_t kLine = 64;
+  const auto* const bytes = reinterpret_cast<const char*>(PanelsOf<T>(update, part.from));
+  const int64_t count =
+      (part.to - part.from) * update.panel_stride * static_cast<int64_t>(sizeof(T));
+  for (int64_t i = 0; i < count; i += kLine) {
+    __builtin_prefetch(bytes + i, 0, kLevel);
+  }
+}
+
+// Fetches what AddUpdates will read of a tile at (row, panel): pieces too short for the processor to
+// see a stream in, and the sums take longer than they do to come.
+template <typename T>
+void PrefetchUpdates(const ProductOutput<T>& o, int64_t row, int64_t rows, int64_t panel,
+                     int64_t num_panels) {
+  for (const PanelUpdate& update : o.updates) {
+    const TilePart part = PartOf(update, row + o.first_row, rows, panel, num_panels);
+    if (!part.empty()) {
+      Prefetch<T, 2>(update, part);
+    }
+  }
+}
+
 // Adds what the updates have for a tile of sums at (row, panel).
 template <typename T>
 void AddUpdates(const GemmKernels& kernels, const ProductOutput<T>& o, int64_t row, int64_t rows,
                 int64_t panel, int64_t num_panels, float* tile, int64_t tile_stride) {
+  const int64_t first_row = row + o.first_row;  // as the updates count
+  const auto add = [&](const PanelUpdate& update, const TilePart& part) {
+    const int64_t tile_panel = update.column / kPanelColumns + part.from - panel;
+    const T* const panels = PanelsOf<T>(update, part.from);
+    ExpandKernel(kernels, panels)(
+        update.shrunk + (part.begin - update.begin) * update.rank, part.end - part.begin, panels,
+        update.panel_stride, part.to - part.from, update.rank, update.scale,
+        tile + (part.begin - first_row) * tile_stride + tile_panel * kPanelColumns, tile_stride);
+  };
+  const PanelUpdate* found = nullptr;  // is added while the next one comes
+  TilePart found_part = {};
   for (const PanelUpdate& update : o.updates) {
-    const int64_t begin = std::max(update.begin - o.first_row, row);
-    const int64_t end = std::min(update.end - o.first_row, row + rows);
-    const int64_t first_panel = update.column / kPanelColumns;
-    const int64_t from = std::max(first_panel, panel);
-    const int64_t to = std::min(first_panel + update.up->num_panels(), panel + num_panels);
-    if (begin >= end || from >= to) {
+    const TilePart part = PartOf(update, first_row, rows, panel, num_panels);
+    if (part.empty()) {
       continue;
     }
-    const int64_t rank = update.up->in_features(), stride = update.up->panel_stride();
-    const T* const panels =
-        static_cast<const T*>(update.up->panels().const_data_ptr()) + (from - first_panel) * stride;
-    ExpandKernel(kernels, panels)(
-        update.shrunk + (begin + o.first_row - update.begin) * rank, end - begin, panels, stride,
-        to - from, rank, update.scale,
-        tile + (begin - row) * tile_stride + (from - panel) * kPanelColumns, tile_stride);
+    Prefetch<T, 3>(update, part);
+    if (found != nullptr) {
+      add(*found, found_part);
+    }
+    found = &update;
+    found_part = part;
+  }
+  if (found != nullptr) {
+    add(*found, found_part);
   }
 }
 
@@ -101,6 +155,7 @@ void MultiplyTile(const GemmKernels& kernels, const ProductOutput<T>& o, const S
   alignas(64) float tile[kMaxTileRows * kTilePanels * kPanelColumns];
   const int64_t tile_stride = num_panels * kPanelColumns;
   const int64_t column = panel * kPanelColumns;
+  PrefetchUpdates(o, row, rows, panel, num_panels);
   sums(row, rows, panel, num_panels, tile, tile_stride);
   AddUpdates(kernels, o, row, rows, panel, num_panels, tile, tile_stride);
   TileStore<T> store;

@@ -7,12 +7,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "adapters/base/status_macros.h"
 #include "adapters/kernels/gemm_kernels.h"
+#include "adapters/kernels/huge_pages.h"
 #include "adapters/kernels/panel_product.h"
 #include "adapters/kernels/parallel.h"
 
@@ -39,7 +41,7 @@ float QuantizeRow(const GemmKernels& kernels, const uint16_t* x, int64_t k, int8
 
 // Rows of x as int8, padded_k apart and zero behind k, and their scales.
 struct QuantizedRows {
-  std::vector<int8_t> values;
+  std::unique_ptr<int8_t[]> values;
   std::vector<float> scales;
 };
 
@@ -47,31 +49,31 @@ template <typename T>
 QuantizedRows QuantizeRows(const GemmKernels& kernels, const T* x, int64_t x_stride, int64_t rows,
                            int64_t k, int64_t padded_k) {
   QuantizedRows quantized;
-  quantized.values.resize(static_cast<size_t>(rows * padded_k));
+  quantized.values = std::make_unique_for_overwrite<int8_t[]>(static_cast<size_t>(rows * padded_k));
   quantized.scales.resize(static_cast<size_t>(rows));
   ParallelFor(rows, k / 4, [&](int64_t row) {
-    quantized.scales[static_cast<size_t>(row)] =
-        QuantizeRow(kernels, x + row * x_stride, k, quantized.values.data() + row * padded_k);
+    int8_t* const values = quantized.values.get() + row * padded_k;
+    quantized.scales[static_cast<size_t>(row)] = QuantizeRow(kernels, x + row * x_stride, k, values);
+    std::fill(values + k, values + padded_k, int8_t{0});
   });
   return quantized;
 }
 
 // Quantizes output `column` into its panel. False when a weight is not finite.
 bool PackColumn(const GemmKernels& kernels, const std::vector<float>& weights, int8_t* panel,
-                int64_t lane, float* scale, int32_t* sum) {
+                int64_t lane, float* scale) {
   const auto k = static_cast<int64_t>(weights.size());
   std::vector<int8_t> q(weights.size());
   *scale = kernels.quantize_f32(weights.data(), k, q.data());
   for (int64_t i = 0; i < k; ++i) {
     panel[(i / 4 * kPanelColumns + lane) * 4 + i % 4] = q[static_cast<size_t>(i)];
-    *sum += q[static_cast<size_t>(i)];
   }
   return std::isfinite(*scale);
 }
 
 template <typename T>
 void MultiplyRows(const at::Tensor& x, const at::Tensor& panels, const at::Tensor& scales,
-                  const at::Tensor& sums, const ProductOutput<T>& output) {
+                  const ProductOutput<T>& output) {
   const GemmKernels& kernels = ActiveGemmKernels();
   const int64_t panel_stride = panels.stride(0), padded_k = panels.size(1) * 4;
   const QuantizedRows rows = QuantizeRows(kernels, Data<T>(x), x.stride(0), x.size(0), x.size(1),
@@ -80,14 +82,13 @@ void MultiplyRows(const at::Tensor& x, const at::Tensor& panels, const at::Tenso
              [&](int64_t row, int64_t num_rows, int64_t panel, int64_t num_panels, float* tile,
                  int64_t tile_stride) {
                Int8Tile t;
-               t.x = rows.values.data() + row * padded_k;
+               t.x = rows.values.get() + row * padded_k;
                t.x_scales = rows.scales.data() + row;
                t.rows = num_rows;
                t.k = padded_k;
                t.panels = Data<int8_t>(panels) + panel * panel_stride;
                t.panel_stride = panel_stride;
                t.w_scales = Data<float>(scales) + panel * kPanelColumns;
-               t.w_sums = Data<int32_t>(sums) + panel * kPanelColumns;
                t.num_panels = num_panels;
                t.tile = tile;
                t.tile_stride = tile_stride;
@@ -113,10 +114,11 @@ absl::StatusOr<QuantizedMatrix> QuantizedMatrix::Quantize(std::span<const at::Te
   const int64_t k = matrix.in_features_ = weights[0].size(1);
   const int64_t num_panels = (out + kPanelColumns - 1) / kPanelColumns;
   const int64_t columns = num_panels * kPanelColumns;
-  matrix.panels_ = at::zeros({num_panels, PaddedInputs(k) / 4, kPanelColumns, 4}, at::kChar);
-  // The kernels read whole panels' scales and sums.
+  matrix.panels_ = at::empty({num_panels, PaddedInputs(k) / 4, kPanelColumns, 4}, at::kChar);
+  AdviseHugePages(matrix.panels_);
+  matrix.panels_.zero_();
+  // The kernels read whole panels' scales.
   const at::Tensor scales = at::zeros({columns}, at::kFloat);
-  matrix.sums_ = at::zeros({columns}, at::kInt);
   const GemmKernels& kernels = ActiveGemmKernels();
   int64_t column = 0;
   for (const at::Tensor& weight : weights) {
@@ -126,8 +128,7 @@ absl::StatusOr<QuantizedMatrix> QuantizedMatrix::Quantize(std::span<const at::Te
       if (!PackColumn(kernels, row,
                       Data<int8_t>(matrix.panels_) +
                           column / kPanelColumns * matrix.panels_.stride(0),
-                      column % kPanelColumns, Data<float>(scales) + column,
-                      Data<int32_t>(matrix.sums_) + column)) {
+                      column % kPanelColumns, Data<float>(scales) + column)) {
         return absl::InvalidArgumentError(
             absl::StrCat("output ", column, " of a weight has a value that is not finite"));
       }
@@ -144,9 +145,9 @@ void QuantizedMatrix::Multiply(const at::Tensor& x, const at::Tensor& bias, cons
     return;
   }
   if (dtype_ == at::kFloat) {
-    MultiplyRows(x, panels_, scales_, sums_, MakeOutput<float>(bias, y, updates, first_row));
+    MultiplyRows(x, panels_, scales_, MakeOutput<float>(bias, y, updates, first_row));
   } else {
-    MultiplyRows(x, panels_, scales_, sums_, MakeOutput<uint16_t>(bias, y, updates, first_row));
+    MultiplyRows(x, panels_, scales_, MakeOutput<uint16_t>(bias, y, updates, first_row));
   }
 }
 
@@ -173,7 +174,7 @@ at::Tensor QuantizedMatrix::Unpack() const {
 }
 
 int64_t QuantizedMatrix::nbytes() const {
-  return static_cast<int64_t>(panels_.nbytes() + scales_.nbytes() + sums_.nbytes());
+  return static_cast<int64_t>(panels_.nbytes() + scales_.nbytes());
 }
 
 }  // namespace tenon

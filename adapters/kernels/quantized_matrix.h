@@ -48,7 +48,6 @@ class QuantizedMatrix {
   at::ScalarType dtype_ = at::ScalarType::Undefined;
   at::Tensor panels_;  // [num_panels, padded in / 4, 32, 4] int8, zero where there is no weight
   at::Tensor scales_;  // [out] fp32
-  at::Tensor sums_;    // [32 * num_panels] int32: of each output's q
 };
 
 }  // namespace tenon

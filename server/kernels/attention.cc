@@ -45,7 +45,7 @@ void WriteKvOf(const at::Tensor& k, const at::Tensor& v, const int64_t* slots,
   const int64_t kv_heads = k.size(1), head_dim = k.size(2);
   const int64_t block_size = v_cache.size(2);
   const int64_t key_stride = k_cache.size(3), value_stride = v_cache.size(3);
-  ParallelFor(k.size(0), kv_heads * head_dim, [&](int64_t t) {
+  ParallelFor(k.size(0), 2 * kv_heads * head_dim, [&](int64_t t) {
     const int64_t block = slots[t] / block_size, offset = slots[t] % block_size;
     const T* key = Data<T>(k) + t * k.stride(0);
     const T* value = Data<T>(v) + t * v.stride(0);

@@ -87,7 +87,7 @@ void NormalizeRows(const at::Tensor& x, const at::Tensor* residual, const Norm& 
   }
   DispatchType(x, "norm", [&]<typename T>(T) {
     const auto kernel = NormKernel<T>(norm.kind);
-    ParallelFor(x.size(0), x.size(1) / 4, [&](int64_t r) {
+    ParallelFor(x.size(0), x.size(1), [&](int64_t r) {
       NormRow<T> row = NormRowOf<T>(norm);
       row.x = Data<T>(x) + r * x.stride(0);
       row.residual = residual != nullptr ? Data<T>(*residual) + r * residual->stride(0) : nullptr;

@@ -7,6 +7,7 @@ const VectorKernels& ActiveVectorKernels() {
 #if defined(__x86_64__)
     case CpuIsa::kAmx:
     case CpuIsa::kAvx512Bf16:
+    case CpuIsa::kAvx512Vnni:
     case CpuIsa::kAvx512:
       return kVectorAvx512;
     case CpuIsa::kAvx2:

@@ -28,7 +28,7 @@ inline std::vector<CpuIsa> HostIsas() {
 }
 
 inline std::string IsaName(CpuIsa isa) {
-  const char* const kNames[] = {"portable", "avx2", "avx512", "avx512_bf16", "amx"};
+  const char* const kNames[] = {"portable", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"};
   return kNames[static_cast<int>(isa)];
 }
 
