@@ -104,7 +104,7 @@ TEST(SamplerTest, GreedyChoiceIsTheSameWithoutAndWithAdjustmentsThatDoNothing) {
   std::mt19937 random(7);
   std::normal_distribution<float> normal;
   SamplingParams adjusted = Greedy();
-  adjusted.logit_bias[0] = 0.0f;
+  adjusted.logit_bias = {{0, 0.0f}};
   for (const size_t size : {1u, 2u, 63u, 1000u}) {
     Row row;
     for (size_t i = 0; i < size; ++i) {
