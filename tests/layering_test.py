@@ -19,7 +19,8 @@ LAYERS = {
     "adapters/formats": ["adapters/base", "adapters/registry"],
     "adapters/s3": ["adapters/base"],
     "adapters/store": ["adapters/base", "adapters/registry", "adapters/formats", "adapters/s3"],
-    "adapters/kernels": ["adapters/base"],
+    "adapters/kernels/cuda": [],
+    "adapters/kernels": ["adapters/base", "adapters/kernels/cuda"],
     "adapters/methods": ["adapters/base", "adapters/formats", "adapters/kernels", "adapters/registry"],
     "adapters/residency": [
         "adapters/base", "adapters/formats", "adapters/kernels", "adapters/methods", "adapters/registry", "adapters/store"],
@@ -27,7 +28,8 @@ LAYERS = {
     "server/tenant": ["adapters/base", "adapters/registry", "server/telemetry"],
     "server/tokenizer": ["adapters/base"],
     "server/scheduler": ["adapters/base", "adapters/registry", "server/tenant"],
-    "server/kernels": ["adapters/base", "adapters/kernels"],
+    "server/kernels/cuda": ["adapters/kernels/cuda"],
+    "server/kernels": ["adapters/base", "adapters/kernels", "adapters/kernels/cuda", "server/kernels/cuda"],
     "server/model": [
         "adapters/base", "adapters/formats", "adapters/kernels", "adapters/methods", "adapters/registry",
         "server/kernels", "server/scheduler"],

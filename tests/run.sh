@@ -24,6 +24,9 @@ run_suites() {
 }
 
 jobs=$(nproc)
+if [ $# = 0 ]; then
+  tests/gpu/build_kernels.sh "$jobs"
+fi
 cmake --preset release -DTENON_BUILD_TESTS=ON >/dev/null
 ninja -C build/release -j "$jobs"
 run_suites release "$@"

@@ -1,0 +1,67 @@
+// The adapters' part of libtenon_cuda.so, as the server sees it: plain structs, no LibTorch, no CUDA.
+#ifndef TENON_ADAPTERS_KERNELS_CUDA_ADAPTER_KERNELS_H_
+#define TENON_ADAPTERS_KERNELS_CUDA_ADAPTER_KERNELS_H_
+
+#include <cstdint>
+
+namespace tenon::cuda {
+
+/// Of activations and weights; sums are fp32.
+enum class ElementType : int32_t { kFloat32, kBFloat16 };
+
+/// Rows that one block works on, so that it reads a delta's matrices once for them.
+inline constexpr int32_t kGroupRows = 8;
+
+/// One adapter's delta on the rows of one group. Pointers are the device's.
+struct DeltaTerm {
+  const void* down;      ///< [rank, in], contiguous
+  const void* up;        ///< panels of [columns, rank] (PackedMatrix)
+  const float* gain;     ///< [columns], or null for zeros
+  const float* offset;   ///< [columns], or null for zeros
+  int64_t panel_stride;  ///< elements from one panel of `up` to the next
+  int64_t shrunk_begin;  ///< its [num_rows, rank] part of DeltaCall::shrunk
+  int32_t rank;          ///< 0: no low-rank part
+  float scale;           ///< of the low-rank part, with the weight in it
+  float weight;          ///< of gain and offset
+};
+
+/// At most kGroupRows rows of one segment at one site, and the deltas that they all have.
+struct RowGroup {
+  int32_t row_begin, num_rows;
+  int32_t term_begin, term_end;        ///< into DeltaCall::terms
+  int32_t column_begin, num_columns;  ///< of y
+};
+
+/// For the rows and columns of each group, i running over its terms:
+///   y = y * (1 + sum_i weight_i * gain_i) + sum_i weight_i * offset_i
+///       + sum_i scale_i * (x @ down_i^T) @ up_i^T
+/// (segmented: Punica's SGMV, arXiv:2310.18547). Groups are disjoint in y. All sums are fp32, each in
+/// one order; the result is rounded once into y. A row's bits depend on its own rows of x and y and
+/// its terms alone.
+struct DeltaCall {
+  ElementType type;
+  int32_t in_features;
+  const void* x;  ///< [T, in], contiguous within a row
+  int64_t x_stride;
+  void* y;  ///< [T, out], contiguous within a row; must not alias x
+  int64_t y_stride;
+  const DeltaTerm* terms;  ///< device memory, as are the groups
+  const RowGroup* groups;
+  int32_t num_groups;
+  int32_t max_rank;     ///< of the terms; 0: x and shrunk are not read
+  int32_t max_columns;  ///< of the groups
+  float* shrunk;        ///< device memory, written before it is read
+};
+
+/// Functions run on the CUDA stream given and return null, or what is wrong.
+struct AdapterKernels {
+  const char* (*apply_deltas)(const DeltaCall& call, void* stream);
+};
+
+}  // namespace tenon::cuda
+
+/// The name under which the library has its table: a function `const AdapterKernels*()`.
+#define TENON_ADAPTER_KERNELS_SYMBOL "tenon_adapter_kernels_1"
+extern "C" const tenon::cuda::AdapterKernels* tenon_adapter_kernels_1();
+
+#endif  // TENON_ADAPTERS_KERNELS_CUDA_ADAPTER_KERNELS_H_

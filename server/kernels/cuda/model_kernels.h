@@ -1,0 +1,130 @@
+// The base model's part of libtenon_cuda.so, as the server sees it: plain structs, no LibTorch, no
+// CUDA.
+#ifndef TENON_SERVER_KERNELS_CUDA_MODEL_KERNELS_H_
+#define TENON_SERVER_KERNELS_CUDA_MODEL_KERNELS_H_
+
+#include <cstdint>
+
+#include "adapters/kernels/cuda/adapter_kernels.h"
+
+namespace tenon::cuda {
+
+enum class NormFormula : int32_t { kRms, kRmsFromOne, kLayer };  ///< NormKind
+enum class GateFunction : int32_t { kSilu, kGeluTanh };          ///< Activation
+
+/// y = norm(x), or residual += x (rounded), y = norm(residual), for rows of `size` elements: row
+/// (t, h) begins at t * stride + h * size. In fp32, with NormKind's roundings.
+struct NormCall {
+  ElementType type;
+  NormFormula formula;
+  float eps;
+  int32_t size;
+  int32_t num_tokens, num_heads;  ///< one head for whole rows
+  const void* x;
+  int64_t x_stride;
+  void* residual;  ///< or null
+  int64_t residual_stride;
+  const float* weight;  ///< [size]
+  const float* bias;    ///< [size], kLayer only
+  void* y;              ///< may be x
+  int64_t y_stride;
+};
+
+/// Rotates pairs (i, i + half) of each head in place by cos and sin [positions, half] fp32.
+struct RopeCall {
+  ElementType type;
+  int32_t num_tokens, num_heads, half;
+  void* x;
+  int64_t x_stride;
+  const float* cos;
+  const float* sin;
+  const int64_t* positions;  ///< [num_tokens], each a row of cos and sin
+};
+
+/// The layout of a KV cache (KvCacheShape), in elements.
+struct CacheLayout {
+  int32_t block_size, kv_heads, head_dim;
+  int64_t key_stride;    ///< from a dimension of a block's keys to the next
+  int64_t value_stride;  ///< from a token of a block's values to the next
+};
+
+/// Stores the keys and values of a step at slots [num_tokens], block * block_size + offset.
+struct WriteKvCall {
+  ElementType type;
+  CacheLayout cache;
+  int32_t num_tokens;
+  const void* k;
+  int64_t k_stride;
+  const void* v;
+  int64_t v_stride;
+  const int64_t* slots;
+  void* keys;
+  void* values;
+};
+
+/// AttentionRow, with its blocks from blocks_begin on in AttentionCall::blocks.
+struct AttentionRowEntry {
+  int32_t token_begin, num_tokens, first_position, first_key;
+  int32_t blocks_begin;
+};
+
+/// Causal attention of each token over its own row (attention.h). Keys are summed in tiles cut by
+/// position, tiles in one order: a token's bits depend on its own row alone. All tables are in
+/// device memory.
+struct AttentionCall {
+  ElementType type;
+  CacheLayout cache;
+  int32_t num_tokens, num_heads;
+  const void* q;
+  int64_t q_stride;
+  void* out;  ///< must not alias q
+  int64_t out_stride;
+  const void* keys;
+  const void* values;
+  const AttentionRowEntry* rows;
+  const int32_t* row_of_token;  ///< [num_tokens]; negative: nothing is computed
+  const int32_t* blocks;
+  float scale;
+  int32_t window;  ///< 0: none
+  float softcap;   ///< 0: none
+};
+
+/// y = f(x) * x[size:], or y = f(x) without a gate.
+struct GateCall {
+  ElementType type;
+  GateFunction function;
+  bool gated;
+  int32_t num_tokens, size;
+  const void* x;
+  int64_t x_stride;
+  void* y;
+  int64_t y_stride;
+};
+
+/// x = cap * tanh(x / cap) for `count` elements, fp32.
+struct SoftCapCall {
+  int64_t count;
+  float cap;
+  float* x;
+};
+
+/// Functions run on the CUDA stream given and return null, or what is wrong.
+struct ModelKernels {
+  const char* (*norm)(const NormCall& call, void* stream);
+  const char* (*rope)(const RopeCall& call, void* stream);
+  const char* (*write_kv)(const WriteKvCall& call, void* stream);
+  const char* (*attention)(const AttentionCall& call, void* stream);
+  const char* (*gate)(const GateCall& call, void* stream);
+  const char* (*soft_cap)(const SoftCapCall& call, void* stream);
+};
+
+/// The largest head_dim of `attention`.
+inline constexpr int32_t kMaxAttentionHeadDim = 256;
+
+}  // namespace tenon::cuda
+
+/// The name under which the library has its table: a function `const ModelKernels*()`.
+#define TENON_MODEL_KERNELS_SYMBOL "tenon_model_kernels_1"
+extern "C" const tenon::cuda::ModelKernels* tenon_model_kernels_1();
+
+#endif  // TENON_SERVER_KERNELS_CUDA_MODEL_KERNELS_H_
