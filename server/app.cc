@@ -13,6 +13,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/kernels/device.h"
 #include "adapters/kernels/parallel.h"
 #include "adapters/registry/adapter_registry.h"
 #include "adapters/residency/adapter_cache.h"
@@ -48,7 +49,7 @@ namespace {
 // How long answers that are complete may take to leave after the last step.
 constexpr absl::Duration kFlushTime = absl::Seconds(2);
 
-ModelOptions MakeModelOptions(const ServerConfig& config) {
+absl::StatusOr<ModelOptions> MakeModelOptions(const ServerConfig& config) {
   ModelOptions options;
   if (config.dtype == "fp32") {
     options.dtype = at::kFloat;
@@ -58,6 +59,7 @@ ModelOptions MakeModelOptions(const ServerConfig& config) {
   if (config.quantization == "int8") {
     options.weights = WeightFormat::kInt8;
   }
+  TENON_RETURN_IF_ERROR(SelectDevice(config.device, options));
   return options;
 }
 
@@ -182,7 +184,8 @@ absl::Status App::Parts::LoadBase() {
   if (config.threads > 0) {
     SetNumKernelThreads(config.threads);
   }
-  TENON_ASSIGN_OR_RETURN(model, LoadModel(config.model, MakeModelOptions(config)));
+  TENON_ASSIGN_OR_RETURN(const ModelOptions options, MakeModelOptions(config));
+  TENON_ASSIGN_OR_RETURN(model, LoadModel(config.model, options));
   TENON_ASSIGN_OR_RETURN(tokenizer, Tokenizer::Load(config.model));
   dtype = model.dtype == at::kBFloat16 ? "bf16" : "fp32";
   max_context_tokens = ContextTokens(config, model.config);
@@ -190,6 +193,7 @@ absl::Status App::Parts::LoadBase() {
       .Add("model", absl::string_view(config.model))
       .Add("type", absl::string_view(model.config.model_type))
       .Add("dtype", absl::string_view(dtype))
+      .Add("device", absl::string_view(model.device.str()))
       .Add("quantization", absl::string_view(config.quantization))
       .Add("digest", absl::string_view(model.base.digest))
       .Add("parameters", model.decoder->num_parameters());
@@ -267,7 +271,8 @@ absl::Status App::Parts::StartEngine() {
   const int64_t kv_bytes =
       config.kv_cache_bytes > 0
           ? config.kv_cache_bytes
-          : ChooseKvCacheBytes(AvailableMemoryBytes(),
+          : ChooseKvCacheBytes(model.device.is_cpu() ? AvailableMemoryBytes()
+                                                      : FreeDeviceBytes(model.device),
                                config.max_sequences * blocks_per_context * block_bytes);
   EngineOptions options;
   options.kv_block_size = config.kv_block_size;
@@ -301,9 +306,13 @@ absl::Status App::Parts::StartEngine() {
   }
   TENON_ASSIGN_OR_RETURN(
       engine, Engine::Create(options, std::move(runner), cache.get(), [] { return absl::Now(); }));
-  LogLine(LogLevel::kInfo, "kv_cache")
-      .Add("blocks", options.kv_num_blocks)
-      .Add("bytes", options.kv_num_blocks * block_bytes)
+  LogLine(LogLevel::kInfo, "memory_plan")
+      .Add("device", absl::string_view(model.device.str()))
+      .Add("weight_bytes", model.decoder->nbytes())
+      .Add("kv_blocks", options.kv_num_blocks)
+      .Add("kv_bytes", options.kv_num_blocks * block_bytes)
+      .Add("adapter_bytes", config.adapter_device_bytes)
+      .Add("merged_bytes", config.merged_bytes)
       .Add("context_tokens", max_context_tokens);
   TextGenerator::Options text_options;
   text_options.max_context_tokens = max_context_tokens;
@@ -319,7 +328,7 @@ v1::GetModelResponse App::Parts::DescribeModel() const {
   response.set_digest(model.base.digest);
   response.set_dtype(dtype);
   response.set_quantization(config.quantization);
-  response.set_device(config.device);
+  response.set_device(model.device.str());
   response.set_num_parameters(model.decoder->num_parameters());
   response.set_vocab_size(static_cast<int32_t>(model.config.vocab_size));
   response.set_max_context_tokens(static_cast<int32_t>(max_context_tokens));
@@ -366,7 +375,7 @@ void App::Parts::MakeServices() {
   facts.version = kVersion;
   facts.model = ServedName(config);
   facts.dtype = dtype;
-  facts.device = config.device;
+  facts.device = model.device.str();
   facts.max_adapters_per_step = config.max_sequences;
   facts.kv_block_size = config.kv_block_size;
   metrics = std::make_unique<ServerMetrics>(facts, [] { return absl::Now(); });

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
 #include "adapters/s3/s3_client.h"
@@ -25,7 +26,8 @@ ABSL_FLAG(std::string, dtype, "auto", "auto (the checkpoint's), fp32 or bf16.");
 ABSL_FLAG(std::string, quantization, "none",
           "none, or int8: the base model's matrices in int8, with a scale an output and a scale a "
           "row of activations. Adapters stay as they are. Excludes --merged_bytes.");
-ABSL_FLAG(std::string, device, "cpu", "cpu.");
+ABSL_FLAG(std::string, device, "cpu",
+          "cpu, cuda, cuda:N (that GPU of the machine), or auto (the first GPU, else the CPU).");
 ABSL_FLAG(int32_t, threads, 0, "Threads of a step; 0: one per CPU.");
 ABSL_FLAG(std::string, listen, "127.0.0.1:50051", "gRPC: host:port or unix:/path.");
 ABSL_FLAG(std::string, http_listen, "127.0.0.1:8080", "HTTP: /metrics, /healthz, /readyz.");
@@ -326,6 +328,18 @@ absl::Status CheckChoice(absl::string_view flag, const std::string& value,
       absl::StrCat("--", flag, "=", value, " is none of ", absl::StrJoin(choices, ", ")));
 }
 
+absl::Status CheckDevice(absl::string_view device) {
+  absl::string_view number = device;
+  int32_t index = 0;
+  if (device == "auto" || device == "cpu" || device == "cuda" ||
+      (absl::ConsumePrefix(&number, "cuda:") && absl::SimpleAtoi(number, &index) && index >= 0 &&
+       index < 128)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--device=", device, ": want auto, cpu, cuda or cuda:N"));
+}
+
 absl::Status CheckAddress(absl::string_view flag, absl::string_view value, bool unix_allowed) {
   if (unix_allowed && absl::StartsWith(value, "unix:") && value.size() > 5) {
     return absl::OkStatus();
@@ -489,7 +503,11 @@ absl::Status ValidateServerConfig(const ServerConfig& config) {
                      " with --quantization=int8: adapters are not merged into int8 weights; leave "
                      "one of the two out"));
   }
-  TENON_RETURN_IF_ERROR(CheckChoice("device", config.device, {"cpu"}));
+  TENON_RETURN_IF_ERROR(CheckDevice(config.device));
+  if (config.quantization == "int8" && config.device != "cpu") {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--device=", config.device, " with --quantization=int8: int8 is computed on the CPU only"));
+  }
   TENON_RETURN_IF_ERROR(
       CheckChoice("log_level", config.log_level, {"debug", "info", "warning", "error"}));
   TENON_RETURN_IF_ERROR(CheckRange("threads", config.threads, 0, 1024));

@@ -19,7 +19,7 @@ struct ServerConfig {
   std::string model_name;  ///< name under which it is served; the folder's own when not given
   std::string dtype;       ///< "auto", "fp32" or "bf16"
   std::string quantization;  ///< "none" or "int8"
-  std::string device;      ///< "cpu"
+  std::string device;      ///< "auto", "cpu", "cuda" or "cuda:N"
   int32_t threads = 0;     ///< of a step; 0: one per CPU
   std::string listen;      ///< gRPC
   std::string http_listen;

@@ -248,6 +248,18 @@ void Apply(const at::Tensor& residual, std::span<const BottleneckTerm> terms,
 
 }  // namespace
 
+BottleneckDelta BottleneckDelta::OnDevice(at::Device device) const {
+  BottleneckDelta moved = *this;
+  moved.down = down.OnDevice(device);
+  moved.up = up.OnDevice(device);
+  for (at::Tensor* tensor :
+       {&moved.down_bias, &moved.up_bias, &moved.scale, &moved.input_norm, &moved.norm_before.weight,
+        &moved.norm_before.bias, &moved.norm_after.weight, &moved.norm_after.bias}) {
+    *tensor = tensor->defined() ? tensor->to(device) : *tensor;
+  }
+  return moved;
+}
+
 int64_t BottleneckDelta::nbytes() const {
   int64_t total = down.nbytes() + up.nbytes();
   for (const at::Tensor* tensor : {&down_bias, &up_bias, &scale, &input_norm, &norm_before.weight,

@@ -62,6 +62,8 @@ struct BottleneckDelta {
   bool drops_stream = false;  ///< the residual stream does not go around the sublayer
   LayerNormWeights norm_before, norm_after;
 
+  /// The same module with all tensors on `device`.
+  BottleneckDelta OnDevice(at::Device device) const;
   int64_t width() const { return down.out_features(); }
   int64_t nbytes() const;
 };

@@ -293,6 +293,18 @@ absl::StatusOr<LowRankDelta> LowRankDelta::CreateDense(const at::Tensor& matrix,
   return delta;
 }
 
+LowRankDelta LowRankDelta::OnDevice(at::Device device) const {
+  LowRankDelta moved;
+  moved.scaling = scaling;
+  if (!defined()) {
+    return moved;
+  }
+  moved.down = dense() ? at::Tensor() : DownMatrix().to(device);
+  moved.up = up.defined() ? up.to(device) : at::Tensor();
+  moved.packed_up = packed_up.OnDevice(device);
+  return moved;
+}
+
 int64_t LowRankDelta::nbytes() const {
   const auto bytes = [](const at::Tensor& tensor) {
     return tensor.defined() ? static_cast<int64_t>(tensor.nbytes()) : 0;

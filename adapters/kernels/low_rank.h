@@ -37,6 +37,10 @@ struct LowRankDelta {
   /// A dense delta: matrix [out, in], likewise.
   static absl::StatusOr<LowRankDelta> CreateDense(const at::Tensor& matrix, float scaling);
 
+  /// The same delta on `device`, as the reference and the kernels there read it: `down` by rows,
+  /// `up` as it is kept here.
+  LowRankDelta OnDevice(at::Device device) const;
+
   bool defined() const { return up.defined() || packed_up.defined(); }
   bool dense() const { return !down.defined() && !down_pairs.defined(); }
   /// The inner size: that of x itself when dense.

@@ -164,6 +164,12 @@ at::Tensor PackedMatrix::Unpack() const {
   return rows.narrow(0, 0, out_features_).narrow(1, 0, in_features_).contiguous();
 }
 
+PackedMatrix PackedMatrix::OnDevice(at::Device device) const {
+  PackedMatrix moved = *this;
+  moved.panels_ = defined() ? panels_.to(device) : panels_;
+  return moved;
+}
+
 at::Tensor PackedMatrix::Rows(const at::Tensor& index) const {
   TORCH_CHECK(index.dim() == 1 && index.scalar_type() == at::kLong && index.is_contiguous(),
               "packed matrix: index is ", index.scalar_type(), " ", index.sizes(),

@@ -61,6 +61,10 @@ class PackedMatrix {
   /// when an index is not in [0, out).
   at::Tensor Rows(const at::Tensor& index) const;
 
+  /// The same matrix with its panels on `device`: itself when they are there. Of the members only
+  /// Unpack works elsewhere than on the CPU.
+  PackedMatrix OnDevice(at::Device device) const;
+
   bool defined() const { return panels_.defined(); }
   int64_t in_features() const { return in_features_; }
   int64_t out_features() const { return out_features_; }

@@ -58,6 +58,7 @@ struct BaseShape {
   /// sublayer gives out, in front of the residual addition: Gemma's. Empty when it has none.
   std::string post_attention_norm, post_feed_forward_norm;
   double norm_eps = 1e-6;
+  at::Device device = at::kCPU;  ///< where compiled adapters are to lie
   /// Full module path, as in the checkpoint without ".weight" ("model.layers.0.self_attn.q_proj"),
   /// -> the site.
   absl::flat_hash_map<std::string, SiteShape> modules;

@@ -7,7 +7,40 @@ int64_t Bytes(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<int64_t>(tensor.nbytes()) : 0;
 }
 
+at::Tensor Moved(const at::Tensor& tensor, at::Device device) {
+  return tensor.defined() ? tensor.to(device) : tensor;
+}
+
+EmbeddingDelta Moved(const EmbeddingDelta& delta, at::Device device) {
+  EmbeddingDelta moved;
+  moved.table = Moved(delta.table, device);
+  moved.tokens = delta.tokens;
+  moved.rows = Moved(delta.rows, device);
+  moved.down = Moved(delta.down, device);
+  moved.up = delta.up.OnDevice(device);
+  moved.output_gain = Moved(delta.output_gain, device);
+  return moved;
+}
+
+HeadDelta Moved(const HeadDelta& delta, at::Device device) {
+  HeadDelta moved;
+  moved.table = delta.table.OnDevice(device);
+  moved.tokens = delta.tokens;
+  moved.rows = delta.rows.OnDevice(device);
+  moved.site = delta.site.OnDevice(device);
+  return moved;
+}
+
 }  // namespace
+
+SiteDelta SiteDelta::OnDevice(at::Device device) const {
+  SiteDelta moved;
+  moved.low_rank = low_rank.OnDevice(device);
+  moved.input_gain = Moved(input_gain, device);
+  moved.output_gain = Moved(output_gain, device);
+  moved.offset = Moved(offset, device);
+  return moved;
+}
 
 int64_t SiteDelta::nbytes() const {
   return low_rank.nbytes() + Bytes(input_gain) + Bytes(output_gain) + Bytes(offset);
@@ -15,6 +48,32 @@ int64_t SiteDelta::nbytes() const {
 
 CompiledAdapter::CompiledAdapter(int64_t num_layers)
     : deltas_(num_layers * kNumSites), bottlenecks_(num_layers * 2) {}
+
+std::shared_ptr<const CompiledAdapter> CompiledAdapter::OnDevice(at::Device device) const {
+  auto moved =
+      std::make_shared<CompiledAdapter>(static_cast<int64_t>(deltas_.size()) / kNumSites);
+  for (size_t i = 0; i < deltas_.size(); ++i) {
+    moved->deltas_[i] = deltas_[i].OnDevice(device);
+    moved->resident_bytes_ += moved->deltas_[i].nbytes();
+  }
+  for (size_t i = 0; i < bottlenecks_.size(); ++i) {
+    if (bottlenecks_[i] != nullptr) {
+      moved->set_bottleneck(static_cast<int64_t>(i / 2), static_cast<Sublayer>(i % 2),
+                            bottlenecks_[i]->OnDevice(device));
+    }
+  }
+  if (embedding_ != nullptr) {
+    moved->set_embedding(Moved(*embedding_, device));
+  }
+  if (head_ != nullptr) {
+    moved->set_head(Moved(*head_, device));
+  }
+  if (context_ != nullptr) {
+    moved->set_context({context_->num_tokens, Moved(context_->embeddings, device),
+                        Moved(context_->keys, device), Moved(context_->values, device)});
+  }
+  return moved;
+}
 
 void CompiledAdapter::set_delta(int64_t layer, Site site, SiteDelta delta) {
   resident_bytes_ += delta.nbytes();

@@ -32,6 +32,7 @@ struct SiteDelta {
   bool defined() const {
     return low_rank.defined() || input_gain.defined() || output_gain.defined() || offset.defined();
   }
+  SiteDelta OnDevice(at::Device device) const;
   int64_t nbytes() const;
 };
 
@@ -87,6 +88,9 @@ class CompiledAdapter {
   bool has_overrides() const { return has_overrides_; }
   /// Whether its effect grows with a request's weight; when not, only 0 and 1 make sense.
   bool has_weight() const { return context_ == nullptr && !has_overrides_; }
+
+  /// A copy with every tensor on `device`.
+  std::shared_ptr<const CompiledAdapter> OnDevice(at::Device device) const;
 
   /// Each part is set once at most.
   void set_delta(int64_t layer, Site site, SiteDelta delta);

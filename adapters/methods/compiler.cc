@@ -48,7 +48,8 @@ absl::StatusOr<std::shared_ptr<const CompiledAdapter>> CompileParts(const Adapte
   AdapterBuilder builder(base, dtype, report);
   TENON_RETURN_IF_ERROR(std::visit(BodyCompiler{builder}, spec.body));
   TENON_RETURN_IF_ERROR(CompileSharedParts(spec.shared, builder));
-  return builder.Finish();
+  TENON_ASSIGN_OR_RETURN(std::shared_ptr<const CompiledAdapter> adapter, builder.Finish());
+  return base.device.is_cpu() ? adapter : adapter->OnDevice(base.device);
 }
 
 absl::Status NoMemory() {

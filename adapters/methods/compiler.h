@@ -35,7 +35,7 @@ struct CompileReport {
 
 /// Fits an adapter to the base: every module is found, its shapes agree, its tensors are cast to
 /// `dtype` (fp32 or bf16, the base model's). The result is contiguous and independent of
-/// spec.files. `report` may be null. Thread-safe.
+/// spec.files, and lies on base.device. `report` may be null. Thread-safe.
 ///
 /// FAILED_PRECONDITION (reason UNKNOWN_MODULE, SHAPE_MISMATCH, BASE_MISMATCH, CONTEXT_TOO_LONG or
 /// NO_SITES), naming the module and the shapes, when the adapter was made for another base;

@@ -68,7 +68,7 @@ absl::StatusOr<Linear> Linear::Create(std::vector<at::Tensor> weights,
   }
   if (format == WeightFormat::kInt8) {
     if (kind != KernelKind::kCpu) {
-      return absl::InvalidArgumentError("int8 weights need the CPU's kernels, not the reference's");
+      return absl::InvalidArgumentError("int8 weights need the CPU's kernels");
     }
     TENON_ASSIGN_OR_RETURN(QuantizedMatrix quantized, QuantizedMatrix::Quantize(weights));
     linear.quantized_ = std::make_shared<const QuantizedMatrix>(std::move(quantized));
@@ -94,7 +94,7 @@ void Linear::Forward(const at::Tensor& x, const at::Tensor& y,
     quantized_->Multiply(x, bias_, y, updates, first_row);
     return;
   }
-  TORCH_CHECK(updates.empty(), "linear: reference kernels take no updates with a product");
+  TORCH_CHECK(updates.empty(), "linear: only the CPU's kernels take updates with a product");
   TORCH_CHECK(y.dim() == 2 && y.size(0) == x.size(0) && y.size(1) == out_features_,
               "linear: y has shape ", y.sizes(), ", want [", x.size(0), ", ", out_features_, "]");
   y.copy_(at::linear(x, weight_, bias_.defined() ? std::optional(bias_) : std::nullopt));

@@ -19,6 +19,7 @@ namespace tenon {
 enum class KernelKind {
   kReference,  ///< plain ATen operations: any device; defines what is correct
   kCpu,        ///< Tenon's own: CPU tensors, batch-invariant
+  kCuda,       ///< Tenon's own on a GPU, the base's products LibTorch's
 };
 
 /// How a linear layer keeps its weights.
@@ -42,9 +43,10 @@ class Linear {
 
   /// weights  each [out_i, in] fp32 or bf16, one dtype for all, rows contiguous; stacked along out
   ///          in order. May be views of a read-only mapped file of any alignment: kCpu copies them
-  ///          and keeps no reference; kReference keeps them (one weight) or a stacked copy.
+  ///          and keeps no reference; the others keep them (one weight) or a stacked copy,
+  ///          on the device where they lie.
   /// biases   empty, or one per weight: [out_i], or undefined for none.
-  /// Errors: INVALID_ARGUMENT on a shape, dtype or device that does not fit, on kInt8 with reference
+  /// Errors: INVALID_ARGUMENT on a shape, dtype or device that does not fit, on kInt8 with other
   /// kernels or weights that are not finite.
   static absl::StatusOr<Linear> Create(std::vector<at::Tensor> weights,
                                        std::vector<at::Tensor> biases, KernelKind kind,
@@ -68,7 +70,7 @@ class Linear {
   /// Bytes of weights and biases as they are kept.
   int64_t nbytes() const;
 
-  /// W [out, in], the weights' dtype, as rounded to int8 if so: a copy for kCpu, not to be written to for kReference.
+  /// W [out, in], the weights' dtype, as rounded to int8 if so: a copy for kCpu, else not to be written to.
   at::Tensor Weight() const;
   /// b [out], or undefined; fp32 for kCpu, else the weights' dtype. Not to be written to.
   const at::Tensor& bias() const { return bias_; }
@@ -77,10 +79,10 @@ class Linear {
   int64_t in_features_ = 0;
   int64_t out_features_ = 0;
   at::ScalarType dtype_ = at::ScalarType::Undefined;
-  at::Tensor weight_;                           // [out, in], kReference only
+  at::Tensor weight_;                                 // [out, in], not for kCpu
   std::shared_ptr<const PackedMatrix> packed_;        // kCpu only
   std::shared_ptr<const QuantizedMatrix> quantized_;  // kCpu and kInt8 only
-  at::Tensor bias_;  // [out] or undefined; fp32 for kCpu, the weights' dtype for kReference
+  at::Tensor bias_;  // [out] or undefined; fp32 for kCpu, else the weights' dtype
 };
 
 }  // namespace tenon

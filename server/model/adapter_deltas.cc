@@ -40,6 +40,30 @@ bool OnlyLowRank(const Terms& terms) {
   });
 }
 
+// Whether the kernels of a DeltaPlan take terms of the same rows.
+template <typename Terms>
+bool FitPlan(const Terms& terms) {
+  return std::all_of(terms.begin(), terms.end(), [](const auto& term) {
+    const LowRankDelta& low_rank = term.delta->low_rank;
+    return !low_rank.defined() || DeltaPlan::Fits(low_rank);
+  });
+}
+
+// Moves the runs of terms with the same rows for which `fits` from `terms` to what it returns.
+template <typename Term, typename Predicate>
+std::vector<Term> TakeRuns(std::vector<Term>& terms, Predicate fits) {
+  std::vector<Term> taken, rest;
+  for (size_t first = 0, last; first < terms.size(); first = last) {
+    for (last = first; last < terms.size() && terms[last].begin == terms[first].begin; ++last) {
+    }
+    const std::span<const Term> rows(terms.data() + first, last - first);
+    std::vector<Term>& target = fits(rows) ? taken : rest;
+    target.insert(target.end(), rows.begin(), rows.end());
+  }
+  terms = std::move(rest);
+  return taken;
+}
+
 }  // namespace
 
 AdapterDeltas::AdapterDeltas(std::span<const AdapterSegment> segments, KernelKind kernels)
@@ -56,11 +80,11 @@ AdapterDeltas::AdapterDeltas(std::span<const AdapterSegment> segments, KernelKin
 }
 
 auto AdapterDeltas::AffineKernel() const -> decltype(&ApplyAffine) {
-  return kernels_ == KernelKind::kReference ? &ApplyAffineReference : &ApplyAffine;
+  return kernels_ == KernelKind::kCpu ? &ApplyAffine : &ApplyAffineReference;
 }
 
 auto AdapterDeltas::LowRankKernel() const -> decltype(&ApplyLowRank) {
-  return kernels_ == KernelKind::kReference ? &ApplyLowRankReference : &ApplyLowRank;
+  return kernels_ == KernelKind::kCpu ? &ApplyLowRank : &ApplyLowRankReference;
 }
 
 std::vector<AdapterDeltas::SiteTerm> AdapterDeltas::TermsAt(int64_t layer, Site site) const {
@@ -118,24 +142,44 @@ void AdapterDeltas::ApplySite(std::span<const SiteTerm> terms, const at::Tensor&
 std::vector<LowRankUpdate::Term> AdapterDeltas::TakeFused(std::vector<SiteTerm>& terms,
                                                           int64_t column) const {
   std::vector<LowRankUpdate::Term> fused;
-  if (kernels_ == KernelKind::kReference || !LowRankUpdate::Fits(column)) {
-    return fused;
-  }
-  std::vector<SiteTerm> rest;
-  for (size_t first = 0, last; first < terms.size(); first = last) {
-    for (last = first; last < terms.size() && terms[last].begin == terms[first].begin; ++last) {
-    }
-    const std::span<const SiteTerm> rows(terms.data() + first, last - first);
-    if (!OnlyLowRank(rows)) {
-      rest.insert(rest.end(), rows.begin(), rows.end());
-      continue;
-    }
-    for (const SiteTerm& term : rows) {
+  if (kernels_ == KernelKind::kCpu && LowRankUpdate::Fits(column)) {
+    for (const SiteTerm& term : TakeRuns(terms, OnlyLowRank<std::span<const SiteTerm>>)) {
       fused.push_back({{term.begin, term.end, &term.delta->low_rank, term.weight}, column});
     }
   }
-  terms = std::move(rest);
   return fused;
+}
+
+std::vector<DeltaPlan::Term> AdapterDeltas::TakePlanned(std::vector<SiteTerm>& terms,
+                                                        const SiteColumns& site) {
+  std::vector<DeltaPlan::Term> planned;
+  for (const SiteTerm& term : TakeRuns(terms, FitPlan<std::span<const SiteTerm>>)) {
+    const SiteDelta& delta = *term.delta;
+    planned.push_back({term.begin, term.end, site.begin, site.count,
+                       delta.low_rank.defined() ? &delta.low_rank : nullptr, delta.output_gain,
+                       delta.offset, term.weight});
+  }
+  return planned;
+}
+
+void AdapterDeltas::Plan(int64_t num_layers, std::span<const std::vector<SiteColumns>> products,
+                         at::Device device) {
+  for (int64_t layer = 0; layer < num_layers; ++layer) {
+    for (const std::vector<SiteColumns>& sites : products) {
+      std::vector<DeltaPlan::Term> planned;
+      for (const SiteColumns& part : sites) {
+        std::vector<SiteTerm> terms = TermsAt(layer, part.site);
+        const std::vector<DeltaPlan::Term> taken = TakePlanned(terms, part);
+        planned.insert(planned.end(), taken.begin(), taken.end());
+      }
+      if (!planned.empty()) {
+        planned_[{layer, sites.front().site}] = plan_.Add(planned);
+      }
+    }
+  }
+  if (!plan_.empty()) {
+    plan_.Upload(device);
+  }
 }
 
 void AdapterDeltas::AddTo(int64_t layer, std::span<const SiteColumns> sites, const at::Tensor& x,
@@ -150,9 +194,15 @@ void AdapterDeltas::AddTo(int64_t layer, std::span<const SiteColumns> sites, con
     rest.push_back(TermsAt(layer, part.site));
     const std::vector<LowRankUpdate::Term> taken = TakeFused(rest.back(), part.begin);
     fused.insert(fused.end(), taken.begin(), taken.end());
+    if (kernels_ == KernelKind::kCuda) {
+      TakePlanned(rest.back(), part);  // what the plan has
+    }
   }
   const LowRankUpdate update = fused.empty() ? LowRankUpdate() : LowRankUpdate(x, fused);
   multiply(update.panels());
+  if (const auto product = planned_.find({layer, sites.front().site}); product != planned_.end()) {
+    plan_.Apply(product->second, x, y);
+  }
   for (size_t i = 0; i < sites.size(); ++i) {
     if (!rest[i].empty()) {
       ApplySite(rest[i], x, y.narrow(1, sites[i].begin, sites[i].count));
@@ -174,8 +224,8 @@ void AdapterDeltas::AddBottleneck(int64_t layer, Sublayer sublayer, const at::Te
     }
   }
   if (!terms.empty()) {
-    (kernels_ == KernelKind::kReference ? &ApplyBottleneckReference : &ApplyBottleneck)(residual,
-                                                                                        terms, out);
+    (kernels_ == KernelKind::kCpu ? &ApplyBottleneck : &ApplyBottleneckReference)(residual, terms,
+                                                                                  out);
   }
 }
 
@@ -215,14 +265,15 @@ void AdapterDeltas::AddLowRankEmbedding(const Term& term, const at::Tensor& toke
     return;
   }
   const int64_t rows = term.end - term.begin;
-  const at::Tensor shrunk = at::index_select(delta.down, 0, tokens.narrow(0, term.begin, rows));
+  const at::Tensor shrunk =
+      at::index_select(delta.down, 0, tokens.narrow(0, term.begin, rows).to(delta.down.device()));
   const LowRankTerm up = {0, rows, &delta.up, term.weight * scale};
   LowRankKernel()(shrunk, {&up, 1}, hidden.narrow(0, term.begin, rows));
 }
 
 void AdapterDeltas::MultiplyPacked(const PackedMatrix& matrix, const at::Tensor& x,
                                    const at::Tensor& y) const {
-  if (kernels_ == KernelKind::kReference) {
+  if (kernels_ != KernelKind::kCpu) {
     y.copy_(at::linear(x, matrix.Unpack()));
   } else {
     matrix.Multiply(x, at::Tensor(), y);

@@ -6,11 +6,14 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
 #include "adapters/kernels/affine.h"
 #include "adapters/kernels/low_rank.h"
+#include "adapters/kernels/delta_plan.h"
 #include "adapters/methods/compiled_adapter.h"
 #include "server/kernels/linear.h"
 #include "server/model/model_runner.h"
@@ -40,6 +43,12 @@ class AdapterDeltas {
  public:
   AdapterDeltas(std::span<const AdapterSegment> segments, KernelKind kernels);
 
+  /// For KernelKind::kCuda: puts the deltas of all layers on the device in one copy. Once,
+  /// in front of the first AddTo. `products` are the sites that each of AddTo's calls for a layer
+  /// will name.
+  void Plan(int64_t num_layers, std::span<const std::vector<SiteColumns>> products,
+            at::Device device);
+
   /// Whether no adapter of the step does anything: the decoder may skip the rest.
   bool empty() const { return terms_.empty(); }
 
@@ -59,7 +68,7 @@ class AdapterDeltas {
   /// out [T, hidden] of a sublayer before it joins the residual stream [T, hidden].
   void AddBottleneck(int64_t layer, Sublayer sublayer, const at::Tensor& residual,
                      const at::Tensor& out) const;
-  /// hidden [T, hidden], the embeddings of tokens [T] int64, in place. `scale` is what the model
+  /// hidden [T, hidden], the embeddings of tokens [T] int64 on the CPU, in place. `scale` is what the model
   /// multiplies its embeddings with.
   void ReplaceEmbeddings(const at::Tensor& tokens, float scale, const at::Tensor& hidden) const;
   /// logits [R, vocab] of hidden states [R, hidden]; row r belongs to token token_of_row[r], which
@@ -84,8 +93,12 @@ class AdapterDeltas {
   auto AffineKernel() const -> decltype(&ApplyAffine);
   auto LowRankKernel() const -> decltype(&ApplyLowRank);
   std::vector<SiteTerm> TermsAt(int64_t layer, Site site) const;
-  /// Moves those that can go with a product whose column `column` is the site's first.
+  /// Moves those that can go with a product whose column `column` is the site's first; none but for
+  /// kCpu.
   std::vector<LowRankUpdate::Term> TakeFused(std::vector<SiteTerm>& terms, int64_t column) const;
+  /// Moves those that can go with a plan.
+  static std::vector<DeltaPlan::Term> TakePlanned(std::vector<SiteTerm>& terms,
+                                                  const SiteColumns& site);
   void ApplySite(std::span<const SiteTerm> terms, const at::Tensor& x, const at::Tensor& y) const;
   void AddLowRankEmbedding(const Term& term, const at::Tensor& tokens, float scale,
                            const at::Tensor& hidden) const;
@@ -94,6 +107,9 @@ class AdapterDeltas {
   void MultiplyPacked(const PackedMatrix& matrix, const at::Tensor& x, const at::Tensor& y) const;
 
   std::vector<Term> terms_;
+  DeltaPlan plan_;
+  /// The plan's product at a layer and the first of its sites.
+  absl::flat_hash_map<std::pair<int64_t, Site>, size_t> planned_;
   KernelKind kernels_;
 };
 

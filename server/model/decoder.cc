@@ -8,6 +8,7 @@
 
 #include "adapters/base/status_macros.h"
 #include "server/kernels/activation.h"
+#include "server/kernels/cuda_ops.h"
 #include "server/kernels/norm.h"
 #include "server/kernels/rope.h"
 #include "server/model/decoder_loader.h"
@@ -21,7 +22,7 @@ struct Decoder::Kernels {
   decltype(&NormalizeHeads) normalize_heads;
   decltype(&ApplyRope) apply_rope;
   decltype(&WriteKv) write_kv;
-  decltype(&PagedAttention) paged_attention;
+  decltype(&PagedAttention) paged_attention;  // null for kCuda, which reads an AttentionTable
   decltype(&Gate) gate;
   decltype(&Activate) activate;
   decltype(&SoftCap) soft_cap;
@@ -34,7 +35,18 @@ struct Decoder::Kernels {
     static constexpr Kernels kCpu = {&Normalize, &AddNormalize, &NormalizeHeads,
                                      &ApplyRope, &WriteKv,      &PagedAttention,
                                      &Gate,      &Activate,     &SoftCap};
-    return kind == KernelKind::kReference ? &kReference : &kCpu;
+    static constexpr Kernels kCuda = {&NormalizeCuda, &AddNormalizeCuda, &NormalizeHeadsCuda,
+                                      &ApplyRopeCuda, &WriteKvCuda,      nullptr,
+                                      &GateCuda,      &ActivateCuda,     &SoftCapCuda};
+    switch (kind) {
+      case KernelKind::kReference:
+        return &kReference;
+      case KernelKind::kCpu:
+        return &kCpu;
+      case KernelKind::kCuda:
+        return &kCuda;
+    }
+    return &kReference;
   }
 };
 
@@ -47,11 +59,10 @@ struct Decoder::Buffers {
   at::Tensor attention;  // [T, q]
   at::Tensor gate_up;    // [T, 2 intermediate], or [T, intermediate] without a gate
   at::Tensor activated;  // [T, intermediate]
+  AttentionTable attention_table;  // kCuda only
 
-  Buffers(const ModelConfig& config, at::ScalarType dtype, int64_t tokens) {
-    const auto make = [&](int64_t columns) {
-      return at::empty({tokens, columns}, at::TensorOptions(dtype));
-    };
+  Buffers(const ModelConfig& config, const at::TensorOptions& options, int64_t tokens) {
+    const auto make = [&](int64_t columns) { return at::empty({tokens, columns}, options); };
     normed = make(config.hidden_size);
     out = make(config.hidden_size);
     qkv = make(config.q_size() + 2 * config.kv_size());
@@ -62,7 +73,22 @@ struct Decoder::Buffers {
 };
 
 Decoder::Decoder(const ModelConfig& config, const Options& options)
-    : config_(config), options_(options), kernels_(Kernels::Of(options.kernels)) {}
+    : config_(config), options_(options), kernels_(Kernels::Of(options.kernels)) {
+  const int64_t q = config_.q_size(), kv = config_.kv_size(), inner = config_.intermediate_size;
+  const auto sites = [this](LinearKind kind) -> std::vector<SiteColumns>& {
+    return sites_[static_cast<size_t>(kind)];
+  };
+  sites(LinearKind::kQkv) =
+      config_.has_fused_qkv()
+          ? std::vector<SiteColumns>{{Site::kQkv, 0, q + 2 * kv}}
+          : std::vector<SiteColumns>{{Site::kQ, 0, q}, {Site::kK, q, kv}, {Site::kV, q + kv, kv}};
+  sites(LinearKind::kO) = {{Site::kO, 0, config_.hidden_size}};
+  sites(LinearKind::kGateUp) =
+      config_.is_gated()
+          ? std::vector<SiteColumns>{{Site::kGate, 0, inner}, {Site::kUp, inner, inner}}
+          : std::vector<SiteColumns>{{Site::kUp, 0, inner}};
+  sites(LinearKind::kDown) = {{Site::kDown, 0, config_.hidden_size}};
+}
 
 absl::StatusOr<std::unique_ptr<const Decoder>> Decoder::Create(const ModelConfig& config,
                                                                const Options& options,
@@ -100,11 +126,8 @@ void Decoder::ProjectQkv(int64_t layer, const DecoderInput& input, const Adapter
   const Layer& weights = layers_[layer];
   const int64_t tokens = buffers.qkv.size(0), q_size = config_.q_size();
   const int64_t kv_size = config_.kv_size();
-  const SiteColumns stacked[] = {{Site::kQkv, 0, q_size + 2 * kv_size}};
-  const SiteColumns apart[] = {
-      {Site::kQ, 0, q_size}, {Site::kK, q_size, kv_size}, {Site::kV, q_size + kv_size, kv_size}};
-  deltas.AddTo(layer, config_.has_fused_qkv() ? std::span<const SiteColumns>(stacked) : apart,
-               buffers.normed, buffers.qkv, [&](std::span<const PanelUpdate> updates) {
+  deltas.AddTo(layer, SitesOf(LinearKind::kQkv), buffers.normed, buffers.qkv,
+               [&](std::span<const PanelUpdate> updates) {
                  Multiply(layer, LinearKind::kQkv, input, buffers.normed, buffers.qkv, updates);
                });
   const at::Tensor q = buffers.qkv.narrow(1, 0, q_size);
@@ -138,11 +161,15 @@ void Decoder::Attention(int64_t layer, const DecoderInput& input, const AdapterD
   scoring.scale = static_cast<float>(config_.layers[layer].attention_scale);
   scoring.window = config_.layers[layer].window;
   scoring.softcap = static_cast<float>(config_.attention_softcap);
-  kernels_->paged_attention(heads(0, config_.num_heads), cache.keys(layer), cache.values(layer),
-                            input.rows, scoring,
-                            buffers.attention.view({tokens, config_.num_heads, config_.head_dim}));
-  const SiteColumns o[] = {{Site::kO, 0, config_.hidden_size}};
-  deltas.AddTo(layer, o, buffers.attention, buffers.out, [&](std::span<const PanelUpdate> updates) {
+  const at::Tensor out = buffers.attention.view({tokens, config_.num_heads, config_.head_dim});
+  if (options_.kernels == KernelKind::kCuda) {
+    PagedAttentionCuda(heads(0, config_.num_heads), cache.keys(layer), cache.values(layer),
+                       buffers.attention_table, scoring, out);
+  } else {
+    kernels_->paged_attention(heads(0, config_.num_heads), cache.keys(layer), cache.values(layer),
+                              input.rows, scoring, out);
+  }
+  deltas.AddTo(layer, SitesOf(LinearKind::kO), buffers.attention, buffers.out, [&](std::span<const PanelUpdate> updates) {
     Multiply(layer, LinearKind::kO, input, deltas.ScaleInput(layer, Site::kO, buffers.attention),
              buffers.out, updates);
   });
@@ -155,19 +182,14 @@ void Decoder::Attention(int64_t layer, const DecoderInput& input, const AdapterD
 void Decoder::FeedForward(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
                           Buffers& buffers) const {
   const Layer& weights = layers_[layer];
-  const int64_t intermediate = config_.intermediate_size;
-  const SiteColumns gated[] = {{Site::kGate, 0, intermediate},
-                               {Site::kUp, intermediate, intermediate}};
-  const SiteColumns plain[] = {{Site::kUp, 0, intermediate}};
-  deltas.AddTo(layer, config_.is_gated() ? std::span<const SiteColumns>(gated) : plain,
-               buffers.normed, buffers.gate_up, [&](std::span<const PanelUpdate> updates) {
+  deltas.AddTo(layer, SitesOf(LinearKind::kGateUp), buffers.normed, buffers.gate_up,
+               [&](std::span<const PanelUpdate> updates) {
                  Multiply(layer, LinearKind::kGateUp, input, buffers.normed, buffers.gate_up,
                           updates);
                });
   (config_.is_gated() ? kernels_->gate : kernels_->activate)(buffers.gate_up, config_.activation,
                                                              buffers.activated);
-  const SiteColumns down[] = {{Site::kDown, 0, config_.hidden_size}};
-  deltas.AddTo(layer, down, buffers.activated, buffers.out,
+  deltas.AddTo(layer, SitesOf(LinearKind::kDown), buffers.activated, buffers.out,
                [&](std::span<const PanelUpdate> updates) {
                  Multiply(layer, LinearKind::kDown, input,
                           deltas.ScaleInput(layer, Site::kDown, buffers.activated), buffers.out,
@@ -180,8 +202,9 @@ void Decoder::FeedForward(int64_t layer, const DecoderInput& input, const Adapte
 }
 
 at::Tensor Decoder::Embed(const DecoderInput& input, const AdapterDeltas& deltas) const {
-  at::Tensor hidden = embeddings_.defined() ? at::index_select(embeddings_, 0, input.tokens)
-                                            : lm_head_.Rows(input.tokens);
+  const at::Tensor tokens = input.tokens.to(options_.device);
+  at::Tensor hidden =
+      embeddings_.defined() ? at::index_select(embeddings_, 0, tokens) : lm_head_.Rows(tokens);
   float scale = 1.0f;
   if (config_.embedding_scale != 1.0) {
     scale = static_cast<float>(config_.embedding_scale);
@@ -200,8 +223,13 @@ at::Tensor Decoder::Embed(const DecoderInput& input, const AdapterDeltas& deltas
 }
 
 at::Tensor Decoder::Forward(const DecoderInput& input, const KvCache& cache) const {
-  Buffers buffers(config_, options_.dtype, input.tokens.size(0));
-  const AdapterDeltas deltas(input.segments, options_.kernels);
+  Buffers buffers(config_, TensorOptions(), input.tokens.size(0));
+  AdapterDeltas deltas(input.segments, options_.kernels);
+  if (options_.kernels == KernelKind::kCuda) {
+    deltas.Plan(config_.num_layers, sites_, options_.device);
+    buffers.attention_table = AttentionTable(input.rows, input.tokens.size(0), cache.block_size(),
+                                             options_.device);
+  }
   buffers.residual = Embed(input, deltas);
   kernels_->normalize(buffers.residual, layers_.front().attention_norm, buffers.normed);
   for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
@@ -223,11 +251,11 @@ at::Tensor Decoder::Forward(const DecoderInput& input, const KvCache& cache) con
 at::Tensor Decoder::Logits(const at::Tensor& hidden, std::span<const int64_t> token_of_row,
                            std::span<const AdapterSegment> segments) const {
   const at::Tensor logits =
-      at::empty({hidden.size(0), config_.vocab_size}, at::TensorOptions(options_.dtype));
+      at::empty({hidden.size(0), config_.vocab_size}, TensorOptions());
   lm_head_.Forward(hidden, logits);
   AdapterDeltas(segments, options_.kernels).AddHead(token_of_row, hidden, logits);
   const at::Tensor widened =
-      options_.kernels == KernelKind::kReference ? logits.to(at::kFloat) : ToFloat(logits);
+      options_.kernels == KernelKind::kCpu ? ToFloat(logits) : logits.to(at::kFloat);
   if (config_.final_softcap > 0) {
     kernels_->soft_cap(widened, static_cast<float>(config_.final_softcap));
   }

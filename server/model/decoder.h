@@ -23,9 +23,10 @@
 
 namespace tenon {
 
-/// What the forward pass of one step needs, T tokens in all.
+/// What the forward pass of one step needs, T tokens in all. Tensors lie on the decoder's device
+/// but where another is named.
 struct DecoderInput {
-  at::Tensor tokens;  ///< [T] int64, each in [0, vocab_size)
+  at::Tensor tokens;  ///< [T] int64 on the CPU, each in [0, vocab_size)
   /// [V, hidden]: what the last V tokens enter with, whatever `tokens` says of them; undefined when
   /// V is 0. As they are: an embedding scale does not apply.
   at::Tensor virtual_embeddings;
@@ -46,6 +47,7 @@ class Decoder {
   struct Options {
     at::ScalarType dtype = at::kFloat;  ///< fp32 or bf16: weights, activations and KV cache
     KernelKind kernels = KernelKind::kCpu;
+    at::Device device = at::kCPU;  ///< of weights, activations and KV cache
     /// Of the linear layers and the head; norms, biases and separate embeddings stay in dtype.
     WeightFormat weights = WeightFormat::kAsGiven;
   };
@@ -91,6 +93,12 @@ class Decoder {
 
   Decoder(const ModelConfig& config, const Options& options);
 
+  at::TensorOptions TensorOptions() const {
+    return at::TensorOptions(options_.dtype).device(options_.device);
+  }
+  std::span<const SiteColumns> SitesOf(LinearKind kind) const {
+    return sites_[static_cast<size_t>(kind)];
+  }
   at::Tensor Embed(const DecoderInput& input, const AdapterDeltas& deltas) const;
   /// y = x W^T + updates + b, each run of tokens with its own W and b.
   void Multiply(int64_t layer, LinearKind kind, const DecoderInput& input, const at::Tensor& x,
@@ -107,6 +115,7 @@ class Decoder {
   const Kernels* kernels_;
   at::Tensor embeddings_;  // [vocab, hidden]; undefined when lm_head_ is that matrix (tied)
   std::vector<Layer> layers_;
+  std::array<std::vector<SiteColumns>, kNumLinearKinds> sites_;  // by LinearKind: its parts
   at::Tensor positions_;  // [max_position_embeddings, hidden]; undefined when there are ropes
   Norm final_norm_;
   Linear lm_head_;

@@ -13,7 +13,7 @@ absl::StatusOr<at::Tensor> Decoder::Loader::Take(const std::string& name,
                                                  const std::vector<int64_t>& shape) {
   TENON_ASSIGN_OR_RETURN(const at::Tensor stored, checkpoint_->Take(name, shape));
   decoder_->num_parameters_ += stored.numel();
-  return stored.to(decoder_->options_.dtype);  // the mapped tensor itself when it fits already
+  return stored.to(decoder_->TensorOptions());  // the mapped tensor itself when it fits already
 }
 
 absl::StatusOr<Norm> Decoder::Loader::TakeNorm(const std::string& prefix, absl::string_view name,
@@ -113,7 +113,7 @@ absl::Status Decoder::Loader::LoadTiedHead(const std::string& name) {
   const std::string head_name = absl::StrCat(decoder_->config_.modules.head, ".weight");
   if (checkpoint_->Has(head_name)) {
     TENON_ASSIGN_OR_RETURN(at::Tensor head, checkpoint_->Take(head_name, shape));
-    head = head.to(embeddings.scalar_type());
+    head = head.to(embeddings.options());
     if (!at::equal(head, embeddings)) {
       return absl::InvalidArgumentError(
           absl::StrCat("tensor ", head_name, " differs from ", name,

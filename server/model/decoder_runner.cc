@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/index_select.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 
@@ -67,7 +68,8 @@ absl::StatusOr<std::unique_ptr<DecoderRunner>> DecoderRunner::Create(
                                                    config.max_position_embeddings));
   }
   TENON_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(decoder->config(), num_blocks, block_size,
-                                                        decoder->options().dtype));
+                                                        decoder->options().dtype,
+                                                        decoder->options().device));
   try {
     return std::unique_ptr<DecoderRunner>(
         new DecoderRunner(std::move(decoder), std::move(cache), max_positions));
@@ -83,7 +85,7 @@ DecoderRunner::DecoderRunner(std::shared_ptr<const Decoder> decoder, KvCache cac
       cache_(std::move(cache)),
       max_positions_(max_positions) {
   for (const RopeConfig& rope : decoder_->config().ropes) {
-    ropes_.emplace_back(rope, max_positions);
+    ropes_.emplace_back(rope, max_positions, device());
   }
 #ifndef NDEBUG
   set_poison_freed_blocks(true);
@@ -99,7 +101,7 @@ void DecoderRunner::set_poison_freed_blocks(bool poison) {
 }
 
 bool DecoderRunner::is_batch_invariant() const {
-  return decoder_->options().kernels != KernelKind::kReference;
+  return decoder_->options().kernels == KernelKind::kCpu;
 }
 
 bool DecoderRunner::prefix_sharing_is_exact() const {
@@ -228,9 +230,8 @@ std::vector<size_t> DecoderRunner::StartContexts(
 }
 
 void DecoderRunner::CopyPrefix(const ContextRow& row, const AdapterContext& context) {
-  const at::Tensor slots = ContextSlots(row, cache_.block_size());
-  const auto write =
-      decoder_->options().kernels == KernelKind::kReference ? &WriteKvReference : &WriteKv;
+  const at::Tensor slots = ContextSlots(row, cache_.block_size()).to(device());
+  const auto write = decoder_->options().kernels == KernelKind::kCpu ? &WriteKv : &WriteKvReference;
   for (int64_t layer = 0; layer < decoder_->config().num_layers; ++layer) {
     write(context.keys.select(0, layer).narrow(0, row.first_token, row.num_tokens),
           context.values.select(0, layer).narrow(0, row.first_token, row.num_tokens), slots,
@@ -242,11 +243,12 @@ at::Tensor DecoderRunner::Forward(const FlatBatch& flat) {
   DecoderInput input;
   input.tokens = flat.tokens;
   input.virtual_embeddings = flat.virtual_embeddings;
-  input.slots = flat.slots;
+  input.slots = flat.slots.to(device());
   input.positions = IndexTensor(static_cast<int64_t>(flat.positions.size()));
   std::transform(flat.positions.begin(), flat.positions.end(),
                  input.positions.mutable_data_ptr<int64_t>(),
                  [](const RopePosition& token) { return token.position; });
+  input.positions = input.positions.to(device());
   std::vector<RopeRows> ropes;
   for (const RopeTable& rope : ropes_) {
     ropes.push_back(rope.Select(flat.positions));
@@ -294,7 +296,8 @@ void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden,
   const at::Tensor index = IndexTensor(static_cast<int64_t>(last_tokens.size()));
   std::copy(last_tokens.begin(), last_tokens.end(), index.mutable_data_ptr<int64_t>());
   const at::Tensor logits =
-      decoder_->Logits(at::index_select(hidden, 0, index), last_tokens, segments);
+      decoder_->Logits(at::index_select(hidden, 0, index.to(device())), last_tokens, segments)
+          .cpu();
   bool all_ok = true;
   for (absl::StatusOr<SampledToken>& sampled : Sample(logits, sequences)) {
     output.row_status.push_back(sampled.status());
@@ -318,7 +321,8 @@ void DecoderRunner::ScorePrompts(const Batch& batch, const at::Tensor& hidden,
       std::vector<int64_t> token_of_row(static_cast<size_t>(count));
       std::iota(token_of_row.begin(), token_of_row.end(), token_begin + begin);
       const at::Tensor logits =
-          decoder_->Logits(hidden.narrow(0, token_begin + begin, count), token_of_row, segments);
+          decoder_->Logits(hidden.narrow(0, token_begin + begin, count), token_of_row, segments)
+              .cpu();
       for (int64_t i = 0; i < count; ++i) {
         const int32_t next = row.sequence->tokens()[row.first_token + begin + i + 1];
         output.prompt_logprobs[r].push_back(
@@ -338,6 +342,7 @@ absl::StatusOr<StepOutput> DecoderRunner::Run(
   }
   try {
     const c10::InferenceMode inference_mode;
+    const c10::OptionalDeviceGuard guard(device());  // for streams and Tenon's own kernels
     std::optional<LibTorchSerialScope> serial;
     if (decoder_->options().kernels == KernelKind::kCpu) {
       serial.emplace();  // what is left to LibTorch is small, the threads are the kernels'

@@ -70,6 +70,7 @@ class DecoderRunner : public ModelRunner {
   std::vector<size_t> StartContexts(const Batch& batch, std::span<const ResolvedSelection> adapters,
                                     StepOutput& output);
   void CopyPrefix(const ContextRow& row, const AdapterContext& context);
+  at::Device device() const { return decoder_->options().device; }
   at::Tensor Forward(const FlatBatch& flat);
   /// One result for each row of logits [R, V], fp32; the rows go round the kernels' threads.
   std::vector<absl::StatusOr<SampledToken>> Sample(const at::Tensor& logits,

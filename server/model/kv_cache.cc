@@ -1,6 +1,8 @@
 #include "server/model/kv_cache.h"
 
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/zeros.h>
+#include <c10/util/Exception.h>
 #include <sys/mman.h>
 
 #include <array>
@@ -36,7 +38,16 @@ absl::StatusOr<std::shared_ptr<void>> ReserveZeroed(size_t bytes) {
   return std::shared_ptr<void>(memory, [bytes](void* mapped) { munmap(mapped, bytes); });
 }
 
-absl::StatusOr<at::Tensor> ZeroPages(const std::array<int64_t, 4>& shape, at::ScalarType dtype) {
+absl::StatusOr<at::Tensor> Allocate(const std::array<int64_t, 4>& shape, at::ScalarType dtype,
+                                    at::Device device) {
+  if (!device.is_cpu()) {
+    try {
+      return at::zeros(shape, at::TensorOptions(dtype).device(device));
+    } catch (const c10::Error& error) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("KV cache on ", device.str(), ": ", error.what_without_backtrace()));
+    }
+  }
   const int64_t elements = shape[0] * shape[1] * shape[2] * shape[3];
   TENON_ASSIGN_OR_RETURN(const std::shared_ptr<void> memory,
                          ReserveZeroed(elements * at::elementSize(dtype)));
@@ -58,7 +69,8 @@ int64_t KvCache::NumBlocks(const ModelConfig& config, int64_t block_size, at::Sc
 }
 
 absl::StatusOr<KvCache> KvCache::Create(const ModelConfig& config, int64_t num_blocks,
-                                        int64_t block_size, at::ScalarType dtype) {
+                                        int64_t block_size, at::ScalarType dtype,
+                                        at::Device device) {
   if (num_blocks <= 0 || block_size <= 0) {
     return absl::InvalidArgumentError(absl::StrCat("a KV cache of ", num_blocks, " blocks of ",
                                                    block_size, " tokens: both must be positive"));
@@ -66,8 +78,8 @@ absl::StatusOr<KvCache> KvCache::Create(const ModelConfig& config, int64_t num_b
   KvCache cache;
   cache.shape_ = MakeShape(config, num_blocks, block_size);
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    TENON_ASSIGN_OR_RETURN(at::Tensor keys, ZeroPages(cache.shape_.keys(), dtype));
-    TENON_ASSIGN_OR_RETURN(at::Tensor values, ZeroPages(cache.shape_.values(), dtype));
+    TENON_ASSIGN_OR_RETURN(at::Tensor keys, Allocate(cache.shape_.keys(), dtype, device));
+    TENON_ASSIGN_OR_RETURN(at::Tensor values, Allocate(cache.shape_.values(), dtype, device));
     cache.keys_.push_back(std::move(keys));
     cache.values_.push_back(std::move(values));
   }

@@ -18,7 +18,8 @@ namespace tenon {
 ///
 /// The memory is reserved as a whole and zero; the system gives pages to it as blocks are first
 /// written, so resident memory follows use. BlockPool knows which blocks are in use; nothing is
-/// cleared when one is used again, unless somebody calls Poison.
+/// cleared when one is used again, unless somebody calls Poison. On another device than the CPU all
+/// of it is allocated at once.
 class KvCache {
  public:
   KvCache() = default;  ///< of no use but to be assigned to
@@ -30,10 +31,11 @@ class KvCache {
   static int64_t NumBlocks(const ModelConfig& config, int64_t block_size, at::ScalarType dtype,
                            int64_t budget_bytes);
 
-  /// RESOURCE_EXHAUSTED when the address space or its limit does not hold it; INVALID_ARGUMENT when
+  /// RESOURCE_EXHAUSTED when the device's memory or the address space does not hold it; INVALID_ARGUMENT when
   /// a size is not positive.
   static absl::StatusOr<KvCache> Create(const ModelConfig& config, int64_t num_blocks,
-                                        int64_t block_size, at::ScalarType dtype);
+                                        int64_t block_size, at::ScalarType dtype,
+                                        at::Device device = at::kCPU);
 
   const at::Tensor& keys(int64_t layer) const { return keys_[layer]; }      ///< KvCacheShape::keys
   const at::Tensor& values(int64_t layer) const { return values_[layer]; }  ///< ...::values

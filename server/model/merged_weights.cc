@@ -1,6 +1,7 @@
 #include "server/model/merged_weights.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
@@ -54,6 +55,9 @@ absl::StatusOr<at::Tensor> Product(const LowRankDelta& delta) {
   if (delta.dense()) {
     return up;
   }
+  if (!up.is_cpu()) {
+    return at::matmul(up, delta.DownMatrix().to(at::kFloat));
+  }
   const at::Tensor transposed = delta.DownMatrix().to(at::kFloat).t().contiguous();
   TENON_ASSIGN_OR_RETURN(const PackedMatrix down, PackedMatrix::Pack({&transposed, 1}));
   const at::Tensor product = at::empty({up.size(0), transposed.size(0)});
@@ -68,7 +72,7 @@ class Accumulator {
       : weight_(base.Weight().to(at::kFloat, /*non_blocking=*/false, /*copy=*/true)),
         bias_(base.bias().defined()
                   ? base.bias().to(at::kFloat, /*non_blocking=*/false, /*copy=*/true)
-                  : at::zeros({base.out_features()})),
+                  : at::zeros({base.out_features()}, weight_.options())),
         has_bias_(base.bias().defined()) {}
 
   // Gains multiply the base's weights, so that they come before what is added.
@@ -104,7 +108,7 @@ class Accumulator {
     at::Tensor factors;
     for (const Part& part : parts) {
       if (part.delta->output_gain.defined()) {
-        factors = factors.defined() ? factors : at::ones({weight_.size(0)});
+        factors = factors.defined() ? factors : at::ones({weight_.size(0)}, weight_.options());
         factors.narrow(0, part.where.row_begin, part.where.num_rows)
             .add_(part.delta->output_gain, part.weight);
       }
@@ -120,7 +124,7 @@ class Accumulator {
     at::Tensor factors;
     for (const Part& part : parts) {
       if (part.delta->input_gain.defined()) {
-        factors = factors.defined() ? factors : at::ones({weight_.size(1)});
+        factors = factors.defined() ? factors : at::ones({weight_.size(1)}, weight_.options());
         factors.add_(part.delta->input_gain, part.weight);
       }
     }

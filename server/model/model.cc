@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/kernels/device.h"
 #include "server/model/decoder_loader.h"
 #include "server/model/mapped_file.h"
 #include "server/model/weights.h"
@@ -75,6 +76,10 @@ absl::StatusOr<Model> Load(const std::string& folder, const ModelOptions& option
     return absl::InvalidArgumentError(
         absl::StrCat("dtype ", at::toString(model.dtype), ": want float32 or bfloat16"));
   }
+  if (!options.device.is_cpu() && options.kernels == KernelKind::kCpu) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("device ", options.device.str(), ": the CPU's kernels do not run there"));
+  }
   TENON_ASSIGN_OR_RETURN(const std::shared_ptr<Checkpoint> checkpoint, Checkpoint::Open(folder));
   // The future's destructor waits, so the thread ends inside this function on every path.
   std::future<absl::StatusOr<std::string>> digest = std::async(
@@ -83,11 +88,13 @@ absl::StatusOr<Model> Load(const std::string& folder, const ModelOptions& option
   Decoder::Options decoder_options;
   decoder_options.dtype = model.dtype;
   decoder_options.kernels = options.kernels;
+  decoder_options.device = model.device = options.device;
   decoder_options.weights = options.weights;
   TENON_ASSIGN_OR_RETURN(model.decoder,
                          Decoder::Create(model.config, decoder_options, *checkpoint));
   TENON_ASSIGN_OR_RETURN(std::string model_digest, digest.get());
   model.base = MakeBaseShape(model.config, std::move(model_digest));
+  model.base.device = options.device;
   model.base.read_parameter = ParameterReader(checkpoint, model.config);
   return model;
 }
@@ -103,6 +110,16 @@ absl::StatusOr<Model> LoadWithoutThrowing(const std::string& folder, const Model
 }
 
 }  // namespace
+
+absl::Status SelectDevice(absl::string_view name, ModelOptions& options) {
+  TENON_ASSIGN_OR_RETURN(options.device, OpenDevice(name));
+  if (!options.device.is_cpu()) {
+    TENON_ASSIGN_OR_RETURN(const std::string library, FindKernelLibrary());
+    TENON_RETURN_IF_ERROR(OpenKernelLibrary(library));
+    options.kernels = KernelKind::kCuda;
+  }
+  return absl::OkStatus();
+}
 
 BaseShape MakeBaseShape(const ModelConfig& config, std::string digest) {
   struct ModuleOfLayer {

@@ -10,7 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "adapters/methods/base_shape.h"
 #include "server/kernels/linear.h"
 #include "server/model/decoder.h"
@@ -23,8 +25,14 @@ struct ModelOptions {
   /// fp32 or bf16; the checkpoint's own when not given (fp32 for one in fp16).
   std::optional<at::ScalarType> dtype;
   KernelKind kernels = KernelKind::kCpu;
+  at::Device device = at::kCPU;  ///< as OpenDevice gives it; not the CPU: not with kCpu
   WeightFormat weights = WeightFormat::kAsGiven;
 };
+
+/// Opens the device of that name (OpenDevice) and, for a GPU, Tenon's kernels for it; sets `device`
+/// and `kernels`. Errors are those of OpenDevice, FindKernelLibrary and OpenKernelLibrary. Not
+/// thread-safe: call it at start.
+absl::Status SelectDevice(absl::string_view name, ModelOptions& options);
 
 /// A model folder in memory. The decoder is shared with the runner that runs it:
 ///
@@ -39,6 +47,7 @@ struct Model {
   GenerationConfig generation;  ///< all absent when the folder has no generation_config.json
   BaseShape base;               ///< what adapters are fitted to; base.digest names the weights
   at::ScalarType dtype = at::kFloat;
+  at::Device device = at::kCPU;  ///< of the decoder's weights
   std::shared_ptr<const Decoder> decoder;
 
   /// The tokens that end a generation: those of generation_config.json, else of config.json.

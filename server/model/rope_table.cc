@@ -105,7 +105,7 @@ std::vector<float> RopeInverseFrequencies(const RopeConfig& config, int64_t leng
   return freqs;
 }
 
-RopeTable::RopeTable(const RopeConfig& config, int64_t max_positions)
+RopeTable::RopeTable(const RopeConfig& config, int64_t max_positions, at::Device device)
     : config_(config), max_positions_(max_positions) {
   const int64_t half = config.head_dim / 2;
   const std::vector<float> inv_freq = RopeInverseFrequencies(config, /*length=*/1);
@@ -115,6 +115,8 @@ RopeTable::RopeTable(const RopeConfig& config, int64_t max_positions)
     FillRow(inv_freq, position, cos_.mutable_data_ptr<float>() + position * half,
             sin_.mutable_data_ptr<float>() + position * half);
   }
+  cos_ = cos_.to(device);
+  sin_ = sin_.to(device);
 }
 
 void RopeTable::FillRow(const std::vector<float>& inv_freq, int64_t position, float* cos,
@@ -138,6 +140,7 @@ RopeRows RopeTable::Select(std::span<const RopePosition> tokens) const {
   rows.positions = at::empty({static_cast<int64_t>(tokens.size())}, at::TensorOptions(at::kLong));
   std::transform(tokens.begin(), tokens.end(), rows.positions.mutable_data_ptr<int64_t>(),
                  [](const RopePosition& token) { return token.position; });
+  rows.positions = rows.positions.to(cos_.device());
   return rows;
 }
 
@@ -158,7 +161,8 @@ RopeRows RopeTable::SelectStretched(std::span<const RopePosition> tokens) const 
     FillRow(inv_freq, tokens[t].position, rows.cos.mutable_data_ptr<float>() + t * half,
             rows.sin.mutable_data_ptr<float>() + t * half);
   }
-  return rows;
+  return {rows.cos.to(cos_.device()), rows.sin.to(cos_.device()),
+          rows.positions.to(cos_.device())};
 }
 
 }  // namespace tenon

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "adapters/base/status_macros.h"
+#include "tests/device/test_device.h"
 #include "tests/golden/adapter_files.h"
 #include "tests/source_dir.h"
 
@@ -46,6 +47,8 @@ absl::StatusOr<MatrixBatch> MatrixBatch::Load(const std::string& architecture,
   MatrixBatch batch;
   ModelOptions options;
   options.dtype = dtype;
+  options.device = SelectedTestDevice().device;
+  options.kernels = SelectedTestDevice().fast;
   TENON_ASSIGN_OR_RETURN(batch.model_, LoadModel(folder + "model", options));
   for (const auto& [name, library] : kLibraries) {
     if (std::filesystem::exists(folder + name)) {

@@ -32,6 +32,8 @@ class MatrixBatch {
   static absl::StatusOr<MatrixBatch> Load(const std::string& architecture, at::ScalarType dtype);
 
   const std::vector<MatrixCase>& cases() const { return cases_; }
+  /// Whether a case alone has the same bits as among others.
+  bool is_batch_invariant() const { return runner_->is_batch_invariant(); }
 
   /// Runs all cases from their first step to their last in the same batch: INTERNAL if a step
   /// leaves one out.

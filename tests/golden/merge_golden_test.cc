@@ -16,6 +16,7 @@
 #include "server/model/decoder_runner.h"
 #include "server/model/merged_weights.h"
 #include "server/model/model.h"
+#include "tests/device/test_device.h"
 #include "tests/golden/adapter_files.h"
 #include "tests/golden/golden_files.h"
 #include "tests/golden/step_driver.h"
@@ -38,6 +39,8 @@ class MergeGoldenTest : public testing::TestWithParam<std::pair<const char*, con
     const std::string architecture = GetParam().first, library = GetParam().second;
     ModelOptions options;
     options.dtype = at::kFloat;
+    options.device = SelectedTestDevice().device;
+    options.kernels = SelectedTestDevice().fast;
     absl::StatusOr<Model> model = LoadModel(DataFolder(architecture + "/model"), options);
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
@@ -108,6 +111,9 @@ class MergeGoldenTest : public testing::TestWithParam<std::pair<const char*, con
     return results.ok() ? *std::move(results) : std::vector<DriverResult>(requests.size());
   }
 
+  // What may differ where the kernels promise every bit.
+  float Exact() const { return runner_->is_batch_invariant() ? 0.0f : kTolerance; }
+
   DriverOptions driver_;
   Model model_;
   Goldens goldens_;
@@ -155,7 +161,7 @@ TEST_P(MergeGoldenTest, MergedCellsOfOneBatchEqualUnmergedOnes) {
       float& most = worst[name.substr(0, name.rfind('/'))];
       most = std::max(most, difference);
     } else {
-      EXPECT_EQ(difference, 0.0f) << name << " is not merged and keeps every bit";
+      EXPECT_LE(difference, Exact()) << name << " is not merged and keeps every bit";
     }
   }
   EXPECT_GT(num_changed, 0) << "nothing ran merged";
@@ -175,7 +181,7 @@ TEST_P(MergeGoldenTest, MergedRowAloneEqualsMergedRowInABatch) {
   const std::vector<DriverResult> together = Run(requests, kAlways);
   for (size_t i = 0; i < requests.size(); i += 5) {
     const std::vector<DriverResult> alone = Run({requests[i]}, kAlways);
-    EXPECT_EQ(LargestDifference(together[i], alone[0]), 0.0f) << goldens_.cases[i].name;
+    EXPECT_LE(LargestDifference(together[i], alone[0]), Exact()) << goldens_.cases[i].name;
   }
 }
 

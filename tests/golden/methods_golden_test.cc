@@ -44,20 +44,21 @@ class MethodsGoldenTest : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override { SetNumKernelThreads(1); }
 
-  /// Runs all cells of the architecture in one batch, and each case alone, which must be the same
-  /// bit for bit.
+  /// Runs all cells of the architecture in one batch, and each case alone where the kernels promise
+  /// that it is the same bit for bit.
   void Run(at::ScalarType dtype) {
     absl::StatusOr<MatrixBatch> batch = MatrixBatch::Load(GetParam(), dtype);
     ASSERT_TRUE(batch.ok()) << batch.status();
     auto together = batch->RunTogether();
     ASSERT_TRUE(together.ok()) << together.status();
-    for (size_t i = 0; i < together->size(); ++i) {
+    for (size_t i = 0; i < together->size() && batch->is_batch_invariant(); ++i) {
       const auto alone = batch->RunAlone(batch->cases()[i]);
       ASSERT_TRUE(alone.ok()) << alone.status();
       ExpectSame(*alone, (*together)[i], batch->cases()[i].golden.name);
     }
     std::cout << together->size() << " rows in each of " << together->front().steps.size()
-              << " steps, each row bit for bit as alone\n";
+              << " steps" << (batch->is_batch_invariant() ? ", each row bit for bit as alone" : "")
+              << "\n";
     cases_ = batch->cases();
     results_ = *std::move(together);
   }

@@ -101,7 +101,10 @@ TEST_F(ServerConfigTest, PrintedConfigurationReadsBack) {
 
 TEST_F(ServerConfigTest, EachBoundIsCheckedAndNamed) {
   const std::vector<std::string> bad = {"--dtype=fp8",
-                                        "--device=cuda",
+                                        "--device=gpu",
+                                        "--device=cuda:",
+                                        "--device=cuda:-1",
+                                        "--device=cuda:128",
                                         "--log-level=loud",
                                         "--threads=-1",
                                         "--listen=50051",

@@ -23,7 +23,7 @@ std::shared_ptr<const CompiledAdapter> RandomAdapter(const Model& model, int64_t
                                           at::randn({shape.out_features, rank}, options), 1e-3f);
     adapter->set_delta(shape.layer, shape.site, std::move(site));
   }
-  return adapter;
+  return model.device.is_cpu() ? adapter : adapter->OnDevice(model.device);
 }
 
 std::shared_ptr<const AdapterSelection> SelectionOf(const std::string& name) {

@@ -3,6 +3,7 @@
 //
 //   engine_benchmark --model FOLDER [--adapters 8] [--rank 16] [--concurrency 16] [--requests 64]
 //       [--prompt_tokens 128] [--output_tokens 64] [--shared_prefix 0] [--threads 2] [--warmup 0]
+//       [--device cpu]
 //
 // Adapters are random LoRA deltas on every linear layer, dealt out to the requests in turn; with 0
 // of them all requests are for the base. Prompts are random; the first `shared_prefix` tokens are
@@ -37,6 +38,7 @@ ABSL_FLAG(int64_t, max_batch_tokens, 512, "token budget of a step");
 ABSL_FLAG(int64_t, prefill_chunk_tokens, 64, "prompt tokens of a step that decodes too");
 ABSL_FLAG(int64_t, kv_mib, 512, "KV memory in MiB");
 ABSL_FLAG(int, threads, 2, "threads of the kernels");
+ABSL_FLAG(std::string, device, "cpu", "as tenon-server's");
 
 namespace tenon {
 namespace {
@@ -109,6 +111,7 @@ void Print(const std::vector<RequestTimes>& times, const StepTimes& steps,
       {"prompt_tokens", absl::GetFlag(FLAGS_prompt_tokens)},
       {"output_tokens", absl::GetFlag(FLAGS_output_tokens)},
       {"threads", absl::GetFlag(FLAGS_threads)},
+      {"device", absl::GetFlag(FLAGS_device)},
       {"seconds", seconds},
       {"output_tokens_per_s", static_cast<double>(stats.generated_tokens) / seconds},
       {"prompt_tokens_per_s", static_cast<double>(stats.prompt_tokens) / seconds},
@@ -143,7 +146,12 @@ EngineStats Since(const EngineStats& before, EngineStats now) {
 
 absl::Status RunBenchmark() {
   SetNumKernelThreads(absl::GetFlag(FLAGS_threads));
-  absl::StatusOr<Model> model = LoadModel(absl::GetFlag(FLAGS_model), {});
+  ModelOptions model_options;
+  if (absl::Status status = SelectDevice(absl::GetFlag(FLAGS_device), model_options);
+      !status.ok()) {
+    return status;
+  }
+  absl::StatusOr<Model> model = LoadModel(absl::GetFlag(FLAGS_model), model_options);
   if (!model.ok()) {
     return model.status();
   }

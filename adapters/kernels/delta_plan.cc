@@ -1,0 +1,166 @@
+#include "adapters/kernels/delta_plan.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+
+#include "adapters/kernels/device.h"
+
+namespace tenon {
+namespace {
+
+// The bytes of `values` on the device.
+template <typename T>
+at::Tensor ToDevice(std::vector<T>& values, at::Device device) {
+  const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
+  return at::from_blob(values.data(), {bytes}, at::TensorOptions(at::kByte)).to(device);
+}
+
+bool SameRows(const DeltaPlan::Term& a, const DeltaPlan::Term& b) {
+  return a.begin == b.begin && a.end == b.end && a.column == b.column;
+}
+
+const float* Vector(const at::Tensor& tensor, int64_t size) {
+  if (!tensor.defined()) {
+    return nullptr;
+  }
+  TORCH_CHECK(tensor.dim() == 1 && tensor.size(0) == size && tensor.scalar_type() == at::kFloat &&
+                  tensor.is_contiguous(),
+              "deltas: a gain or offset is ", tensor.scalar_type(), " ", tensor.sizes(),
+              ", want fp32 [", size, "]");
+  return tensor.const_data_ptr<float>();
+}
+
+void CheckRows(const at::Tensor& tensor, const char* name, int64_t rows, int64_t columns) {
+  TORCH_CHECK(tensor.dim() == 2 && tensor.size(0) >= rows && tensor.size(1) >= columns &&
+                  (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16) &&
+                  (tensor.stride(1) == 1 || tensor.size(1) == 1),
+              "deltas: ", name, " is ", tensor.scalar_type(), " ", tensor.sizes(),
+              ", want fp32 or bf16 of ", rows, " rows and ", columns, " columns");
+}
+
+// The entry of a term for num_rows rows.
+cuda::DeltaTerm Entry(const DeltaPlan::Term& term, int64_t shrunk_begin) {
+  cuda::DeltaTerm entry{};
+  entry.gain = Vector(term.gain, term.num_columns);
+  entry.offset = Vector(term.offset, term.num_columns);
+  entry.weight = term.weight;
+  if (term.low_rank != nullptr) {
+    entry.down = term.low_rank->down.const_data_ptr();
+    entry.up = term.low_rank->packed_up.panels().const_data_ptr();
+    entry.panel_stride = term.low_rank->packed_up.panel_stride();
+    entry.shrunk_begin = shrunk_begin;
+    entry.rank = static_cast<int32_t>(term.low_rank->rank());
+    entry.scale = term.weight * term.low_rank->scaling;
+  }
+  return entry;
+}
+
+}  // namespace
+
+bool DeltaPlan::Fits(const LowRankDelta& delta) {
+  return delta.packed_up.defined() && delta.down.defined();
+}
+
+void DeltaPlan::CheckTerm(const Term& term, Product& product) {
+  TORCH_CHECK(0 <= term.begin && term.begin <= term.end && term.column >= 0, "deltas: rows ",
+              term.begin, " to ", term.end, " from column ", term.column);
+  if (term.low_rank == nullptr) {
+    return;
+  }
+  const LowRankDelta& delta = *term.low_rank;
+  product.in_features = product.in_features > 0 ? product.in_features : delta.in_features();
+  product.dtype = product.dtype == at::ScalarType::Undefined ? delta.dtype() : product.dtype;
+  TORCH_CHECK(Fits(delta) && delta.in_features() == product.in_features &&
+                  delta.dtype() == product.dtype && delta.out_features() == term.num_columns,
+              "deltas: a low-rank delta of ", delta.in_features(), " inputs and ",
+              delta.out_features(), " outputs in ", delta.dtype(), " among such of ",
+              product.in_features, " inputs and ", term.num_columns, " outputs in ",
+              product.dtype);
+}
+
+void DeltaPlan::AddSegment(std::span<const Term> terms, Product& product) {
+  const Term& first = terms.front();
+  for (int64_t row = first.begin; row < first.end; row += cuda::kGroupRows) {
+    cuda::RowGroup group{};
+    group.row_begin = static_cast<int32_t>(row);
+    group.num_rows = static_cast<int32_t>(std::min<int64_t>(cuda::kGroupRows, first.end - row));
+    group.column_begin = static_cast<int32_t>(first.column);
+    group.num_columns = static_cast<int32_t>(first.num_columns);
+    group.term_begin = static_cast<int32_t>(terms_.size());
+    for (const Term& term : terms) {
+      terms_.push_back(Entry(term, product.shrunk_size));
+      product.shrunk_size += group.num_rows * terms_.back().rank;
+      product.max_rank = std::max<int64_t>(product.max_rank, terms_.back().rank);
+    }
+    group.term_end = static_cast<int32_t>(terms_.size());
+    groups_.push_back(group);
+  }
+  product.row_end = std::max(product.row_end, first.end);
+  product.column_end = std::max(product.column_end, first.column + first.num_columns);
+  product.max_columns = std::max(product.max_columns, first.num_columns);
+}
+
+size_t DeltaPlan::Add(std::span<const Term> terms) {
+  Product product;
+  product.group_begin = groups_.size();
+  for (size_t first = 0, last; first < terms.size(); first = last) {
+    for (last = first; last < terms.size() && SameRows(terms[first], terms[last]); ++last) {
+      CheckTerm(terms[last], product);
+      TORCH_CHECK(terms[last].num_columns == terms[first].num_columns,
+                  "deltas: terms of one site have ", terms[first].num_columns, " and ",
+                  terms[last].num_columns, " columns");
+    }
+    TORCH_CHECK(first == 0 || terms[first].column != terms[first - 1].column ||
+                    terms[first].begin >= terms[first - 1].end,
+                "deltas: segments of one site overlap");
+    AddSegment(terms.subspan(first, last - first), product);
+  }
+  product.group_end = groups_.size();
+  products_.push_back(product);
+  return products_.size() - 1;
+}
+
+void DeltaPlan::Upload(at::Device device) {
+  int64_t shrunk = 0;
+  for (const Product& product : products_) {
+    shrunk = std::max(shrunk, product.shrunk_size);
+  }
+  device_terms_ = ToDevice(terms_, device);
+  device_groups_ = ToDevice(groups_, device);
+  shrunk_ = at::empty({shrunk}, at::TensorOptions(at::kFloat).device(device));
+}
+
+void DeltaPlan::Apply(size_t product, const at::Tensor& x, const at::Tensor& y) const {
+  const Product& one = products_[product];
+  CheckRows(x, "x", one.row_end, one.in_features);
+  CheckRows(y, "y", one.row_end, one.column_end);
+  TORCH_CHECK(x.scalar_type() == y.scalar_type() &&
+                  (one.in_features == 0 ||
+                   (one.dtype == x.scalar_type() && one.in_features == x.size(1))),
+              "deltas: x is ", x.scalar_type(), " ", x.sizes(), ", y is ", y.scalar_type(),
+              ", the deltas are ", one.dtype, " of ", one.in_features, " inputs");
+  cuda::DeltaCall call{};
+  call.type = x.scalar_type() == at::kFloat ? cuda::ElementType::kFloat32
+                                            : cuda::ElementType::kBFloat16;
+  call.in_features = static_cast<int32_t>(one.in_features);
+  call.x = x.const_data_ptr();
+  call.x_stride = x.stride(0);
+  call.y = y.mutable_data_ptr();
+  call.y_stride = y.stride(0);
+  call.terms = static_cast<const cuda::DeltaTerm*>(device_terms_.const_data_ptr());
+  call.groups =
+      static_cast<const cuda::RowGroup*>(device_groups_.const_data_ptr()) + one.group_begin;
+  call.num_groups = static_cast<int32_t>(one.group_end - one.group_begin);
+  call.max_rank = static_cast<int32_t>(one.max_rank);
+  call.max_columns = static_cast<int32_t>(one.max_columns);
+  call.shrunk = shrunk_.mutable_data_ptr<float>();
+  static const auto& kernels =
+      KernelTable<cuda::AdapterKernels>(TENON_ADAPTER_KERNELS_SYMBOL);
+  const char* const problem = kernels.apply_deltas(call, CurrentStream(x.device()));
+  TORCH_CHECK(problem == nullptr, "deltas: ", problem);
+}
+
+}  // namespace tenon

@@ -1,0 +1,74 @@
+// DeltaPlan: the deltas of one step's linear layers for the device's kernels.
+#ifndef TENON_ADAPTERS_KERNELS_DELTA_PLAN_H_
+#define TENON_ADAPTERS_KERNELS_DELTA_PLAN_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "adapters/kernels/cuda/adapter_kernels.h"
+#include "adapters/kernels/low_rank.h"
+
+namespace tenon {
+
+/// Segment tables of all products of a step, made on the host, copied to the device at once, and
+/// read there by the kernels. A value of one step; borrows the deltas.
+///
+///   DeltaPlan plan;
+///   const size_t qkv = plan.Add(terms);
+///   plan.Upload(device);
+///   plan.Apply(qkv, x, y);
+class DeltaPlan {
+ public:
+  /// One adapter's delta at one site, on the device, for a run of rows.
+  struct Term {
+    int64_t begin = 0, end = 0;         ///< rows of x and y
+    int64_t column = 0, num_columns = 0;  ///< of y
+    const LowRankDelta* low_rank = nullptr;  ///< Fits, or null for none
+    at::Tensor gain, offset;                 ///< [num_columns] fp32, or undefined for zeros
+    float weight = 1.0f;                     ///< the request's
+  };
+
+  /// Whether the kernels take a low-rank delta: one with two factors (LowRankDelta::OnDevice).
+  static bool Fits(const LowRankDelta& delta);
+
+  /// Adds the deltas of one product and returns its number. Terms with the same columns, one behind
+  /// another, have the same rows or such as come behind all before them. Throws c10::Error when not.
+  size_t Add(std::span<const Term> terms);
+
+  bool empty() const { return products_.empty(); }
+
+  /// Copies the tables. Once, behind the last Add and in front of the first Apply.
+  void Upload(at::Device device);
+
+  /// What the product's terms make of y [T, out], in place, x [T, in] being its input
+  /// (cuda::DeltaCall). Both have the deltas' dtype and are contiguous within a row. Throws
+  /// c10::Error on a shape or dtype that does not fit.
+  void Apply(size_t product, const at::Tensor& x, const at::Tensor& y) const;
+
+ private:
+  struct Product {
+    size_t group_begin = 0, group_end = 0;
+    int64_t in_features = 0;              // 0 as long as no term has a low-rank part
+    int64_t row_end = 0, column_end = 0;  // behind the last of the groups
+    int64_t max_rank = 0, max_columns = 0;
+    int64_t shrunk_size = 0;
+    at::ScalarType dtype = at::ScalarType::Undefined;  // as long as in_features is 0
+  };
+
+  static void CheckTerm(const Term& term, Product& product);
+  /// Terms that share rows and columns, cut into groups of rows.
+  void AddSegment(std::span<const Term> terms, Product& product);
+
+  std::vector<Product> products_;
+  std::vector<cuda::DeltaTerm> terms_;
+  std::vector<cuda::RowGroup> groups_;
+  at::Tensor device_terms_, device_groups_;  // bytes
+  at::Tensor shrunk_;                        // for the largest product; used again by each
+};
+
+}  // namespace tenon
+
+#endif  // TENON_ADAPTERS_KERNELS_DELTA_PLAN_H_

@@ -1,0 +1,177 @@
+#include "adapters/kernels/device.h"
+
+#include <c10/core/Allocator.h>
+#include <c10/core/CPUAllocator.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/Stream.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <c10/util/Exception.h>
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <limits>
+#include <system_error>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "adapters/base/status_macros.h"
+
+namespace tenon {
+namespace {
+
+// The least that libtorch_cuda's own kernels and Tenon's are compiled for.
+constexpr int kMinMajorCapability = 8;
+// CUDA driver API, cuda.h: CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR.
+constexpr int kMajorCapabilityAttribute = 75;
+
+void* kernel_library = nullptr;
+
+std::string LoaderError() {
+  const char* const error = dlerror();
+  return error == nullptr ? "unknown error" : error;
+}
+
+// A function of the driver's library, which has a C interface of its own for as long as there is CUDA.
+template <typename... Arguments>
+absl::Status CallDriver(void* driver, const char* name, Arguments... arguments) {
+  using Function = int (*)(Arguments...);
+  const auto function = reinterpret_cast<Function>(dlsym(driver, name));
+  if (function == nullptr) {
+    return absl::FailedPreconditionError(absl::StrCat("the NVIDIA driver has no ", name));
+  }
+  if (const int error = function(arguments...); error != 0) {
+    return absl::FailedPreconditionError(absl::StrCat("the NVIDIA driver's ", name, " fails with ",
+                                                      error));
+  }
+  return absl::OkStatus();
+}
+
+// Whether the driver is there and has a GPU of that number that is new enough.
+absl::Status CheckGpu(int index) {
+  void* const driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
+  if (driver == nullptr) {
+    return absl::FailedPreconditionError(absl::StrCat("no NVIDIA driver: ", LoaderError()));
+  }
+  TENON_RETURN_IF_ERROR(CallDriver(driver, "cuInit", 0u));
+  int count = 0;
+  TENON_RETURN_IF_ERROR(CallDriver(driver, "cuDeviceGetCount", &count));
+  if (index >= count) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("no GPU ", index, ": the NVIDIA driver has ", count));
+  }
+  int device = 0, major = 0;
+  TENON_RETURN_IF_ERROR(CallDriver(driver, "cuDeviceGet", &device, index));
+  TENON_RETURN_IF_ERROR(
+      CallDriver(driver, "cuDeviceGetAttribute", &major, kMajorCapabilityAttribute, device));
+  if (major < kMinMajorCapability) {
+    return absl::FailedPreconditionError(absl::StrCat("GPU ", index, " has compute capability ",
+                                                      major, ".x, at least ", kMinMajorCapability,
+                                                      ".0 is needed"));
+  }
+  return absl::OkStatus();
+}
+
+// The folder of the library or program that has this address, or "".
+std::filesystem::path FolderOf(const void* address) {
+  Dl_info info;
+  return dladdr(address, &info) != 0 && info.dli_fname != nullptr
+             ? std::filesystem::path(info.dli_fname).parent_path()
+             : std::filesystem::path();
+}
+
+// Registers ATen's operations on GPUs. LibTorch's libraries find each other beside libc10.so.
+absl::Status OpenTorchCuda() {
+  const std::string path =
+      FolderOf(reinterpret_cast<const void*>(&c10::GetCPUAllocator)) / "libtorch_cuda.so";
+  if (dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "LibTorch's CUDA library cannot be opened: ", LoaderError(),
+        "; it comes with the wheel of torch 2.11.0 and the nvidia-* wheels that it requires"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<c10::Device> ParseDevice(absl::string_view name) {
+  if (name == "cpu") {
+    return c10::Device(c10::kCPU);
+  }
+  int index = 0;
+  const bool numbered = absl::ConsumePrefix(&name, "cuda:");
+  if ((numbered && absl::SimpleAtoi(name, &index) && index >= 0 &&
+       index <= std::numeric_limits<c10::DeviceIndex>::max()) ||
+      name == "cuda") {
+    return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("device \"", name, "\": want auto, cpu, cuda or cuda:N"));
+}
+
+absl::StatusOr<c10::Device> OpenDevice(absl::string_view name) {
+  if (name == "auto") {
+    absl::StatusOr<c10::Device> gpu = OpenDevice("cuda");
+    return gpu.ok() ? gpu : c10::Device(c10::kCPU);
+  }
+  TENON_ASSIGN_OR_RETURN(const c10::Device device, ParseDevice(name));
+  if (device.is_cuda()) {
+    TENON_RETURN_IF_ERROR(CheckGpu(device.index()));
+    TENON_RETURN_IF_ERROR(OpenTorchCuda());
+  }
+  return device;
+}
+
+absl::StatusOr<std::string> FindKernelLibrary() {
+  if (const char* const named = std::getenv("TENON_CUDA_LIBRARY"); named != nullptr) {
+    return std::string(named);
+  }
+  std::error_code error;
+  const std::filesystem::path folder =
+      std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
+  const std::filesystem::path places[] = {folder / "libtenon_cuda.so",
+                                          folder.parent_path() / "lib/tenon/libtenon_cuda.so"};
+  for (const std::filesystem::path& place : places) {
+    if (std::filesystem::exists(place, error)) {
+      return place.string();
+    }
+  }
+  return absl::NotFoundError(absl::StrCat("no CUDA kernels: neither ", places[0].string(), " nor ",
+                                          places[1].string(),
+                                          " is there; build with -DTENON_CUDA=ON"));
+}
+
+absl::Status OpenKernelLibrary(const std::string& path) {
+  void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("CUDA kernels cannot be opened: ", LoaderError()));
+  }
+  kernel_library = library;
+  return absl::OkStatus();
+}
+
+const void* FindKernelTable(const char* symbol) {
+  TORCH_CHECK(kernel_library != nullptr, "no library of CUDA kernels was opened");
+  const auto table = reinterpret_cast<const void* (*)()>(dlsym(kernel_library, symbol));
+  TORCH_CHECK(table != nullptr, "the library of CUDA kernels has no ", symbol,
+              ": it is of another version");
+  return table();
+}
+
+std::optional<int64_t> FreeDeviceBytes(c10::Device device) {
+  const c10::DeviceGuard guard(device);
+  void* const driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+  size_t free = 0, total = 0;
+  if (driver == nullptr || !CallDriver(driver, "cuMemGetInfo_v2", &free, &total).ok()) {
+    return std::nullopt;
+  }
+  return static_cast<int64_t>(free);
+}
+
+void* CurrentStream(c10::Device device) {
+  return c10::impl::getDeviceGuardImpl(device.type())->getStream(device).native_handle();
+}
+
+}  // namespace tenon

@@ -1,0 +1,258 @@
+#include "server/kernels/cuda_ops.h"
+
+#include <ATen/ops/from_blob.h>
+#include <c10/util/Exception.h>
+
+#include <vector>
+
+#include "adapters/kernels/device.h"
+#include "server/kernels/cuda/model_kernels.h"
+
+namespace tenon {
+namespace {
+
+const cuda::ModelKernels& Kernels() {
+  static const auto& kernels = KernelTable<cuda::ModelKernels>(TENON_MODEL_KERNELS_SYMBOL);
+  return kernels;
+}
+
+template <typename Call>
+void Run(const char* (*kernel)(const Call&, void*), const Call& call, const at::Tensor& on) {
+  const char* const problem = kernel(call, CurrentStream(on.device()));
+  TORCH_CHECK(problem == nullptr, "CUDA kernel: ", problem);
+}
+
+cuda::ElementType TypeOf(const at::Tensor& tensor, const char* name) {
+  TORCH_CHECK(tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16, name,
+              ": ", tensor.scalar_type(), ", want fp32 or bf16");
+  return tensor.scalar_type() == at::kFloat ? cuda::ElementType::kFloat32
+                                            : cuda::ElementType::kBFloat16;
+}
+
+// [T, columns...] of `like`'s dtype, contiguous within a token.
+void CheckTokens(const at::Tensor& x, const char* name, int64_t tokens, const at::Tensor& like) {
+  TORCH_CHECK(x.dim() >= 2 && x.size(0) == tokens && x.scalar_type() == like.scalar_type() &&
+                  x.device() == like.device() &&
+                  (tokens == 0 || x.select(0, 0).is_contiguous()),
+              name, " is ", x.scalar_type(), " ", x.sizes(), " with strides ", x.strides(), " on ",
+              x.device(), ", want ", tokens, " tokens of ", like.scalar_type(), " on ",
+              like.device(), ", contiguous within a token");
+}
+
+void CheckIndex(const at::Tensor& index, const char* name, int64_t tokens, at::ScalarType dtype) {
+  TORCH_CHECK(index.dim() == 1 && index.size(0) == tokens && index.scalar_type() == dtype &&
+                  index.is_contiguous(),
+              name, " are ", index.scalar_type(), " ", index.sizes(), ", want ", dtype, " [",
+              tokens, "]");
+}
+
+const float* Vector(const at::Tensor& tensor, int64_t size) {
+  if (!tensor.defined()) {
+    return nullptr;
+  }
+  TORCH_CHECK(tensor.dim() == 1 && tensor.size(0) == size && tensor.scalar_type() == at::kFloat &&
+                  tensor.is_contiguous(),
+              "norm: a weight is ", tensor.scalar_type(), " ", tensor.sizes(), ", want fp32 [",
+              size, "]");
+  return tensor.const_data_ptr<float>();
+}
+
+cuda::NormCall NormCallOf(const at::Tensor& x, int64_t size, const Norm& norm,
+                          const at::Tensor& y) {
+  CheckTokens(x, "norm: x", x.size(0), x);
+  CheckTokens(y, "norm: y", x.size(0), x);
+  TORCH_CHECK(norm.kind != NormKind::kLayer || norm.bias.defined(), "norm: no bias");
+  cuda::NormCall call{};
+  call.type = TypeOf(x, "norm");
+  call.formula = static_cast<cuda::NormFormula>(norm.kind);
+  call.eps = norm.eps;
+  call.size = static_cast<int32_t>(size);
+  call.num_tokens = static_cast<int32_t>(x.size(0));
+  call.num_heads = 1;
+  call.x = x.const_data_ptr();
+  call.x_stride = x.stride(0);
+  call.weight = Vector(norm.weight, size);
+  call.bias = Vector(norm.bias, size);
+  call.y = y.mutable_data_ptr();
+  call.y_stride = y.stride(0);
+  return call;
+}
+
+cuda::CacheLayout LayoutOf(const at::Tensor& k_cache, const at::Tensor& v_cache) {
+  TORCH_CHECK(k_cache.dim() == 4 && v_cache.dim() == 4, "attention: the cache is not of rank 4");
+  const KvCacheShape shape{k_cache.size(0), v_cache.size(2), k_cache.size(1), k_cache.size(2)};
+  TORCH_CHECK(k_cache.sizes() == at::IntArrayRef(shape.keys()) &&
+                  v_cache.sizes() == at::IntArrayRef(shape.values()) && k_cache.is_contiguous() &&
+                  v_cache.is_contiguous() && k_cache.scalar_type() == v_cache.scalar_type(),
+              "attention: cache shapes ", k_cache.sizes(), " and ", v_cache.sizes(),
+              " are not those of one KvCacheShape");
+  cuda::CacheLayout layout{};
+  layout.block_size = static_cast<int32_t>(shape.block_size);
+  layout.kv_heads = static_cast<int32_t>(shape.kv_heads);
+  layout.head_dim = static_cast<int32_t>(shape.head_dim);
+  layout.key_stride = k_cache.size(3);
+  layout.value_stride = v_cache.size(3);
+  return layout;
+}
+
+void RunGate(const at::Tensor& x, bool gated, Activation activation, const at::Tensor& y) {
+  CheckTokens(x, "gate: x", y.size(0), y);
+  CheckTokens(y, "gate: y", y.size(0), y);
+  TORCH_CHECK(x.size(1) == (gated ? 2 : 1) * y.size(1), "gate: x is ", x.sizes(), ", y is ",
+              y.sizes());
+  cuda::GateCall call{};
+  call.type = TypeOf(y, "gate");
+  call.function = activation == Activation::kSilu ? cuda::GateFunction::kSilu
+                                                  : cuda::GateFunction::kGeluTanh;
+  call.gated = gated;
+  call.num_tokens = static_cast<int32_t>(y.size(0));
+  call.size = static_cast<int32_t>(y.size(1));
+  call.x = x.const_data_ptr();
+  call.x_stride = x.stride(0);
+  call.y = y.mutable_data_ptr();
+  call.y_stride = y.stride(0);
+  Run(Kernels().gate, call, y);
+}
+
+template <typename T>
+at::Tensor ToDevice(std::vector<T>& values, at::ScalarType dtype, at::Device device) {
+  const auto count = static_cast<int64_t>(values.size() * sizeof(T) / at::elementSize(dtype));
+  return at::from_blob(values.data(), {count}, at::TensorOptions(dtype)).to(device);
+}
+
+}  // namespace
+
+AttentionTable::AttentionTable(std::span<const AttentionRow> all, int64_t num_tokens,
+                               int64_t block_size, at::Device device) {
+  std::vector<cuda::AttentionRowEntry> entries;
+  std::vector<int32_t> index(static_cast<size_t>(num_tokens), -1), ids;
+  for (const AttentionRow& row : all) {
+    const int64_t context = row.first_position + row.num_tokens;
+    const int64_t used = row.num_tokens > 0 ? (context + block_size - 1) / block_size : 0;
+    TORCH_CHECK(row.token_begin >= 0 && row.num_tokens >= 0 &&
+                    row.token_begin + row.num_tokens <= num_tokens &&
+                    static_cast<int64_t>(row.blocks.size()) >= used,
+                "attention: tokens ", row.token_begin, " + ", row.num_tokens, " of ", num_tokens,
+                ", ", row.blocks.size(), " blocks for ", context, " positions");
+    for (int64_t t = row.token_begin; t < row.token_begin + row.num_tokens; ++t) {
+      index[static_cast<size_t>(t)] = static_cast<int32_t>(entries.size());
+    }
+    entries.push_back({static_cast<int32_t>(row.token_begin), static_cast<int32_t>(row.num_tokens),
+                       static_cast<int32_t>(row.first_position),
+                       static_cast<int32_t>(row.first_key), static_cast<int32_t>(ids.size())});
+    ids.insert(ids.end(), row.blocks.begin(), row.blocks.begin() + used);
+  }
+  rows = ToDevice(entries, at::kByte, device);
+  row_of_token = ToDevice(index, at::kInt, device);
+  blocks = ToDevice(ids, at::kInt, device);
+}
+
+void NormalizeCuda(const at::Tensor& x, const Norm& norm, const at::Tensor& y) {
+  Run(Kernels().norm, NormCallOf(x, x.size(1), norm, y), x);
+}
+
+void AddNormalizeCuda(const at::Tensor& x, const at::Tensor& residual, const Norm& norm,
+                      const at::Tensor& y) {
+  CheckTokens(residual, "norm: residual", x.size(0), x);
+  cuda::NormCall call = NormCallOf(x, x.size(1), norm, y);
+  call.residual = residual.mutable_data_ptr();
+  call.residual_stride = residual.stride(0);
+  Run(Kernels().norm, call, x);
+}
+
+void NormalizeHeadsCuda(const at::Tensor& x, const Norm& norm) {
+  cuda::NormCall call = NormCallOf(x, x.size(2), norm, x);
+  call.num_heads = static_cast<int32_t>(x.size(1));
+  Run(Kernels().norm, call, x);
+}
+
+void ApplyRopeCuda(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
+                   const at::Tensor& positions) {
+  CheckTokens(x, "rope: x", x.size(0), x);
+  CheckIndex(positions, "rope: positions", x.size(0), at::kLong);
+  TORCH_CHECK(cos.sizes() == sin.sizes() && cos.dim() == 2 && 2 * cos.size(1) == x.size(2) &&
+                  cos.scalar_type() == at::kFloat && sin.scalar_type() == at::kFloat &&
+                  cos.is_contiguous() && sin.is_contiguous(),
+              "rope: x is ", x.sizes(), ", cos is ", cos.sizes());
+  cuda::RopeCall call{};
+  call.type = TypeOf(x, "rope");
+  call.num_tokens = static_cast<int32_t>(x.size(0));
+  call.num_heads = static_cast<int32_t>(x.size(1));
+  call.half = static_cast<int32_t>(cos.size(1));
+  call.x = x.mutable_data_ptr();
+  call.x_stride = x.stride(0);
+  call.cos = cos.const_data_ptr<float>();
+  call.sin = sin.const_data_ptr<float>();
+  call.positions = positions.const_data_ptr<int64_t>();
+  Run(Kernels().rope, call, x);
+}
+
+void GateCuda(const at::Tensor& gate_up, Activation activation, const at::Tensor& y) {
+  RunGate(gate_up, /*gated=*/true, activation, y);
+}
+
+void ActivateCuda(const at::Tensor& x, Activation activation, const at::Tensor& y) {
+  RunGate(x, /*gated=*/false, activation, y);
+}
+
+void SoftCapCuda(const at::Tensor& x, float cap) {
+  TORCH_CHECK(x.scalar_type() == at::kFloat && x.is_contiguous() && cap > 0, "soft-cap: x is ",
+              x.scalar_type(), " ", x.sizes(), ", cap is ", cap);
+  Run(Kernels().soft_cap, cuda::SoftCapCall{x.numel(), cap, x.mutable_data_ptr<float>()}, x);
+}
+
+void WriteKvCuda(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots,
+                 const at::Tensor& k_cache, const at::Tensor& v_cache) {
+  cuda::WriteKvCall call{};
+  call.cache = LayoutOf(k_cache, v_cache);
+  CheckTokens(k, "attention: k", k.size(0), k_cache);
+  CheckTokens(v, "attention: v", k.size(0), k_cache);
+  CheckIndex(slots, "attention: slots", k.size(0), at::kLong);
+  TORCH_CHECK(k.sizes() == v.sizes() && k.dim() == 3 && k.size(1) == call.cache.kv_heads &&
+                  k.size(2) == call.cache.head_dim,
+              "attention: k is ", k.sizes(), ", v is ", v.sizes(), ", keys are ", k_cache.sizes());
+  call.type = TypeOf(k, "attention");
+  call.num_tokens = static_cast<int32_t>(k.size(0));
+  call.k = k.const_data_ptr();
+  call.k_stride = k.stride(0);
+  call.v = v.const_data_ptr();
+  call.v_stride = v.stride(0);
+  call.slots = slots.const_data_ptr<int64_t>();
+  call.keys = k_cache.mutable_data_ptr();
+  call.values = v_cache.mutable_data_ptr();
+  Run(Kernels().write_kv, call, k);
+}
+
+void PagedAttentionCuda(const at::Tensor& q, const at::Tensor& k_cache, const at::Tensor& v_cache,
+                        const AttentionTable& table, const AttentionScoring& scoring,
+                        const at::Tensor& out) {
+  cuda::AttentionCall call{};
+  call.cache = LayoutOf(k_cache, v_cache);
+  CheckTokens(q, "attention: q", q.size(0), k_cache);
+  CheckTokens(out, "attention: out", q.size(0), k_cache);
+  CheckIndex(table.row_of_token, "attention: rows of tokens", q.size(0), at::kInt);
+  TORCH_CHECK(q.dim() == 3 && q.sizes() == out.sizes() && q.size(1) % call.cache.kv_heads == 0 &&
+                  q.size(2) == call.cache.head_dim &&
+                  call.cache.head_dim <= cuda::kMaxAttentionHeadDim,
+              "attention: q is ", q.sizes(), ", out is ", out.sizes(), ", with ",
+              call.cache.kv_heads, " KV heads of ", call.cache.head_dim, ", at most ",
+              cuda::kMaxAttentionHeadDim);
+  call.type = TypeOf(q, "attention");
+  call.num_tokens = static_cast<int32_t>(q.size(0));
+  call.num_heads = static_cast<int32_t>(q.size(1));
+  call.q = q.const_data_ptr();
+  call.q_stride = q.stride(0);
+  call.out = out.mutable_data_ptr();
+  call.out_stride = out.stride(0);
+  call.keys = k_cache.const_data_ptr();
+  call.values = v_cache.const_data_ptr();
+  call.rows = static_cast<const cuda::AttentionRowEntry*>(table.rows.const_data_ptr());
+  call.row_of_token = table.row_of_token.const_data_ptr<int32_t>();
+  call.blocks = table.blocks.const_data_ptr<int32_t>();
+  call.scale = scoring.scale;
+  call.window = static_cast<int32_t>(scoring.window);
+  call.softcap = scoring.softcap;
+  Run(Kernels().attention, call, q);
+}
+
+}  // namespace tenon

@@ -1,0 +1,50 @@
+// The operations of KernelKind::kCuda: Tenon's kernels on tensors of a GPU.
+#ifndef TENON_SERVER_KERNELS_CUDA_OPS_H_
+#define TENON_SERVER_KERNELS_CUDA_OPS_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+
+#include "server/kernels/activation.h"
+#include "server/kernels/attention.h"
+#include "server/kernels/norm.h"
+
+namespace tenon {
+
+/// Where the rows of a step lie, on the device: made once a step, read by every layer.
+struct AttentionTable {
+  at::Tensor rows;          ///< bytes of cuda::AttentionRowEntry
+  at::Tensor row_of_token;  ///< [num_tokens] int32; -1 for a token that no row covers
+  at::Tensor blocks;        ///< int32, those of all rows one behind another
+
+  AttentionTable() = default;  ///< of no use but to be assigned to
+  /// Throws c10::Error on a row that does not lie within num_tokens or has too few blocks of
+  /// block_size.
+  AttentionTable(std::span<const AttentionRow> rows, int64_t num_tokens, int64_t block_size,
+                 at::Device device);
+};
+
+// As the functions without Cuda in their names: shapes, dtypes, roundings and errors. Slots,
+// positions and blocks are not looked at, since they lie on the device. A row's result has the same
+// bits in any batch. OpenKernelLibrary comes first; runs on LibTorch's current stream.
+void NormalizeCuda(const at::Tensor& x, const Norm& norm, const at::Tensor& y);
+void AddNormalizeCuda(const at::Tensor& x, const at::Tensor& residual, const Norm& norm,
+                      const at::Tensor& y);
+void NormalizeHeadsCuda(const at::Tensor& x, const Norm& norm);
+void ApplyRopeCuda(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
+                   const at::Tensor& positions);
+void GateCuda(const at::Tensor& gate_up, Activation activation, const at::Tensor& y);
+void ActivateCuda(const at::Tensor& x, Activation activation, const at::Tensor& y);
+/// x fp32, contiguous.
+void SoftCapCuda(const at::Tensor& x, float cap);
+void WriteKvCuda(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots,
+                 const at::Tensor& k_cache, const at::Tensor& v_cache);
+void PagedAttentionCuda(const at::Tensor& q, const at::Tensor& k_cache, const at::Tensor& v_cache,
+                        const AttentionTable& table, const AttentionScoring& scoring,
+                        const at::Tensor& out);
+
+}  // namespace tenon
+
+#endif  // TENON_SERVER_KERNELS_CUDA_OPS_H_

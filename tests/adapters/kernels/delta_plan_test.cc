@@ -1,0 +1,156 @@
+// The CUDA kernels of deltas against the references; on the host, or on a GPU.
+#include "adapters/kernels/delta_plan.h"
+
+#include <ATen/TensorOperators.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/util/Exception.h>
+
+#include <memory>
+#include <vector>
+
+#include "adapters/kernels/affine.h"
+#include "tests/adapters/kernels/kernel_testing.h"
+#include "tests/device/test_device.h"
+
+namespace tenon {
+namespace {
+
+class DeltaPlanTest : public testing::TestWithParam<at::ScalarType> {
+ protected:
+  at::Tensor ToDevice(const at::Tensor& tensor) { return tensor.to(device_); }
+
+  // A delta on the device; `deltas_` keeps it.
+  const LowRankDelta* Delta(int64_t in, int64_t rank, int64_t out, float scaling) {
+    const LowRankDelta delta = *LowRankDelta::Create(random_.Normal({rank, in}, GetParam(), 0.1f),
+                                                     random_.Normal({out, rank}, GetParam()),
+                                                     scaling);
+    deltas_.push_back(std::make_unique<LowRankDelta>(delta.OnDevice(device_)));
+    return deltas_.back().get();
+  }
+
+  at::Tensor Vector(int64_t size) { return ToDevice(random_.Normal({size}, at::kFloat)); }
+
+  static DeltaPlan::Term Term(int64_t begin, int64_t end, const LowRankDelta* delta, float weight,
+                              int64_t column = 0) {
+    return {begin, end, column, delta->out_features(), delta, {}, {}, weight};
+  }
+
+  // The affine parts and low-rank deltas of one term after another, in fp32 on the CPU.
+  static void ApplyReference(const at::Tensor& x, std::span<const DeltaPlan::Term> terms,
+                             const at::Tensor& y) {
+    for (const DeltaPlan::Term& term : terms) {
+      const auto cpu = [](const at::Tensor& t) { return t.defined() ? t.cpu() : t; };
+      const AffinePart part = {cpu(term.gain), cpu(term.offset), term.weight};
+      ApplyAffineReference(term.begin, term.end, {&part, 1}, y);
+      if (term.low_rank != nullptr) {
+        const LowRankDelta delta = term.low_rank->OnDevice(at::kCPU);
+        const LowRankTerm low_rank = {term.begin, term.end, &delta, term.weight};
+        ApplyLowRankReference(x, {&low_rank, 1}, y);
+      }
+    }
+  }
+
+  // What kernels and reference make of a product whose terms all begin at column 0.
+  void ExpectReference(int64_t rows, int64_t in, int64_t out,
+                       const std::vector<DeltaPlan::Term>& terms) {
+    const at::Tensor x = ToDevice(random_.Normal({rows, in}, GetParam()));
+    const at::Tensor before = random_.Normal({rows, out}, GetParam());
+    const at::Tensor y = ToDevice(before), expected = before.to(at::kFloat, false, true);
+    DeltaPlan plan;
+    const size_t product = plan.Add(terms);
+    plan.Upload(device_);
+    plan.Apply(product, x, y);
+    ApplyReference(x.cpu().to(at::kFloat), terms, expected);
+    EXPECT_LE(WorstError(y.cpu(), expected), 4 * RoundingError(GetParam()));
+  }
+
+  c10::InferenceMode mode_;
+  at::Device device_ = KernelTestDevice().device;
+  RandomTensors random_{7};
+  std::vector<std::unique_ptr<LowRankDelta>> deltas_;
+};
+
+TEST_P(DeltaPlanTest, SegmentsOfExactRanksMatchTheReference) {
+  // Ranks 1 to 70, rows beyond a group's, a segment of one row, columns that fill no panel.
+  ExpectReference(31, 96, 83,
+                  {Term(0, 1, Delta(96, 1, 83, 0.5f), 1.0f),
+                   Term(1, 20, Delta(96, 70, 83, 2.0f), 0.7f),
+                   Term(23, 31, Delta(96, 16, 83, 1.0f), -1.0f)});
+}
+
+TEST_P(DeltaPlanTest, InputsThatAreNotAlignedMatchTheReference) {
+  ExpectReference(9, 37, 40, {Term(2, 9, Delta(37, 8, 40, 1.0f), 1.0f)});
+}
+
+TEST_P(DeltaPlanTest, TermsOfTheSameRowsAddUp) {
+  ExpectReference(12, 64, 64,
+                  {Term(0, 12, Delta(64, 4, 64, 1.0f), 0.5f),
+                   Term(0, 12, Delta(64, 9, 64, 0.3f), 1.0f),
+                   Term(0, 12, Delta(64, 2, 64, 1.0f), -2.0f)});
+}
+
+TEST_P(DeltaPlanTest, GainsAndOffsetsComeBeforeTheLowRankPart) {
+  const DeltaPlan::Term both = {0, 5, 0, 40, Delta(32, 4, 40, 1.0f), Vector(40), Vector(40), 0.5f};
+  const DeltaPlan::Term gain = {5, 9, 0, 40, nullptr, Vector(40), {}, 2.0f};
+  const DeltaPlan::Term offset = {9, 20, 0, 40, nullptr, {}, Vector(40), -1.0f};
+  ExpectReference(20, 32, 40, {both, gain, offset});
+}
+
+TEST_P(DeltaPlanTest, ProductWithoutLowRankPartsNeedsNoInput) {
+  const DeltaPlan::Term gain = {1, 3, 0, 40, nullptr, Vector(40), {}, 1.0f};
+  ExpectReference(4, 7, 40, {gain});
+}
+
+TEST_P(DeltaPlanTest, SitesOfOneProductHaveTheirColumnsAndOthersKeepTheirBits) {
+  const at::Tensor x = ToDevice(random_.Normal({10, 64}, GetParam()));
+  const at::Tensor before = random_.Normal({10, 200}, GetParam());
+  const at::Tensor y = ToDevice(before);
+  const std::vector<DeltaPlan::Term> terms = {Term(3, 7, Delta(64, 8, 64, 1.0f), 1.0f),
+                                              Term(3, 7, Delta(64, 8, 32, 1.0f), 1.0f, 100)};
+  DeltaPlan plan;
+  const size_t product = plan.Add(terms);
+  plan.Upload(device_);
+  plan.Apply(product, x, y);
+  const at::Tensor expected = before.to(at::kFloat, false, true), input = x.cpu().to(at::kFloat);
+  ApplyReference(input, {&terms[0], 1}, expected.narrow(1, 0, 64));
+  ApplyReference(input, {&terms[1], 1}, expected.narrow(1, 100, 32));
+  const at::Tensor after = y.cpu();
+  EXPECT_LE(WorstError(after, expected), 4 * RoundingError(GetParam()));
+  EXPECT_TRUE(SameBits(after.narrow(0, 0, 3), before.narrow(0, 0, 3)));
+  EXPECT_TRUE(SameBits(after.narrow(1, 64, 36), before.narrow(1, 64, 36)));
+  EXPECT_TRUE(SameBits(after.narrow(1, 132, 68), before.narrow(1, 132, 68)));
+}
+
+TEST_P(DeltaPlanTest, RowHasTheSameBitsAloneAndAmongOthers) {
+  const LowRankDelta* const delta = Delta(64, 16, 48, 1.0f);
+  const at::Tensor x = random_.Normal({20, 64}, GetParam());
+  const at::Tensor before = random_.Normal({20, 48}, GetParam());
+  const at::Tensor together = ToDevice(before), alone = ToDevice(before.narrow(0, 13, 1));
+  const std::vector<DeltaPlan::Term> many = {Term(0, 9, Delta(64, 40, 48, 1.0f), 1.0f),
+                                             Term(9, 20, delta, 1.0f)};
+  const std::vector<DeltaPlan::Term> one = {Term(0, 1, delta, 1.0f)};
+  DeltaPlan plan;
+  const size_t all = plan.Add(many), single = plan.Add(one);
+  plan.Upload(device_);
+  plan.Apply(all, ToDevice(x), together);
+  plan.Apply(single, ToDevice(x.narrow(0, 13, 1)), alone);
+  EXPECT_TRUE(SameBits(together.cpu().narrow(0, 13, 1), alone.cpu()));
+}
+
+TEST_P(DeltaPlanTest, WhatDoesNotFitThrows) {
+  const LowRankDelta* const delta = Delta(64, 4, 48, 1.0f);
+  DeltaPlan plan;
+  const std::vector<DeltaPlan::Term> overlap = {Term(0, 5, delta, 1.0f), Term(4, 9, delta, 1.0f)};
+  EXPECT_THROW(plan.Add(overlap), c10::Error);
+  const std::vector<DeltaPlan::Term> mixed = {Term(0, 5, delta, 1.0f),
+                                              Term(5, 9, Delta(32, 4, 48, 1.0f), 1.0f)};
+  EXPECT_THROW(plan.Add(mixed), c10::Error);
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, DeltaPlanTest, testing::Values(at::kFloat, at::kBFloat16),
+                         [](const auto& test) {
+                           return test.param == at::kFloat ? "fp32" : "bf16";
+                         });
+
+}  // namespace
+}  // namespace tenon

@@ -1,0 +1,54 @@
+#include "adapters/kernels/device.h"
+
+#include <c10/util/Exception.h>
+#include <dlfcn.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <string>
+
+namespace tenon {
+namespace {
+
+using ::testing::HasSubstr;
+
+bool HasDriver() { return dlopen("libcuda.so.1", RTLD_NOW) != nullptr; }
+
+TEST(DeviceTest, NamesAreParsed) {
+  EXPECT_EQ(*ParseDevice("cpu"), c10::Device(c10::kCPU));
+  EXPECT_EQ(*ParseDevice("cuda"), c10::Device(c10::kCUDA, 0));
+  EXPECT_EQ(*ParseDevice("cuda:3"), c10::Device(c10::kCUDA, 3));
+  for (const char* const bad : {"", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1000", "cpu:0"}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(ParseDevice(bad).status())) << bad;
+    EXPECT_TRUE(absl::IsInvalidArgument(OpenDevice(bad).status())) << bad;
+  }
+}
+
+TEST(DeviceTest, CpuNeedsNothing) { EXPECT_EQ(*OpenDevice("cpu"), c10::Device(c10::kCPU)); }
+
+TEST(DeviceTest, WithoutADriverCudaSaysSoAndAutoIsTheCpu) {
+  if (HasDriver()) {
+    GTEST_SKIP() << "there is an NVIDIA driver";
+  }
+  const absl::Status status = OpenDevice("cuda:0").status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("no NVIDIA driver: libcuda.so.1"));
+  EXPECT_EQ(*OpenDevice("auto"), c10::Device(c10::kCPU));
+}
+
+TEST(DeviceTest, KernelsThatCannotBeOpenedAreNamed) {
+  const absl::Status status = OpenKernelLibrary("/nowhere/libtenon_cuda.so");
+  EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("/nowhere/libtenon_cuda.so"));
+  EXPECT_THROW(FindKernelTable("tenon_adapter_kernels_1"), c10::Error);
+}
+
+TEST(DeviceTest, VariableNamesTheKernelLibrary) {
+  setenv("TENON_CUDA_LIBRARY", "/somewhere/kernels.so", 1);
+  EXPECT_EQ(*FindKernelLibrary(), "/somewhere/kernels.so");
+  unsetenv("TENON_CUDA_LIBRARY");
+}
+
+}  // namespace
+}  // namespace tenon

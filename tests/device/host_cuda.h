@@ -1,0 +1,67 @@
+// Stand-in for CUDA's own words, so that kernels compile as C++ and run on the host: included in
+// front of every .cu file (-include). A block's threads are fibers that take turns at
+// __syncthreads() and shuffles; blocks run one after another. For kernels in plain CUDA C++ alone:
+// no tensor cores, no atomics, no dynamic shared memory.
+#ifndef TENON_TESTS_DEVICE_HOST_CUDA_H_
+#define TENON_TESTS_DEVICE_HOST_CUDA_H_
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  dim3(unsigned x_in, unsigned y_in = 1, unsigned z_in = 1) : x(x_in), y(y_in), z(z_in) {}
+};
+
+enum cudaError_t { cudaSuccess = 0 };
+inline cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
+inline const char* cudaGetErrorString(cudaError_t) { return ""; }
+
+namespace tenon::host_cuda {
+
+/// Where the running fiber stands.
+struct Coordinates {
+  dim3 grid{1}, block{1}, block_index{0}, thread_index{0};
+};
+extern Coordinates coordinates;
+
+/// Runs `kernel` for every thread of every block. Blocks of up to 1024 threads; kernels that leave a
+/// barrier to some of their threads, or end early where others wait, abort with a message.
+void Launch(dim3 grid, dim3 block, const std::function<void()>& kernel);
+
+/// Waits for all threads of the block that have not ended.
+void SyncBlock();
+/// Gives `value` to the warp and returns that of lane `lane`. All lanes of the warp take part.
+uint32_t Exchange(uint32_t value, unsigned lane);
+unsigned Lane();
+
+template <typename T>
+T ShuffleFrom(T value, unsigned lane) {
+  static_assert(sizeof(T) == sizeof(uint32_t));
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  bits = Exchange(bits, lane);
+  std::memcpy(&value, &bits, sizeof(bits));
+  return value;
+}
+
+}  // namespace tenon::host_cuda
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __shared__ static  // blocks run one after another
+#define threadIdx (::tenon::host_cuda::coordinates.thread_index)
+#define blockIdx (::tenon::host_cuda::coordinates.block_index)
+#define blockDim (::tenon::host_cuda::coordinates.block)
+#define gridDim (::tenon::host_cuda::coordinates.grid)
+#define __syncthreads() ::tenon::host_cuda::SyncBlock()
+#define __shfl_sync(mask, value, lane) ::tenon::host_cuda::ShuffleFrom(value, lane)
+#define __shfl_xor_sync(mask, value, bits) \
+  ::tenon::host_cuda::ShuffleFrom(value, ::tenon::host_cuda::Lane() ^ static_cast<unsigned>(bits))
+#define TENON_LAUNCH(kernel, grid, block, stream, ...) \
+  (static_cast<void>(stream), ::tenon::host_cuda::Launch(grid, block, [&] { kernel(__VA_ARGS__); }))
+
+#endif  // TENON_TESTS_DEVICE_HOST_CUDA_H_

@@ -1,0 +1,187 @@
+// The CUDA kernels of the base model against the reference; on the host, or on a GPU.
+#include "server/kernels/cuda_ops.h"
+
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/util/Exception.h>
+
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "server/kernels/rope.h"
+#include "tests/adapters/kernels/kernel_testing.h"
+#include "tests/device/test_device.h"
+
+namespace tenon {
+namespace {
+
+class CudaOpsTest : public testing::TestWithParam<at::ScalarType> {
+ protected:
+  at::Tensor Normal(at::IntArrayRef sizes) {
+    return random_.Normal(sizes, GetParam()).to(device_);
+  }
+  at::Tensor Floats(at::IntArrayRef sizes) {
+    return random_.Normal(sizes, at::kFloat).to(device_);
+  }
+  void ExpectNear(const at::Tensor& actual, const at::Tensor& expected) {
+    EXPECT_LE(WorstError(actual.cpu(), expected.cpu()), RoundingError(GetParam()));
+  }
+
+  c10::InferenceMode mode_;
+  at::Device device_ = KernelTestDevice().device;
+  RandomTensors random_{11};
+};
+
+TEST_P(CudaOpsTest, NormsMatchTheReference) {
+  for (const NormKind kind : {NormKind::kRms, NormKind::kRmsFromOne, NormKind::kLayer}) {
+    for (const int64_t size : {7, 64, 700}) {
+      const Norm norm = Norm::Make(kind, 1e-5f, Floats({size}),
+                                   kind == NormKind::kLayer ? Floats({size}) : at::Tensor());
+      const at::Tensor x = Normal({5, size}), residual = Normal({5, size});
+      const at::Tensor y = at::empty_like(x), expected = at::empty_like(x);
+      NormalizeCuda(x, norm, y);
+      NormalizeReference(x, norm, expected);
+      ExpectNear(y, expected);
+      const at::Tensor expected_residual = residual.clone();
+      AddNormalizeCuda(x, residual, norm, y);
+      AddNormalizeReference(x, expected_residual, norm, expected);
+      ExpectNear(y, expected);
+      EXPECT_TRUE(SameBits(residual.cpu(), expected_residual.cpu()));
+    }
+  }
+}
+
+TEST_P(CudaOpsTest, HeadNormsAndRopeWorkInPlaceOnSlices) {
+  const at::Tensor fused = Normal({6, 5 * 16}), copy = fused.clone();
+  const auto heads = [](const at::Tensor& x) { return x.narrow(1, 16, 48).view({6, 3, 16}); };
+  const Norm norm = Norm::Make(NormKind::kRms, 1e-6f, Floats({16}), at::Tensor());
+  NormalizeHeadsCuda(heads(fused), norm);
+  NormalizeHeadsReference(heads(copy), norm);
+  ExpectNear(fused, copy);
+  copy.copy_(fused);
+  const at::Tensor cos = Floats({40, 8}), sin = Floats({40, 8});
+  const at::Tensor positions = at::tensor({0, 39, 3, 3, 17, 20}, at::kLong).to(device_);
+  ApplyRopeCuda(heads(fused), cos, sin, positions);
+  ApplyRopeReference(heads(copy), cos, sin, positions);
+  ExpectNear(fused, copy);
+}
+
+TEST_P(CudaOpsTest, GatesAndSoftCapsMatchTheReference) {
+  for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh}) {
+    const at::Tensor x = Normal({4, 2 * 300}), y = Normal({4, 300});
+    const at::Tensor expected = at::empty_like(y), activated = at::empty_like(y);
+    GateReference(x, activation, expected);
+    GateCuda(x, activation, y);
+    ExpectNear(y, expected);
+    ActivateReference(y, activation, expected);
+    ActivateCuda(y, activation, activated);
+    ExpectNear(activated, expected);
+  }
+  const at::Tensor logits = Floats({3, 777}), capped = logits.clone();
+  SoftCapCuda(logits, 0.7f);
+  SoftCapReference(capped, 0.7f);
+  EXPECT_LE(WorstError(logits.cpu(), capped.cpu()), 5e-6);
+}
+
+struct AttentionShape {
+  int64_t heads, kv_heads, head_dim, block_size;
+};
+
+class CudaAttentionTest : public CudaOpsTest {
+ protected:
+  // A cache full of NaN, as poisoned blocks are: nobody may see what was not written.
+  void MakeCache(const AttentionShape& shape) {
+    shape_ = {24, shape.block_size, shape.kv_heads, shape.head_dim};
+    const auto options = at::TensorOptions(GetParam()).device(device_);
+    k_cache_ = at::full(shape_.keys(), std::numeric_limits<double>::quiet_NaN(), options);
+    v_cache_ = at::full(shape_.values(), std::numeric_limits<double>::quiet_NaN(), options);
+    blocks_.resize(24);
+    for (int32_t i = 0; i < 24; ++i) {
+      blocks_[static_cast<size_t>(i)] = i * 7 % 24;
+    }
+  }
+
+  // Stores positions [first, first + count) of the sequence with those blocks.
+  void Write(std::span<const int32_t> blocks, int64_t first, int64_t count) {
+    std::vector<int64_t> slots;
+    for (int64_t p = first; p < first + count; ++p) {
+      slots.push_back(blocks[p / shape_.block_size] * shape_.block_size + p % shape_.block_size);
+    }
+    WriteKvCuda(Normal({count, shape_.kv_heads, shape_.head_dim}),
+                Normal({count, shape_.kv_heads, shape_.head_dim}),
+                at::tensor(slots, at::kLong).to(device_), k_cache_, v_cache_);
+  }
+
+  at::Tensor Attend(const at::Tensor& q, std::span<const AttentionRow> rows,
+                    const AttentionScoring& scoring) {
+    const at::Tensor out = at::zeros(q.sizes(), q.options());
+    PagedAttentionCuda(q, k_cache_, v_cache_,
+                       AttentionTable(rows, q.size(0), shape_.block_size, device_), scoring, out);
+    return out;
+  }
+
+  void ExpectReference(const AttentionShape& shape, const AttentionScoring& scoring) {
+    MakeCache(shape);
+    const std::span<const int32_t> all(blocks_);
+    const int64_t block = shape.block_size;
+    // A decode step at position 5 * block + 2; a prompt of 3; a chunk behind a context of 2 * block
+    // whose first 3 positions hold nothing.
+    const AttentionRow rows[] = {{0, 1, 5 * block + 2, all.subspan(0, 6), 0},
+                                 {1, 3, 0, all.subspan(6, 1), 0},
+                                 {5, 4, 2 * block, all.subspan(7, 3), 3}};
+    Write(rows[0].blocks, 0, 5 * block + 3);
+    Write(rows[1].blocks, 0, 3);
+    Write(rows[2].blocks, 3, 2 * block + 1);
+    const at::Tensor q = Normal({9, shape.heads, shape.head_dim});
+    const at::Tensor out = Attend(q, rows, scoring);
+    const at::Tensor expected = at::zeros(q.sizes(), q.options());
+    PagedAttentionReference(q, k_cache_, v_cache_, rows, scoring, expected);
+    ExpectNear(out, expected);
+    // Token 4 has no row.
+    EXPECT_TRUE(SameBits(out.cpu().select(0, 4), at::zeros({shape.heads, shape.head_dim}, GetParam())));
+    // A decode step alone.
+    const AttentionRow alone[] = {{0, 1, 5 * block + 2, all.subspan(0, 6), 0}};
+    EXPECT_TRUE(SameBits(Attend(q.narrow(0, 0, 1), alone, scoring).cpu(), out.cpu().narrow(0, 0, 1)));
+  }
+
+  KvCacheShape shape_;
+  at::Tensor k_cache_, v_cache_;
+  std::vector<int32_t> blocks_;
+};
+
+TEST_P(CudaAttentionTest, GroupsAndSizesMatchTheReference) {
+  for (const AttentionShape& shape : {AttentionShape{4, 4, 16, 16}, AttentionShape{6, 2, 64, 16},
+                                      AttentionShape{4, 1, 20, 5}, AttentionShape{2, 1, 256, 32}}) {
+    ExpectReference(shape, {.scale = 0.2f});
+  }
+}
+
+TEST_P(CudaAttentionTest, WindowsAndSoftCapsMatchTheReference) {
+  ExpectReference({4, 2, 32, 16}, {.scale = 0.2f, .window = 37});
+  ExpectReference({4, 2, 32, 16}, {.scale = 0.2f, .window = 1});
+  ExpectReference({4, 2, 32, 16}, {.scale = 0.5f, .softcap = 2.0f});
+}
+
+TEST_P(CudaAttentionTest, RowsThatDoNotFitThrow) {
+  const std::vector<int32_t> blocks = {0, 1};
+  const AttentionRow far[] = {{0, 1, 40, blocks, 0}};
+  EXPECT_THROW(AttentionTable(far, 1, 16, device_), c10::Error);
+  const AttentionRow outside[] = {{3, 2, 0, blocks, 0}};
+  EXPECT_THROW(AttentionTable(outside, 4, 16, device_), c10::Error);
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, CudaOpsTest, testing::Values(at::kFloat, at::kBFloat16),
+                         [](const auto& test) {
+                           return test.param == at::kFloat ? "fp32" : "bf16";
+                         });
+INSTANTIATE_TEST_SUITE_P(Types, CudaAttentionTest, testing::Values(at::kFloat, at::kBFloat16),
+                         [](const auto& test) {
+                           return test.param == at::kFloat ? "fp32" : "bf16";
+                         });
+
+}  // namespace
+}  // namespace tenon
