@@ -29,7 +29,8 @@ enable_language(CUDA)
 set(TENON_CUDA_SOURCES
   ${PROJECT_SOURCE_DIR}/adapters/kernels/cuda/deltas.cu
   ${PROJECT_SOURCE_DIR}/server/kernels/cuda/attention.cu
-  ${PROJECT_SOURCE_DIR}/server/kernels/cuda/elementwise.cu)
+  ${PROJECT_SOURCE_DIR}/server/kernels/cuda/elementwise.cu
+  ${PROJECT_SOURCE_DIR}/server/kernels/cuda/sampling.cu)
 add_library(tenon_cuda SHARED ${TENON_CUDA_SOURCES})
 target_include_directories(tenon_cuda PRIVATE ${PROJECT_SOURCE_DIR})
 target_compile_options(tenon_cuda PRIVATE -Xcompiler=-Wall,-Wextra -Werror=all-warnings -lineinfo)

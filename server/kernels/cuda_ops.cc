@@ -1,12 +1,13 @@
 #include "server/kernels/cuda_ops.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/util/Exception.h>
 
+#include <cstring>
 #include <vector>
 
 #include "adapters/kernels/device.h"
-#include "server/kernels/cuda/model_kernels.h"
 
 namespace tenon {
 namespace {
@@ -253,6 +254,32 @@ void PagedAttentionCuda(const at::Tensor& q, const at::Tensor& k_cache, const at
   call.window = static_cast<int32_t>(scoring.window);
   call.softcap = scoring.softcap;
   Run(Kernels().attention, call, q);
+}
+
+std::vector<cuda::SampledRow> SampleCuda(const at::Tensor& logits,
+                                         std::span<const cuda::RowSampling> sampling) {
+  const auto rows = static_cast<int64_t>(sampling.size());
+  TORCH_CHECK(logits.dim() == 2 && logits.size(0) == rows && logits.scalar_type() == at::kFloat &&
+                  logits.is_contiguous(),
+              "sampling: logits are ", logits.scalar_type(), " ", logits.sizes(), " for ", rows,
+              " rows");
+  std::vector<cuda::RowSampling> copy(sampling.begin(), sampling.end());
+  std::vector<cuda::SampledRow> results(sampling.size());
+  const at::Tensor table = ToDevice(copy, at::kByte, logits.device());
+  const at::Tensor sampled =
+      at::empty({static_cast<int64_t>(results.size() * sizeof(cuda::SampledRow))},
+                at::TensorOptions(at::kByte).device(logits.device()));
+  cuda::SampleCall call{};
+  call.num_rows = static_cast<int32_t>(rows);
+  call.vocab_size = static_cast<int32_t>(logits.size(1));
+  call.logits = logits.const_data_ptr<float>();
+  call.stride = logits.stride(0);
+  call.rows = static_cast<const cuda::RowSampling*>(table.const_data_ptr());
+  call.results = static_cast<cuda::SampledRow*>(sampled.mutable_data_ptr());
+  Run(Kernels().sample, call, logits);
+  const at::Tensor host = sampled.cpu();
+  std::memcpy(results.data(), host.const_data_ptr(), host.nbytes());
+  return results;
 }
 
 }  // namespace tenon

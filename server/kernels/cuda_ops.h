@@ -6,9 +6,11 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "server/kernels/activation.h"
 #include "server/kernels/attention.h"
+#include "server/kernels/cuda/model_kernels.h"
 #include "server/kernels/norm.h"
 
 namespace tenon {
@@ -44,6 +46,11 @@ void WriteKvCuda(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slo
 void PagedAttentionCuda(const at::Tensor& q, const at::Tensor& k_cache, const at::Tensor& v_cache,
                         const AttentionTable& table, const AttentionScoring& scoring,
                         const at::Tensor& out);
+
+/// Chooses a token for each row of logits [R, vocab] fp32, contiguous; rows are `sampling`'s. Waits for
+/// the results. Rows that fail are for Sampler to name (cuda::SampledStatus).
+std::vector<cuda::SampledRow> SampleCuda(const at::Tensor& logits,
+                                         std::span<const cuda::RowSampling> sampling);
 
 }  // namespace tenon
 

@@ -17,6 +17,7 @@
 #include "adapters/base/status_macros.h"
 #include "adapters/kernels/parallel.h"
 #include "adapters/kernels/serial_scope.h"
+#include "server/kernels/cuda_ops.h"
 
 namespace tenon {
 namespace {
@@ -261,21 +262,40 @@ at::Tensor DecoderRunner::Forward(const FlatBatch& flat) {
 
 std::vector<absl::StatusOr<SampledToken>> DecoderRunner::Sample(
     const at::Tensor& logits, std::span<const Sequence* const> sequences) {
-  const auto rows = static_cast<int64_t>(sequences.size());
+  std::vector<absl::StatusOr<SampledToken>> sampled(sequences.size());
+  std::vector<int64_t> rest;  // rows that the device has not chosen for
+  const std::vector<std::optional<int32_t>> chosen = SampleOnDevice(logits, sequences);
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    if (chosen[i].has_value()) {
+      sampled[i] = SampledToken();
+      sampled[i]->token = *chosen[i];
+    } else {
+      rest.push_back(static_cast<int64_t>(i));
+    }
+  }
+  if (!rest.empty()) {
+    SampleOnCpu(logits.cpu(), sequences, rest, sampled);
+  }
+  return sampled;
+}
+
+void DecoderRunner::SampleOnCpu(const at::Tensor& logits,
+                                std::span<const Sequence* const> sequences,
+                                std::span<const int64_t> which,
+                                std::span<absl::StatusOr<SampledToken>> sampled) {
+  const auto rows = static_cast<int64_t>(which.size());
   const int64_t parts = std::clamp<int64_t>(rows / kRowsPerSampler, 1, NumKernelThreads());
   while (static_cast<int64_t>(samplers_.size()) < parts) {
     samplers_.emplace_back(decoder_->config().vocab_size);
   }
-  std::vector<absl::StatusOr<SampledToken>> sampled(sequences.size());
   const int64_t cost = rows / parts * logits.size(1) / 4;  // about as much for a greedy choice
   ParallelFor(parts, cost, [&](int64_t part) {
     for (int64_t i = rows * part / parts; i < rows * (part + 1) / parts; ++i) {
-      const auto row = static_cast<size_t>(i);
-      sampled[row] =
-          samplers_[static_cast<size_t>(part)].Sample(LogitsRow(logits, i), ContextOf(*sequences[row]));
+      const auto row = static_cast<size_t>(which[static_cast<size_t>(i)]);
+      sampled[row] = samplers_[static_cast<size_t>(part)].Sample(
+          LogitsRow(logits, static_cast<int64_t>(row)), ContextOf(*sequences[row]));
     }
   });
-  return sampled;
 }
 
 void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden,
@@ -296,8 +316,7 @@ void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden,
   const at::Tensor index = IndexTensor(static_cast<int64_t>(last_tokens.size()));
   std::copy(last_tokens.begin(), last_tokens.end(), index.mutable_data_ptr<int64_t>());
   const at::Tensor logits =
-      decoder_->Logits(at::index_select(hidden, 0, index.to(device())), last_tokens, segments)
-          .cpu();
+      decoder_->Logits(at::index_select(hidden, 0, index.to(device())), last_tokens, segments);
   bool all_ok = true;
   for (absl::StatusOr<SampledToken>& sampled : Sample(logits, sequences)) {
     output.row_status.push_back(sampled.status());
@@ -307,6 +326,34 @@ void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden,
   if (all_ok) {
     output.row_status.clear();
   }
+}
+
+std::vector<std::optional<int32_t>> DecoderRunner::SampleOnDevice(
+    const at::Tensor& logits, std::span<const Sequence* const> sequences) {
+  std::vector<std::optional<int32_t>> chosen(sequences.size());
+  if (decoder_->options().kernels != KernelKind::kCuda) {
+    return chosen;
+  }
+  std::vector<cuda::RowSampling> rows;
+  bool any = false;
+  for (const Sequence* const sequence : sequences) {
+    const SamplingContext context = ContextOf(*sequence);
+    const SamplingParams& params = *context.params;
+    rows.push_back({Sampler::Uniform(context), params.temperature, params.top_k, params.top_p,
+                    params.min_p});
+    any = any || Sampler::NeedsLogitsAlone(context);
+  }
+  if (!any) {
+    return chosen;
+  }
+  const std::vector<cuda::SampledRow> sampled = SampleCuda(logits, rows);
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    if (Sampler::NeedsLogitsAlone(ContextOf(*sequences[i])) &&
+        sampled[i].status == cuda::SampledStatus::kOk) {
+      chosen[i] = sampled[i].token;
+    }
+  }
+  return chosen;
 }
 
 void DecoderRunner::ScorePrompts(const Batch& batch, const at::Tensor& hidden,

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -72,11 +73,19 @@ class DecoderRunner : public ModelRunner {
   void CopyPrefix(const ContextRow& row, const AdapterContext& context);
   at::Device device() const { return decoder_->options().device; }
   at::Tensor Forward(const FlatBatch& flat);
-  /// One result for each row of logits [R, V], fp32; the rows go round the kernels' threads.
+  /// One result for each row of logits [R, V], fp32, on the device.
   std::vector<absl::StatusOr<SampledToken>> Sample(const at::Tensor& logits,
                                                    std::span<const Sequence* const> sequences);
+  /// Those rows of `sampled`, from logits on the CPU; the rows go round the kernels' threads.
+  void SampleOnCpu(const at::Tensor& logits, std::span<const Sequence* const> sequences,
+                   std::span<const int64_t> which,
+                   std::span<absl::StatusOr<SampledToken>> sampled);
   void SampleRows(const Batch& batch, const at::Tensor& hidden,
                   std::span<const AdapterSegment> segments, StepOutput& output);
+  /// The tokens of rows that need nothing but their logits and a draw, chosen on the device; none for
+  /// the others, and for rows whose logits are bad.
+  std::vector<std::optional<int32_t>> SampleOnDevice(const at::Tensor& logits,
+                                                     std::span<const Sequence* const> sequences);
   void ScorePrompts(const Batch& batch, const at::Tensor& hidden,
                     std::span<const AdapterSegment> segments, StepOutput& output);
 

@@ -243,8 +243,20 @@ absl::StatusOr<int32_t> Sampler::Choose(const SamplingContext& context) {
   if (params.min_p > 0.0f) {
     KeepMinP(params.min_p);
   }
-  return Draw(PhiloxUniform(params.seed, static_cast<uint32_t>(context.sample_index),
-                            static_cast<uint64_t>(NumGenerated(context))));
+  return Draw(Uniform(context));
+}
+
+double Sampler::Uniform(const SamplingContext& context) {
+  return PhiloxUniform(context.params->seed, static_cast<uint32_t>(context.sample_index),
+                       static_cast<uint64_t>(NumGenerated(context)));
+}
+
+bool Sampler::NeedsLogitsAlone(const SamplingContext& context) {
+  const SamplingParams& params = *context.params;
+  return params.logit_bias.empty() && params.repetition_penalty == 1.0f &&
+         params.presence_penalty == 0.0f && params.frequency_penalty == 0.0f &&
+         (NumGenerated(context) >= params.min_tokens || params.stop_token_ids.empty()) &&
+         !params.logprobs.has_value();
 }
 
 absl::StatusOr<int32_t> Sampler::Adjust(std::span<const float> logits,

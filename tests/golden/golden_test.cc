@@ -199,6 +199,29 @@ TEST(PrefixCacheGoldenTest, SharedPrefixesChangeNothing) {
   }
 }
 
+// Without log-probabilities a device chooses the tokens itself.
+TEST(TokensGoldenTest, TokensAloneAreTheReferences) {
+  absl::StatusOr<Subject> subject =
+      MakeSubject(DataFolder("tiny-llama-tied-bias"), DataFolder("tiny-llama-tied-bias") + "/model");
+  ASSERT_TRUE(subject.ok()) << subject.status();
+  std::vector<DriverRequest> requests;
+  for (const GoldenCase& golden : subject->goldens.cases) {
+    requests.push_back(RequestOf(golden, subject->model.config.vocab_size));
+    requests.back().sampling.logprobs.reset();
+  }
+  absl::StatusOr<std::vector<DriverResult>> results =
+      RunTogether(*subject->runner, subject->adapters, requests, subject->driver);
+  ASSERT_TRUE(results.ok()) << results.status();
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const std::vector<int32_t> tokens = (*results)[i].tokens();
+    const GoldenCase& golden = subject->goldens.cases[i];
+    ASSERT_EQ(tokens.size(), golden.tokens.size()) << golden.name;
+    for (size_t step = 0; step < tokens.size() && golden.margins[step] >= kTinyTolerance; ++step) {
+      EXPECT_EQ(tokens[step], golden.tokens[step]) << golden.name << " step " << step;
+    }
+  }
+}
+
 TEST(PreemptionGoldenTest, RecomputedSequencesGiveTheSameTokens) {
   absl::StatusOr<Subject> subject =
       MakeSubject(DataFolder("tiny-llama-rope-dynamic"),

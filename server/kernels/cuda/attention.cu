@@ -183,6 +183,6 @@ const char* RunAttention(const AttentionCall& call, void* stream) {
 extern "C" const tenon::cuda::ModelKernels* tenon_model_kernels_1() {
   using namespace tenon::cuda;
   static const ModelKernels kernels = {&RunNorm,      &RunRope, &RunWriteKv,
-                                       &RunAttention, &RunGate, &RunSoftCap};
+                                       &RunAttention, &RunGate, &RunSoftCap, &RunSample};
   return &kernels;
 }

@@ -108,6 +108,34 @@ struct SoftCapCall {
   float* x;
 };
 
+/// How one row of logits becomes a token (Sampler's steps 5 to 9).
+struct RowSampling {
+  double uniform;     ///< in [0, 1): the draw
+  float temperature;  ///< 0: the largest, the lowest id of equals
+  int32_t top_k;      ///< 0: all
+  float top_p, min_p;
+};
+
+enum class SampledStatus : int32_t {
+  kOk,
+  kBadLogits,  ///< one is NaN or +inf
+  kNoToken,    ///< all are -inf
+};
+
+struct SampledRow {
+  int32_t token;  ///< kOk only
+  SampledStatus status;
+};
+
+/// Chooses a token for each row of logits. Tables and results are in device memory.
+struct SampleCall {
+  int32_t num_rows, vocab_size;
+  const float* logits;
+  int64_t stride;  ///< from a row to the next
+  const RowSampling* rows;
+  SampledRow* results;
+};
+
 /// Functions run on the CUDA stream given and return null, or what is wrong.
 struct ModelKernels {
   const char* (*norm)(const NormCall& call, void* stream);
@@ -116,6 +144,7 @@ struct ModelKernels {
   const char* (*attention)(const AttentionCall& call, void* stream);
   const char* (*gate)(const GateCall& call, void* stream);
   const char* (*soft_cap)(const SoftCapCall& call, void* stream);
+  const char* (*sample)(const SampleCall& call, void* stream);
 };
 
 /// The largest head_dim of `attention`.
