@@ -35,7 +35,8 @@ class DeltaPlan {
   static bool Fits(const LowRankDelta& delta);
 
   /// Adds the deltas of one product and returns its number. Terms with the same columns, one behind
-  /// another, have the same rows or such as come behind all before them. Throws c10::Error when not.
+  /// another, have the same rows or such as come behind all before them. Throws c10::Error when
+  /// not.
   size_t Add(std::span<const Term> terms);
 
   bool empty() const { return products_.empty(); }

@@ -33,7 +33,8 @@ std::string LoaderError() {
   return error == nullptr ? "unknown error" : error;
 }
 
-// A function of the driver's library, which has a C interface of its own for as long as there is CUDA.
+// A function of the driver's library, which has a C interface of its own for as long as there is
+// CUDA.
 template <typename... Arguments>
 absl::Status CallDriver(void* driver, const char* name, Arguments... arguments) {
   using Function = int (*)(Arguments...);

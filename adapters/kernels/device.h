@@ -18,10 +18,10 @@ namespace tenon {
 /// anything else.
 absl::StatusOr<c10::Device> ParseDevice(absl::string_view name);
 
-/// The device of that name, or of "auto" (the first GPU that can be used, else the CPU), ready to be
-/// computed on: for a GPU the NVIDIA driver and LibTorch's CUDA libraries are opened, which stay
-/// open. INVALID_ARGUMENT on another name; FAILED_PRECONDITION that says what is missing (a driver, a
-/// GPU of that number, compute capability 8.0, a library). Not thread-safe: call it at start.
+/// The device of that name, or of "auto" (the first GPU that can be used, else the CPU), ready to
+/// be computed on: for a GPU the NVIDIA driver and LibTorch's CUDA libraries are opened, which stay
+/// open. INVALID_ARGUMENT on another name; FAILED_PRECONDITION that says what is missing (a driver,
+/// a GPU of that number, compute capability 8.0, a library). Not thread-safe: call it at start.
 absl::StatusOr<c10::Device> OpenDevice(absl::string_view name);
 
 /// The file of Tenon's CUDA kernels: $TENON_CUDA_LIBRARY, or libtenon_cuda.so beside the program or
@@ -41,8 +41,8 @@ const T& KernelTable(const char* symbol) {
   return *static_cast<const T*>(FindKernelTable(symbol));
 }
 
-/// Bytes of the GPU's memory that nobody has; none when the driver does not tell. Something must have
-/// been computed on the device before.
+/// Bytes of the GPU's memory that nobody has; none when the driver does not tell. Something must
+/// have been computed on the device before.
 std::optional<int64_t> FreeDeviceBytes(c10::Device device);
 
 /// The stream (cudaStream_t) that LibTorch uses now on `device`.

@@ -47,8 +47,8 @@ void PagedAttentionCuda(const at::Tensor& q, const at::Tensor& k_cache, const at
                         const AttentionTable& table, const AttentionScoring& scoring,
                         const at::Tensor& out);
 
-/// Chooses a token for each row of logits [R, vocab] fp32, contiguous; rows are `sampling`'s. Waits for
-/// the results. Rows that fail are for Sampler to name (cuda::SampledStatus).
+/// Chooses a token for each row of logits [R, vocab] fp32, contiguous; rows are `sampling`'s. Waits
+/// for the results. Rows that fail are for Sampler to name (cuda::SampledStatus).
 std::vector<cuda::SampledRow> SampleCuda(const at::Tensor& logits,
                                          std::span<const cuda::RowSampling> sampling);
 

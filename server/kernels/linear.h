@@ -70,7 +70,8 @@ class Linear {
   /// Bytes of weights and biases as they are kept.
   int64_t nbytes() const;
 
-  /// W [out, in], the weights' dtype, as rounded to int8 if so: a copy for kCpu, else not to be written to.
+  /// W [out, in], the weights' dtype, as rounded to int8 if so: a copy for kCpu, else not to be
+  /// written to.
   at::Tensor Weight() const;
   /// b [out], or undefined; fp32 for kCpu, else the weights' dtype. Not to be written to.
   const at::Tensor& bias() const { return bias_; }

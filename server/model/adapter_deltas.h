@@ -37,8 +37,9 @@ struct SiteColumns {
 
 /// The one place where the decoder meets adapters: called at each site of the forward pass,
 /// whatever the architecture. What a merged segment's weights hold already is left out. Rows that
-/// no segment covers, and rows of adapters with weight 0, keep their bits; with KernelKind::kCpu a row depends on its own adapters alone, bit for bit. A value
-/// of one step; borrows the adapters. Throws c10::Error when LibTorch does.
+/// no segment covers, and rows of adapters with weight 0, keep their bits; with KernelKind::kCpu a
+/// row depends on its own adapters alone, bit for bit. A value of one step; borrows the adapters.
+/// Throws c10::Error when LibTorch does.
 class AdapterDeltas {
  public:
   AdapterDeltas(std::span<const AdapterSegment> segments, KernelKind kernels);
@@ -57,9 +58,9 @@ class AdapterDeltas {
   /// others (q, k, v, gate, up) need no call: the compiler makes another delta of their gain.
   at::Tensor ScaleInput(int64_t layer, Site site, const at::Tensor& x) const;
   /// y [T, out] of a linear layer with input x [T, in], or of several that are stacked: has
-  /// `multiply` compute the product, then adds what the sites have for it, gain, offset and low-rank
-  /// update. Low-rank updates of rows with nothing else at their site are given to `multiply`, which
-  /// adds them on the way (Linear::Forward).
+  /// `multiply` compute the product, then adds what the sites have for it, gain, offset and
+  /// low-rank update. Low-rank updates of rows with nothing else at their site are given to
+  /// `multiply`, which adds them on the way (Linear::Forward).
   using Multiply = absl::FunctionRef<void(std::span<const PanelUpdate> updates)>;
   void AddTo(int64_t layer, std::span<const SiteColumns> sites, const at::Tensor& x,
              const at::Tensor& y, Multiply multiply) const;
@@ -68,8 +69,8 @@ class AdapterDeltas {
   /// out [T, hidden] of a sublayer before it joins the residual stream [T, hidden].
   void AddBottleneck(int64_t layer, Sublayer sublayer, const at::Tensor& residual,
                      const at::Tensor& out) const;
-  /// hidden [T, hidden], the embeddings of tokens [T] int64 on the CPU, in place. `scale` is what the model
-  /// multiplies its embeddings with.
+  /// hidden [T, hidden], the embeddings of tokens [T] int64 on the CPU, in place. `scale` is what
+  /// the model multiplies its embeddings with.
   void ReplaceEmbeddings(const at::Tensor& tokens, float scale, const at::Tensor& hidden) const;
   /// logits [R, vocab] of hidden states [R, hidden]; row r belongs to token token_of_row[r], which
   /// ascend.

@@ -169,10 +169,12 @@ void Decoder::Attention(int64_t layer, const DecoderInput& input, const AdapterD
     kernels_->paged_attention(heads(0, config_.num_heads), cache.keys(layer), cache.values(layer),
                               input.rows, scoring, out);
   }
-  deltas.AddTo(layer, SitesOf(LinearKind::kO), buffers.attention, buffers.out, [&](std::span<const PanelUpdate> updates) {
-    Multiply(layer, LinearKind::kO, input, deltas.ScaleInput(layer, Site::kO, buffers.attention),
-             buffers.out, updates);
-  });
+  deltas.AddTo(layer, SitesOf(LinearKind::kO), buffers.attention, buffers.out,
+               [&](std::span<const PanelUpdate> updates) {
+                 Multiply(layer, LinearKind::kO, input,
+                          deltas.ScaleInput(layer, Site::kO, buffers.attention), buffers.out,
+                          updates);
+               });
   deltas.AddBottleneck(layer, Sublayer::kAttention, buffers.residual, buffers.out);
   if (weights.post_attention_norm.defined()) {
     kernels_->normalize(buffers.out, weights.post_attention_norm, buffers.out);

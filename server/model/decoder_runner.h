@@ -82,8 +82,8 @@ class DecoderRunner : public ModelRunner {
                    std::span<absl::StatusOr<SampledToken>> sampled);
   void SampleRows(const Batch& batch, const at::Tensor& hidden,
                   std::span<const AdapterSegment> segments, StepOutput& output);
-  /// The tokens of rows that need nothing but their logits and a draw, chosen on the device; none for
-  /// the others, and for rows whose logits are bad.
+  /// The tokens of rows that need nothing but their logits and a draw, chosen on the device; none
+  /// for the others, and for rows whose logits are bad.
   std::vector<std::optional<int32_t>> SampleOnDevice(const at::Tensor& logits,
                                                      std::span<const Sequence* const> sequences);
   void ScorePrompts(const Batch& batch, const at::Tensor& hidden,

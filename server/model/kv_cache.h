@@ -31,8 +31,8 @@ class KvCache {
   static int64_t NumBlocks(const ModelConfig& config, int64_t block_size, at::ScalarType dtype,
                            int64_t budget_bytes);
 
-  /// RESOURCE_EXHAUSTED when the device's memory or the address space does not hold it; INVALID_ARGUMENT when
-  /// a size is not positive.
+  /// RESOURCE_EXHAUSTED when the device's memory or the address space does not hold it;
+  /// INVALID_ARGUMENT when a size is not positive.
   static absl::StatusOr<KvCache> Create(const ModelConfig& config, int64_t num_blocks,
                                         int64_t block_size, at::ScalarType dtype,
                                         at::Device device = at::kCPU);

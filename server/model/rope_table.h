@@ -48,7 +48,8 @@ class RopeTable {
   /// Holds positions below `max_positions`: max_positions * head_dim * 4 bytes on `device`.
   RopeTable(const RopeConfig& config, int64_t max_positions, at::Device device = at::kCPU);
 
-  /// The rotations of a step, on the table's device. Every position is in [0, max_positions), every length > 0.
+  /// The rotations of a step, on the table's device. Every position is in [0, max_positions), every
+  /// length > 0.
   RopeRows Select(std::span<const RopePosition> tokens) const;
 
   int64_t max_positions() const { return max_positions_; }

@@ -45,8 +45,8 @@ class Sampler {
   absl::StatusOr<SampledToken> Sample(std::span<const float> logits,
                                       const SamplingContext& context);
 
-  /// Whether the choice depends on the logits and on steps 5 to 9 alone, and nothing but the token is
-  /// asked for.
+  /// Whether the choice depends on the logits and on steps 5 to 9 alone, and nothing but the token
+  /// is asked for.
   static bool NeedsLogitsAlone(const SamplingContext& context);
   /// The random number of the draw, in [0, 1).
   static double Uniform(const SamplingContext& context);

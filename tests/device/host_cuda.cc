@@ -90,7 +90,8 @@ void Prepare(Block& block, unsigned thread, dim3 shape) {
   Fiber& fiber = block.fibers[thread];
   fiber.index = dim3(thread % shape.x, thread / shape.x % shape.y, thread / shape.x / shape.y);
   fiber.wait = Wait::kNothing;
-  // The first switch pops six registers and returns to RunFiber, with the stack as a call leaves it.
+  // The first switch pops six registers and returns to RunFiber, with the stack as a call leaves
+  // it.
   auto** top = reinterpret_cast<void**>(block.stacks + (thread + 1) * kStackBytes) - 1;
   *--top = reinterpret_cast<void*>(&RunFiber);
   for (int i = 0; i < 6; ++i) {

@@ -27,8 +27,8 @@ struct Coordinates {
 };
 extern Coordinates coordinates;
 
-/// Runs `kernel` for every thread of every block. Blocks of up to 1024 threads; kernels that leave a
-/// barrier to some of their threads, or end early where others wait, abort with a message.
+/// Runs `kernel` for every thread of every block. Blocks of up to 1024 threads; kernels that leave
+/// a barrier to some of their threads, or end early where others wait, abort with a message.
 void Launch(dim3 grid, dim3 block, const std::function<void()>& kernel);
 
 /// Waits for all threads of the block that have not ended.

@@ -55,20 +55,21 @@ constexpr c10::DispatchKeySet kKeys(c10::DispatchKey::PrivateUse1);
 
 bool IsOurs(const at::Tensor& tensor) { return tensor.device().type() == kType; }
 
-// The same elements as a tensor of the CPU, in the shadow; keeps `tensor` alive. One without elements
-// is a tensor of its own, which operations may resize.
+// The same elements as a tensor of the CPU, in the shadow; keeps `tensor` alive. One without
+// elements is a tensor of its own, which operations may resize.
 at::Tensor OnCpu(const at::Tensor& tensor) {
   if (tensor.numel() == 0) {
     return at::empty_strided(tensor.sizes(), tensor.strides(),
                              at::TensorOptions(tensor.scalar_type()));
   }
   return at::from_blob(
-      HostMemory::Get().Shadow(tensor.data_ptr()), tensor.sizes(), tensor.strides(), [tensor](void*) {},
+      HostMemory::Get().Shadow(tensor.data_ptr()), tensor.sizes(), tensor.strides(),
+      [tensor](void*) {},
       at::TensorOptions(tensor.scalar_type()));
 }
 
-// A result of an operation on the CPU as a tensor of the device: a view of `base` where the result is
-// one, else a copy.
+// A result of an operation on the CPU as a tensor of the device: a view of `base` where the result
+// is one, else a copy.
 at::Tensor OnDevice(const at::Tensor& result, const at::Tensor& base) {
   void* const device_address = HostMemory::Get().DeviceAddress(result.data_ptr());
   if (result.numel() == 0 || device_address == nullptr) {
@@ -222,7 +223,9 @@ at::Tensor CopyFrom(const at::Tensor& from, const at::Tensor& to, bool) {
   return to;
 }
 
-TORCH_LIBRARY_IMPL(_, PrivateUse1, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&RunOnCpu>()); }
+TORCH_LIBRARY_IMPL(_, PrivateUse1, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&RunOnCpu>());
+}
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("empty.memory_format", &EmptyMemoryFormat);
   m.impl("empty_strided", &EmptyStrided);

@@ -45,7 +45,8 @@ void* HostMemory::Allocate(size_t bytes) {
   const size_t size = std::max(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
   size_t offset = high_water_;
   // A piece that was freed is used again when it is at most twice as large as what is wanted.
-  if (const auto found = free_.lower_bound(size); found != free_.end() && found->first <= 2 * size) {
+  const auto found = free_.lower_bound(size);
+  if (found != free_.end() && found->first <= 2 * size) {
     offset = found->second;
     used_[offset] = found->first;
     free_.erase(found);

@@ -8,14 +8,14 @@
 
 namespace tenon {
 
-/// One piece of memory, mapped twice: as the device's addresses, which are not to be touched, and as
-/// a shadow that may be. Not thread-safe; lives as long as the process.
+/// One piece of memory, mapped twice: as the device's addresses, which are not to be touched, and
+/// as a shadow that may be. Not thread-safe; lives as long as the process.
 class HostMemory {
  public:
   static HostMemory& Get();
 
-  /// A device address, aligned to 512 bytes and filled with 0xFF bytes (NaN): what is read before it
-  /// was written shows. Throws std::bad_alloc when the memory is full.
+  /// A device address, aligned to 512 bytes and filled with 0xFF bytes (NaN): what is read before
+  /// it was written shows. Throws std::bad_alloc when the memory is full.
   void* Allocate(size_t bytes);
   void Free(void* device_address);
 

@@ -23,11 +23,12 @@ struct TestDevice {
 /// As the environment says:
 ///   TENON_TEST_DEVICE   cpu (the default), host (HostDevice), cuda or cuda:N
 ///   TENON_TEST_KERNELS  fast (the default) or reference: what `fast` is elsewhere than on the CPU
-/// On "host" the fast kernels are those of the .cu files, compiled for the host. Opens what there is
-/// to open, once; ends the process with a message when that fails.
+/// On "host" the fast kernels are those of the .cu files, compiled for the host. Opens what there
+/// is to open, once; ends the process with a message when that fails.
 const TestDevice& SelectedTestDevice();
 
-/// The same, but "host" where the environment says nothing: for tests of the CUDA kernels themselves.
+/// The same, but "host" where the environment says nothing: for tests of the CUDA kernels
+/// themselves.
 const TestDevice& KernelTestDevice();
 
 }  // namespace tenon

@@ -201,8 +201,8 @@ TEST(PrefixCacheGoldenTest, SharedPrefixesChangeNothing) {
 
 // Without log-probabilities a device chooses the tokens itself.
 TEST(TokensGoldenTest, TokensAloneAreTheReferences) {
-  absl::StatusOr<Subject> subject =
-      MakeSubject(DataFolder("tiny-llama-tied-bias"), DataFolder("tiny-llama-tied-bias") + "/model");
+  const std::string folder = DataFolder("tiny-llama-tied-bias");
+  absl::StatusOr<Subject> subject = MakeSubject(folder, folder + "/model");
   ASSERT_TRUE(subject.ok()) << subject.status();
   std::vector<DriverRequest> requests;
   for (const GoldenCase& golden : subject->goldens.cases) {

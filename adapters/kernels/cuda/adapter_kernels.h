@@ -1,4 +1,5 @@
-// The adapters' part of libtenon_cuda.so, as the server sees it: plain structs, no LibTorch, no CUDA.
+// The adapters' part of libtenon_cuda.so, as the server sees it: plain structs, no LibTorch, no
+// CUDA.
 #ifndef TENON_ADAPTERS_KERNELS_CUDA_ADAPTER_KERNELS_H_
 #define TENON_ADAPTERS_KERNELS_CUDA_ADAPTER_KERNELS_H_
 
@@ -35,9 +36,9 @@ struct RowGroup {
 /// For the rows and columns of each group, i running over its terms:
 ///   y = y * (1 + sum_i weight_i * gain_i) + sum_i weight_i * offset_i
 ///       + sum_i scale_i * (x @ down_i^T) @ up_i^T
-/// (segmented: Punica's SGMV, arXiv:2310.18547). Groups are disjoint in y. All sums are fp32, each in
-/// one order; the result is rounded once into y. A row's bits depend on its own rows of x and y and
-/// its terms alone.
+/// (segmented: Punica's SGMV, arXiv:2310.18547). Groups are disjoint in y. All sums are fp32, each
+/// in one order; the result is rounded once into y. A row's bits depend on its own rows of x and y
+/// and its terms alone.
 struct DeltaCall {
   ElementType type;
   int32_t in_features;

@@ -25,7 +25,8 @@ __global__ void Shrink(DeltaCall call) {
       for (int i = lane * kVector; i < call.in_features; i += kWarp * kVector) {
         const auto w = *reinterpret_cast<const Pack<T, kVector>*>(down + i);
         for (int row = 0; row < group.num_rows; ++row) {
-          const auto input = *reinterpret_cast<const Pack<T, kVector>*>(x + row * call.x_stride + i);
+          const auto input =
+              *reinterpret_cast<const Pack<T, kVector>*>(x + row * call.x_stride + i);
           for (int v = 0; v < kVector; ++v) {
             sums[row] += ToFloat(input.values[v]) * ToFloat(w.values[v]);
           }
@@ -74,7 +75,8 @@ __global__ void Expand(DeltaCall call) {
     const DeltaTerm term = call.terms[t];
     factor += term.gain != nullptr ? term.weight * term.gain[column] : 0.0f;
     shift += term.offset != nullptr ? term.weight * term.offset[column] : 0.0f;
-    AddExpanded<T, kPanelGroup>(term, call.shrunk + term.shrunk_begin, column, group.num_rows, sums);
+    AddExpanded<T, kPanelGroup>(term, call.shrunk + term.shrunk_begin, column, group.num_rows,
+                                sums);
   }
   T* const y = static_cast<T*>(call.y) + group.row_begin * call.y_stride + group.column_begin +
                column;

@@ -7,7 +7,8 @@ namespace {
 
 constexpr int kThreads = 512;
 
-// Sums over a block, in one order; every thread gets them. The last barrier lets the next one write.
+// Sums over a block, in one order; every thread gets them. The last barrier lets the next one
+// write.
 template <typename T>
 __device__ T BlockTotal(T value) {
   __shared__ T parts[kThreads];
@@ -149,7 +150,8 @@ __device__ void Draw(const Row& row, const RowSampling& sampling, int vocab_size
   });
   const double before = BlockBefore(own_mass);
   const double target = sampling.uniform * BlockTotal(own_mass);
-  // The first token at which the mass exceeds the target; the last one when rounding lets none do so.
+  // The first token at which the mass exceeds the target; the last one when rounding lets none do
+  // so.
   __shared__ int firsts[kThreads], lasts[kThreads];
   int first = vocab_size;
   double cumulative = before;

@@ -142,10 +142,12 @@ class CudaAttentionTest : public CudaOpsTest {
     PagedAttentionReference(q, k_cache_, v_cache_, rows, scoring, expected);
     ExpectNear(out, expected);
     // Token 4 has no row.
-    EXPECT_TRUE(SameBits(out.cpu().select(0, 4), at::zeros({shape.heads, shape.head_dim}, GetParam())));
+    const at::Tensor untouched = at::zeros({shape.heads, shape.head_dim}, GetParam());
+    EXPECT_TRUE(SameBits(out.cpu().select(0, 4), untouched));
     // A decode step alone.
     const AttentionRow alone[] = {{0, 1, 5 * block + 2, all.subspan(0, 6), 0}};
-    EXPECT_TRUE(SameBits(Attend(q.narrow(0, 0, 1), alone, scoring).cpu(), out.cpu().narrow(0, 0, 1)));
+    const at::Tensor first = Attend(q.narrow(0, 0, 1), alone, scoring);
+    EXPECT_TRUE(SameBits(first.cpu(), out.cpu().narrow(0, 0, 1)));
   }
 
   KvCacheShape shape_;
