@@ -84,7 +84,6 @@ class StepAllocationsTest : public ::testing::Test {
     folder.Write("config.json", SmallConfig().dump());
     folder.WriteSafetensors("model.safetensors", SmallWeights());
     model_ = std::make_unique<Model>(LoadModel(folder.path(), {}).value());
-    layers_ = model_->config.num_layers;
   }
 
   // Decodes `rows` sequences together; all steps after the first few are counted.
@@ -124,7 +123,6 @@ class StepAllocationsTest : public ::testing::Test {
   }
 
   std::unique_ptr<Model> model_;
-  int64_t layers_ = 0;
 };
 
 TEST_F(StepAllocationsTest, CounterSeesWhatLibTorchAllocates) {
@@ -139,14 +137,14 @@ TEST_F(StepAllocationsTest, CounterSeesWhatLibTorchAllocates) {
 TEST_F(StepAllocationsTest, NeitherRowsNorTextMakeMoreOfThem) {
   const StepAllocations one = Decode(1, 4), longer = Decode(1, 100), many = Decode(8, 100);
   EXPECT_EQ(longer.count, one.count);
-  // Lists of the batch grow by doubling.
-  EXPECT_LE(many.count, one.count + 16);
+  EXPECT_LE(many.count, one.count + 3 * 7);  // a row's blocks, and its places in lists that double
 }
 
-TEST_F(StepAllocationsTest, StaysWithinItsNumberForEachLayer) {
+// Counted when this was written: raise a number only for a reason.
+TEST_F(StepAllocationsTest, AreNoMoreAndNoLargerThanTheyWere) {
   const StepAllocations step = Decode(8, 20);
-  EXPECT_LE(step.count, 40 + 30 * layers_) << layers_ << " layers";
-  EXPECT_LE(step.largest_bytes, 8 * model_->config.vocab_size * 4) << "more than the logits";
+  EXPECT_LE(step.count, 110);
+  EXPECT_LE(step.largest_bytes, 1536);
 }
 
 }  // namespace
