@@ -102,13 +102,16 @@ void Scheduler::Place(Sequence* sequence, Plan& plan) {
 }
 
 void Scheduler::BoundPrefills(Plan& plan) const {
-  constexpr int64_t kPrefillTokensPerDecode = 3;
+  constexpr int64_t kPrefillTokensPerDecode = 3, kMaxChunks = 4;
   const auto num_decodes = static_cast<int64_t>(plan.rows.size());
-  if (options_.prefill_chunk_tokens > 0 && num_decodes > 0) {
-    plan.tokens_left = std::min(
-        plan.tokens_left,
-        std::max(options_.prefill_chunk_tokens, kPrefillTokensPerDecode * num_decodes));
+  if (options_.prefill_chunk_tokens == 0 || num_decodes == 0) {
+    return;
   }
+  const int64_t num_prefills = static_cast<int64_t>(plan.prefills.size()) + waiting_.size();
+  const int64_t num_chunks = std::clamp<int64_t>(num_prefills, 1, kMaxChunks);
+  plan.tokens_left = std::min(plan.tokens_left,
+                              std::max(options_.prefill_chunk_tokens * num_chunks,
+                                       kPrefillTokensPerDecode * num_decodes));
 }
 
 void Scheduler::PlanPrefills(Plan& plan) {

@@ -126,6 +126,23 @@ TEST_F(SchedulerTest, PrefillWithoutDecodesTakesTheWholeStep) {
   EXPECT_EQ(Step().num_tokens, 16);
 }
 
+TEST_F(SchedulerTest, EachOfUpToFourPromptsAddsAChunk) {
+  SchedulerOptions options = Options();
+  options.max_batch_tokens = 64;
+  options.max_sequences = 12;
+  options.prefill_chunk_tokens = 5;
+  Make(64, options);
+  Add(1, {1, 2, 3}, 8);
+  Step();
+  Add(2, Tokens(30, 100), 8);
+  Add(3, Tokens(30, 200), 8);
+  EXPECT_EQ(Step().num_tokens, 1 + 2 * 5);
+  for (SequenceId id = 4; id <= 8; ++id) {
+    Add(id, Tokens(30, static_cast<int32_t>(100 * id)), 8);
+  }
+  EXPECT_EQ(Step().num_tokens, 1 + 4 * 5);
+}
+
 TEST_F(SchedulerTest, ManyDecodesAllowThreePromptTokensEach) {
   SchedulerOptions options = Options();
   options.prefill_chunk_tokens = 2;
