@@ -74,8 +74,8 @@ ABSL_FLAG(std::string, s3_credentials_file, "",
 ABSL_FLAG(int64_t, kv_cache_bytes, 0, "Memory of the KV cache; 0: part of what is free.");
 ABSL_FLAG(int64_t, kv_block_size, 16, "Tokens of a KV block.");
 ABSL_FLAG(int64_t, max_batch_tokens, 512, "Tokens of a step at most.");
-ABSL_FLAG(int64_t, prefill_chunk_tokens, 48,
-          "Prompt tokens of a step that decodes too, for each of up to four prompts, or three a "
+ABSL_FLAG(int64_t, prefill_chunk_tokens, 32,
+          "Prompt tokens of a step that decodes too, for each of up to eight prompts, or two a "
           "decoded row when that is more; 0: no such bound.");
 ABSL_FLAG(int64_t, max_sequences, 64, "Sequences of a step at most.");
 ABSL_FLAG(int64_t, max_queued, 1024, "Sequences that wait at most; more are refused.");

@@ -102,7 +102,7 @@ void Scheduler::Place(Sequence* sequence, Plan& plan) {
 }
 
 void Scheduler::BoundPrefills(Plan& plan) const {
-  constexpr int64_t kPrefillTokensPerDecode = 3, kMaxChunks = 4;
+  constexpr int64_t kPrefillTokensPerDecode = 2, kMaxChunks = 8;
   const auto num_decodes = static_cast<int64_t>(plan.rows.size());
   if (options_.prefill_chunk_tokens == 0 || num_decodes == 0) {
     return;

@@ -126,7 +126,7 @@ TEST_F(SchedulerTest, PrefillWithoutDecodesTakesTheWholeStep) {
   EXPECT_EQ(Step().num_tokens, 16);
 }
 
-TEST_F(SchedulerTest, EachOfUpToFourPromptsAddsAChunk) {
+TEST_F(SchedulerTest, EachOfUpToEightPromptsAddsAChunk) {
   SchedulerOptions options = Options();
   options.max_batch_tokens = 64;
   options.max_sequences = 12;
@@ -137,13 +137,13 @@ TEST_F(SchedulerTest, EachOfUpToFourPromptsAddsAChunk) {
   Add(2, Tokens(30, 100), 8);
   Add(3, Tokens(30, 200), 8);
   EXPECT_EQ(Step().num_tokens, 1 + 2 * 5);
-  for (SequenceId id = 4; id <= 8; ++id) {
+  for (SequenceId id = 4; id <= 12; ++id) {
     Add(id, Tokens(30, static_cast<int32_t>(100 * id)), 8);
   }
-  EXPECT_EQ(Step().num_tokens, 1 + 4 * 5);
+  EXPECT_EQ(Step().num_tokens, 1 + 8 * 5);
 }
 
-TEST_F(SchedulerTest, ManyDecodesAllowThreePromptTokensEach) {
+TEST_F(SchedulerTest, ManyDecodesAllowTwoPromptTokensEach) {
   SchedulerOptions options = Options();
   options.prefill_chunk_tokens = 2;
   Make(32, options);
@@ -152,7 +152,7 @@ TEST_F(SchedulerTest, ManyDecodesAllowThreePromptTokensEach) {
   }
   Step();
   Add(4, Tokens(12, 100), 8);
-  EXPECT_EQ(Step().rows[3].num_tokens, 9);
+  EXPECT_EQ(Step().rows[3].num_tokens, 6);
 }
 
 TEST_F(SchedulerTest, RowsAreLimitedToMaxSequences) {
