@@ -39,10 +39,7 @@ struct PairsWidened {
   }
   struct Weights {
     Vec first, second;
-    explicit Weights(__m512i pairs)
-        : first{_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16))},
-          second{_mm512_castsi512_ps(
-              _mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))} {}
+    explicit Weights(__m512i pairs) { Vec::SplitPairs(pairs, first, second); }
   };
   Vec Add(int row, int64_t pair, const Weights& w, Vec sum) const {
     const float* const x = rows[row] + pair * 2;

@@ -30,7 +30,10 @@ struct Vec {
   }
   /// The first and the second of each of kLanes pairs of bf16.
   static void LoadPairs(const uint16_t* p, Vec& first, Vec& second) {
-    const __m512i pairs = _mm512_loadu_si512(p);
+    SplitPairs(_mm512_loadu_si512(p), first, second);
+  }
+  /// The same of pairs in a register.
+  static void SplitPairs(__m512i pairs, Vec& first, Vec& second) {
     first.v = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
     second.v = _mm512_castsi512_ps(
         _mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));

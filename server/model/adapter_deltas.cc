@@ -195,7 +195,7 @@ void AdapterDeltas::AddTo(int64_t layer, std::span<const SiteColumns> sites, con
     const std::vector<LowRankUpdate::Term> taken = TakeFused(rest.back(), part.begin);
     fused.insert(fused.end(), taken.begin(), taken.end());
     if (kernels_ == KernelKind::kCuda) {
-      TakePlanned(rest.back(), part);  // what the plan has
+      TakeRuns(rest.back(), FitPlan<std::span<const SiteTerm>>);  // the plan has them
     }
   }
   const LowRankUpdate update = fused.empty() ? LowRankUpdate() : LowRankUpdate(x, fused);

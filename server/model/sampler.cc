@@ -45,12 +45,12 @@ int64_t NumGenerated(const SamplingContext& context) {
   return static_cast<int64_t>(context.tokens.size()) - context.num_prompt_tokens;
 }
 
-// Whether the choice is the largest logit, whatever came before.
-bool TakesLargest(const SamplingContext& context) {
+// Whether steps 1 to 4 leave the logits as they are.
+bool LeavesLogits(const SamplingContext& context) {
   const SamplingParams& params = *context.params;
-  return params.temperature == 0.0f && params.logit_bias.empty() &&
-         params.repetition_penalty == 1.0f && params.presence_penalty == 0.0f &&
-         params.frequency_penalty == 0.0f && NumGenerated(context) >= params.min_tokens;
+  return params.logit_bias.empty() && params.repetition_penalty == 1.0f &&
+         params.presence_penalty == 0.0f && params.frequency_penalty == 0.0f &&
+         (NumGenerated(context) >= params.min_tokens || params.stop_token_ids.empty());
 }
 
 // log(sum(exp(logits))).
@@ -252,11 +252,7 @@ double Sampler::Uniform(const SamplingContext& context) {
 }
 
 bool Sampler::NeedsLogitsAlone(const SamplingContext& context) {
-  const SamplingParams& params = *context.params;
-  return params.logit_bias.empty() && params.repetition_penalty == 1.0f &&
-         params.presence_penalty == 0.0f && params.frequency_penalty == 0.0f &&
-         (NumGenerated(context) >= params.min_tokens || params.stop_token_ids.empty()) &&
-         !params.logprobs.has_value();
+  return LeavesLogits(context) && !context.params->logprobs.has_value();
 }
 
 absl::StatusOr<int32_t> Sampler::Adjust(std::span<const float> logits,
@@ -275,8 +271,9 @@ absl::StatusOr<int32_t> Sampler::Adjust(std::span<const float> logits,
 absl::StatusOr<SampledToken> Sampler::Sample(std::span<const float> logits,
                                              const SamplingContext& context) {
   TENON_RETURN_IF_ERROR(CheckLogits(logits));
+  const bool takes_largest = context.params->temperature == 0.0f && LeavesLogits(context);
   TENON_ASSIGN_OR_RETURN(const int32_t token,
-                         TakesLargest(context) ? Best(logits) : Adjust(logits, context));
+                         takes_largest ? Best(logits) : Adjust(logits, context));
   if (context.params->logprobs.has_value()) {
     return Score(logits, token, *context.params->logprobs);
   }

@@ -120,8 +120,7 @@ const char* ApplyDeltas(const DeltaCall& call, void* stream) {
   } else {
     Run<BFloat16, 2>(call, stream);
   }
-  const cudaError_t error = cudaPeekAtLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  return LaunchProblem();
 }
 
 }  // namespace

@@ -17,6 +17,12 @@ namespace tenon::cuda {
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 
+// What is wrong with the launches so far, or null: what the functions of the tables return.
+inline const char* LaunchProblem() {
+  const cudaError_t error = cudaPeekAtLastError();
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
 struct BFloat16 {
   uint16_t bits;
 };

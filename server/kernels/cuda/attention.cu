@@ -153,18 +153,13 @@ __global__ void AttendToken(AttentionCall call) {
   Join(running, cache.head_dim, out);
 }
 
-const char* Problem() {
-  const cudaError_t error = cudaPeekAtLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-}
-
 const char* RunWriteKv(const WriteKvCall& call, void* stream) {
   if (call.num_tokens > 0 && call.type == ElementType::kFloat32) {
     TENON_LAUNCH(StoreToken<float>, call.num_tokens, kThreads, stream, call);
   } else if (call.num_tokens > 0) {
     TENON_LAUNCH(StoreToken<BFloat16>, call.num_tokens, kThreads, stream, call);
   }
-  return Problem();
+  return LaunchProblem();
 }
 
 const char* RunAttention(const AttentionCall& call, void* stream) {
@@ -174,7 +169,7 @@ const char* RunAttention(const AttentionCall& call, void* stream) {
   } else if (call.num_tokens > 0) {
     TENON_LAUNCH(AttendToken<BFloat16>, grid, kThreads, stream, call);
   }
-  return Problem();
+  return LaunchProblem();
 }
 
 }  // namespace

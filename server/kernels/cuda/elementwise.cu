@@ -114,11 +114,6 @@ __global__ void SoftCapElement(SoftCapCall call) {
   }
 }
 
-const char* Problem() {
-  const cudaError_t error = cudaPeekAtLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-}
-
 }  // namespace
 
 const char* RunNorm(const NormCall& call, void* stream) {
@@ -128,7 +123,7 @@ const char* RunNorm(const NormCall& call, void* stream) {
   } else if (call.num_tokens > 0) {
     TENON_LAUNCH(NormRow<BFloat16>, grid, kThreads, stream, call);
   }
-  return Problem();
+  return LaunchProblem();
 }
 
 const char* RunRope(const RopeCall& call, void* stream) {
@@ -137,7 +132,7 @@ const char* RunRope(const RopeCall& call, void* stream) {
   } else if (call.num_tokens > 0) {
     TENON_LAUNCH(RopeToken<BFloat16>, call.num_tokens, kThreads, stream, call);
   }
-  return Problem();
+  return LaunchProblem();
 }
 
 const char* RunGate(const GateCall& call, void* stream) {
@@ -147,7 +142,7 @@ const char* RunGate(const GateCall& call, void* stream) {
   } else if (call.num_tokens > 0) {
     TENON_LAUNCH(GateRow<BFloat16>, grid, kThreads, stream, call);
   }
-  return Problem();
+  return LaunchProblem();
 }
 
 const char* RunSoftCap(const SoftCapCall& call, void* stream) {
@@ -155,7 +150,7 @@ const char* RunSoftCap(const SoftCapCall& call, void* stream) {
     const int64_t blocks = (call.count + kThreads - 1) / kThreads;
     TENON_LAUNCH(SoftCapElement, static_cast<unsigned>(blocks), kThreads, stream, call);
   }
-  return Problem();
+  return LaunchProblem();
 }
 
 }  // namespace tenon::cuda

@@ -220,18 +220,13 @@ __global__ void SampleRow(SampleCall call) {
   Draw(row, sampling, call.vocab_size, result);
 }
 
-const char* Problem() {
-  const cudaError_t error = cudaPeekAtLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-}
-
 }  // namespace
 
 const char* RunSample(const SampleCall& call, void* stream) {
   if (call.num_rows > 0) {
     TENON_LAUNCH(SampleRow, call.num_rows, kThreads, stream, call);
   }
-  return Problem();
+  return LaunchProblem();
 }
 
 }  // namespace tenon::cuda
