@@ -18,7 +18,7 @@ constexpr int64_t kPanelStrips = kPanelColumns / kStripColumns;
 constexpr int kBlockRows = Vec::kLanes == 16 ? 12 : (Vec::kLanes == 8 ? 6 : 4);
 // How far ahead of the multiplication panels are fetched, in bytes: the hardware's own streams
 // stop at the end of each page.
-constexpr int64_t kPrefetchBytes = 1024;
+constexpr int64_t kPrefetchBytes = 4096;
 
 // acc[i, j] += x[i] * w[j] for one k.
 template <int M, int N>

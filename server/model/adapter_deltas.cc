@@ -162,9 +162,9 @@ std::vector<DeltaPlan::Term> AdapterDeltas::TakePlanned(std::vector<SiteTerm>& t
   return planned;
 }
 
-void AdapterDeltas::Plan(int64_t num_layers, std::span<const std::vector<SiteColumns>> products,
-                         at::Device device) {
-  for (int64_t layer = 0; layer < num_layers; ++layer) {
+void AdapterDeltas::Plan(int64_t first_layer, int64_t last_layer,
+                         std::span<const std::vector<SiteColumns>> products, at::Device device) {
+  for (int64_t layer = first_layer; layer < last_layer; ++layer) {
     for (const std::vector<SiteColumns>& sites : products) {
       std::vector<DeltaPlan::Term> planned;
       for (const SiteColumns& part : sites) {

@@ -4,6 +4,9 @@
 #include <ATen/ops/index_select.h>
 #include <c10/util/BFloat16.h>
 
+#include <algorithm>
+#include <array>
+#include <iterator>
 #include <utility>
 
 #include "adapters/base/status_macros.h"
@@ -12,6 +15,7 @@
 #include "server/kernels/norm.h"
 #include "server/kernels/rope.h"
 #include "server/model/decoder_loader.h"
+#include "server/model/token_selection.h"
 
 namespace tenon {
 
@@ -70,6 +74,15 @@ struct Decoder::Buffers {
     gate_up = make((config.is_gated() ? 2 : 1) * config.intermediate_size);
     activated = make(config.intermediate_size);
   }
+
+  // Goes on with these tokens [W] int64 alone; what a sublayer overwrites first is not kept.
+  void Select(const at::Tensor& tokens) {
+    residual = at::index_select(residual, 0, tokens);
+    qkv = at::index_select(qkv, 0, tokens);
+    for (at::Tensor* buffer : {&normed, &out, &attention, &gate_up, &activated}) {
+      *buffer = buffer->narrow(0, 0, tokens.size(0));
+    }
+  }
 };
 
 Decoder::Decoder(const ModelConfig& config, const Options& options)
@@ -122,18 +135,21 @@ void Decoder::Multiply(int64_t layer, LinearKind kind, const DecoderInput& input
 }
 
 void Decoder::ProjectQkv(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
-                         Buffers& buffers) const {
+                         const KvCache& cache, Buffers& buffers) const {
   const Layer& weights = layers_[layer];
   const int64_t tokens = buffers.qkv.size(0), q_size = config_.q_size();
   const int64_t kv_size = config_.kv_size();
+  const auto heads = [&](int64_t begin, int64_t count) {
+    return buffers.qkv.narrow(1, begin, count * config_.head_dim)
+        .view({tokens, count, config_.head_dim});
+  };
+  deltas.AddOffset(layer, Site::kAttentionNorm, buffers.normed);
   deltas.AddTo(layer, SitesOf(LinearKind::kQkv), buffers.normed, buffers.qkv,
                [&](std::span<const PanelUpdate> updates) {
                  Multiply(layer, LinearKind::kQkv, input, buffers.normed, buffers.qkv, updates);
                });
-  const at::Tensor q = buffers.qkv.narrow(1, 0, q_size);
-  const at::Tensor k = buffers.qkv.narrow(1, q_size, kv_size);
-  const at::Tensor q_heads = q.view({tokens, config_.num_heads, config_.head_dim});
-  const at::Tensor k_heads = k.view({tokens, config_.num_kv_heads, config_.head_dim});
+  const at::Tensor q_heads = heads(0, config_.num_heads);
+  const at::Tensor k_heads = heads(q_size, config_.num_kv_heads);
   if (weights.q_norm.defined()) {
     kernels_->normalize_heads(q_heads, weights.q_norm);
     kernels_->normalize_heads(k_heads, weights.k_norm);
@@ -143,31 +159,26 @@ void Decoder::ProjectQkv(int64_t layer, const DecoderInput& input, const Adapter
     kernels_->apply_rope(q_heads, rope.cos, rope.sin, rope.positions);
     kernels_->apply_rope(k_heads, rope.cos, rope.sin, rope.positions);
   }
+  kernels_->write_kv(k_heads, heads(q_size + kv_size, config_.num_kv_heads), input.slots,
+                     cache.keys(layer), cache.values(layer));
 }
 
 void Decoder::Attention(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
                         const KvCache& cache, Buffers& buffers) const {
   const Layer& weights = layers_[layer];
-  const int64_t tokens = buffers.qkv.size(0), q_size = config_.q_size();
-  const auto heads = [&](int64_t begin, int64_t count) {
-    return buffers.qkv.narrow(1, begin, count * config_.head_dim)
-        .view({tokens, count, config_.head_dim});
-  };
-  ProjectQkv(layer, input, deltas, buffers);
-  kernels_->write_kv(heads(q_size, config_.num_kv_heads),
-                     heads(q_size + config_.kv_size(), config_.num_kv_heads), input.slots,
-                     cache.keys(layer), cache.values(layer));
+  const std::array<int64_t, 3> shape = {buffers.qkv.size(0), config_.num_heads, config_.head_dim};
+  const at::Tensor queries = buffers.qkv.narrow(1, 0, config_.q_size()).view(shape);
+  const at::Tensor out = buffers.attention.view(shape);
   AttentionScoring scoring;
   scoring.scale = static_cast<float>(config_.layers[layer].attention_scale);
   scoring.window = config_.layers[layer].window;
   scoring.softcap = static_cast<float>(config_.attention_softcap);
-  const at::Tensor out = buffers.attention.view({tokens, config_.num_heads, config_.head_dim});
   if (options_.kernels == KernelKind::kCuda) {
-    PagedAttentionCuda(heads(0, config_.num_heads), cache.keys(layer), cache.values(layer),
-                       buffers.attention_table, scoring, out);
+    PagedAttentionCuda(queries, cache.keys(layer), cache.values(layer), buffers.attention_table,
+                       scoring, out);
   } else {
-    kernels_->paged_attention(heads(0, config_.num_heads), cache.keys(layer), cache.values(layer),
-                              input.rows, scoring, out);
+    kernels_->paged_attention(queries, cache.keys(layer), cache.values(layer), input.rows, scoring,
+                              out);
   }
   deltas.AddTo(layer, SitesOf(LinearKind::kO), buffers.attention, buffers.out,
                [&](std::span<const PanelUpdate> updates) {
@@ -224,30 +235,65 @@ at::Tensor Decoder::Embed(const DecoderInput& input, const AdapterDeltas& deltas
   return hidden;
 }
 
+void Decoder::FinishLayer(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
+                          const KvCache& cache, Buffers& buffers) const {
+  Attention(layer, input, deltas, cache, buffers);
+  kernels_->add_normalize(buffers.out, buffers.residual, layers_[layer].feed_forward_norm,
+                          buffers.normed);
+  deltas.AddOffset(layer, Site::kFeedForwardNorm, buffers.normed);
+  FeedForward(layer, input, deltas, buffers);
+  // The residual addition of this layer and the norm in front of the next are one operation.
+  const bool is_last = layer + 1 == config_.num_layers;
+  kernels_->add_normalize(buffers.out, buffers.residual,
+                          is_last ? final_norm_ : layers_[layer + 1].attention_norm,
+                          buffers.normed);
+  if (is_last) {
+    deltas.AddOffset(0, Site::kFinalNorm, buffers.normed);
+  }
+}
+
+void Decoder::FinishWanted(const DecoderInput& input, const KvCache& cache,
+                           Buffers& buffers) const {
+  const int64_t layer = config_.num_layers - 1, count = std::ssize(input.wanted);
+  const TokenSelection selection(input.wanted, input.rows, input.segments);
+  DecoderInput wanted = input;
+  wanted.rows = selection.rows;
+  wanted.segments = selection.segments;
+  const at::Tensor index = at::empty({count}, at::TensorOptions(at::kLong));
+  std::copy(input.wanted.begin(), input.wanted.end(), index.mutable_data_ptr<int64_t>());
+  buffers.Select(index.to(options_.device));
+  AdapterDeltas deltas(wanted.segments, options_.kernels);
+  if (options_.kernels == KernelKind::kCuda) {
+    deltas.Plan(layer, config_.num_layers, sites_, options_.device);
+    buffers.attention_table = AttentionTable(wanted.rows, count, cache.block_size(),
+                                             options_.device);
+  }
+  FinishLayer(layer, wanted, deltas, cache, buffers);
+}
+
 at::Tensor Decoder::Forward(const DecoderInput& input, const KvCache& cache) const {
-  Buffers buffers(config_, TensorOptions(), input.tokens.size(0));
+  const int64_t tokens = input.tokens.size(0), wanted = std::ssize(input.wanted);
+  Buffers buffers(config_, TensorOptions(), tokens);
   AdapterDeltas deltas(input.segments, options_.kernels);
   if (options_.kernels == KernelKind::kCuda) {
-    deltas.Plan(config_.num_layers, sites_, options_.device);
-    buffers.attention_table = AttentionTable(input.rows, input.tokens.size(0), cache.block_size(),
+    deltas.Plan(0, config_.num_layers, sites_, options_.device);
+    buffers.attention_table = AttentionTable(input.rows, tokens, cache.block_size(),
                                              options_.device);
   }
   buffers.residual = Embed(input, deltas);
   kernels_->normalize(buffers.residual, layers_.front().attention_norm, buffers.normed);
-  for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
-    deltas.AddOffset(layer, Site::kAttentionNorm, buffers.normed);
-    Attention(layer, input, deltas, cache, buffers);
-    kernels_->add_normalize(buffers.out, buffers.residual, layers_[layer].feed_forward_norm,
-                            buffers.normed);
-    deltas.AddOffset(layer, Site::kFeedForwardNorm, buffers.normed);
-    FeedForward(layer, input, deltas, buffers);
-    // The residual addition of this layer and the norm in front of the next are one operation.
-    const Norm& next_norm =
-        layer + 1 < config_.num_layers ? layers_[layer + 1].attention_norm : final_norm_;
-    kernels_->add_normalize(buffers.out, buffers.residual, next_norm, buffers.normed);
+  const int64_t last = config_.num_layers - 1;
+  for (int64_t layer = 0; layer < last; ++layer) {
+    ProjectQkv(layer, input, deltas, cache, buffers);
+    FinishLayer(layer, input, deltas, cache, buffers);
   }
-  deltas.AddOffset(0, Site::kFinalNorm, buffers.normed);
-  return buffers.normed;
+  ProjectQkv(last, input, deltas, cache, buffers);
+  if (wanted == tokens) {
+    FinishLayer(last, input, deltas, cache, buffers);
+  } else if (wanted > 0) {
+    FinishWanted(input, cache, buffers);
+  }
+  return buffers.normed.narrow(0, 0, wanted);
 }
 
 at::Tensor Decoder::Logits(const at::Tensor& hidden, std::span<const int64_t> token_of_row,

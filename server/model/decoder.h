@@ -35,6 +35,9 @@ struct DecoderInput {
   std::span<const RopeRows> ropes;     ///< one for each of ModelConfig::ropes
   std::span<const AttentionRow> rows;  ///< cover all tokens
   std::span<const AdapterSegment> segments;  ///< ascending, disjoint; need not cover all tokens
+  /// [W] ascending: the tokens whose hidden states are asked for. Of the others the last layer
+  /// leaves nothing but keys and values.
+  std::span<const int64_t> wanted;
 };
 
 /// Weights and arithmetic of a pre-norm decoder, as transformers' Llama, Mistral, Qwen 2 and 3,
@@ -58,7 +61,7 @@ class Decoder {
                                                                Checkpoint& checkpoint);
 
   /// Computes the tokens, writes their keys and values to `cache` and returns the normed hidden
-  /// states [T, hidden]. Throws c10::Error when LibTorch does.
+  /// states [W, hidden] of those that are wanted. Throws c10::Error when LibTorch does.
   at::Tensor Forward(const DecoderInput& input, const KvCache& cache) const;
 
   /// The logits [R, vocab] fp32 of hidden states [R, hidden]; row r is token token_of_row[r] of the
@@ -103,8 +106,14 @@ class Decoder {
   /// y = x W^T + updates + b, each run of tokens with its own W and b.
   void Multiply(int64_t layer, LinearKind kind, const DecoderInput& input, const at::Tensor& x,
                 const at::Tensor& y, std::span<const PanelUpdate> updates) const;
+  /// A layer's queries into the buffers, its keys and values to the cache.
   void ProjectQkv(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
-                  Buffers& buffers) const;
+                  const KvCache& cache, Buffers& buffers) const;
+  /// What is left of a layer then, and the norm behind it.
+  void FinishLayer(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
+                   const KvCache& cache, Buffers& buffers) const;
+  /// The same of the last layer, for the tokens that are wanted.
+  void FinishWanted(const DecoderInput& input, const KvCache& cache, Buffers& buffers) const;
   void Attention(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
                  const KvCache& cache, Buffers& buffers) const;
   void FeedForward(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,

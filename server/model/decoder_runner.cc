@@ -18,6 +18,7 @@
 #include "adapters/kernels/parallel.h"
 #include "adapters/kernels/serial_scope.h"
 #include "server/kernels/cuda_ops.h"
+#include "server/model/token_selection.h"
 
 namespace tenon {
 namespace {
@@ -42,15 +43,6 @@ SamplingContext ContextOf(const Sequence& sequence) {
   context.num_prompt_tokens = sequence.num_prompt_tokens();
   context.sample_index = sequence.sample_index();
   return context;
-}
-
-// How many of the row's tokens have a next prompt token to be scored.
-int64_t NumScored(const BatchRow& row) {
-  if (!row.sequence->sampling().prompt_logprobs.has_value()) {
-    return 0;
-  }
-  return std::clamp<int64_t>(row.sequence->num_prompt_tokens() - 1 - row.first_token, 0,
-                             row.num_tokens);
 }
 
 }  // namespace
@@ -257,6 +249,7 @@ at::Tensor DecoderRunner::Forward(const FlatBatch& flat) {
   input.ropes = ropes;
   input.rows = flat.rows;
   input.segments = flat.segments;
+  input.wanted = flat.wanted;
   return decoder_->Forward(input, cache_);
 }
 
@@ -299,7 +292,7 @@ void DecoderRunner::SampleOnCpu(const at::Tensor& logits,
 }
 
 void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden,
-                               std::span<const AdapterSegment> segments, StepOutput& output) {
+                               const FlatBatch& flat, StepOutput& output) {
   std::vector<int64_t> last_tokens;
   std::vector<const Sequence*> sequences;
   int64_t token_end = 0;
@@ -314,9 +307,10 @@ void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden,
     return;
   }
   const at::Tensor index = IndexTensor(static_cast<int64_t>(last_tokens.size()));
-  std::copy(last_tokens.begin(), last_tokens.end(), index.mutable_data_ptr<int64_t>());
+  std::transform(last_tokens.begin(), last_tokens.end(), index.mutable_data_ptr<int64_t>(),
+                 [&flat](int64_t token) { return IndexIn(flat.wanted, token); });
   const at::Tensor logits =
-      decoder_->Logits(at::index_select(hidden, 0, index.to(device())), last_tokens, segments);
+      decoder_->Logits(at::index_select(hidden, 0, index.to(device())), last_tokens, flat.segments);
   bool all_ok = true;
   for (absl::StatusOr<SampledToken>& sampled : Sample(logits, sequences)) {
     output.row_status.push_back(sampled.status());
@@ -357,7 +351,7 @@ std::vector<std::optional<int32_t>> DecoderRunner::SampleOnDevice(
 }
 
 void DecoderRunner::ScorePrompts(const Batch& batch, const at::Tensor& hidden,
-                                 std::span<const AdapterSegment> segments, StepOutput& output) {
+                                 const FlatBatch& flat, StepOutput& output) {
   output.prompt_logprobs.resize(batch.rows.size());
   int64_t token_begin = 0;
   for (size_t r = 0; r < batch.rows.size(); ++r) {
@@ -368,7 +362,9 @@ void DecoderRunner::ScorePrompts(const Batch& batch, const at::Tensor& hidden,
       std::vector<int64_t> token_of_row(static_cast<size_t>(count));
       std::iota(token_of_row.begin(), token_of_row.end(), token_begin + begin);
       const at::Tensor logits =
-          decoder_->Logits(hidden.narrow(0, token_begin + begin, count), token_of_row, segments)
+          decoder_
+              ->Logits(hidden.narrow(0, IndexIn(flat.wanted, token_of_row.front()), count),
+                       token_of_row, flat.segments)
               .cpu();
       for (int64_t i = 0; i < count; ++i) {
         const int32_t next = row.sequence->tokens()[row.first_token + begin + i + 1];
@@ -405,8 +401,8 @@ absl::StatusOr<StepOutput> DecoderRunner::Run(
       return output;  // nothing but prefixes, which are copied
     }
     const at::Tensor hidden = Forward(flat);
-    SampleRows(batch, hidden, flat.segments, output);
-    ScorePrompts(batch, hidden, flat.segments, output);
+    SampleRows(batch, hidden, flat, output);
+    ScorePrompts(batch, hidden, flat, output);
   } catch (const c10::Error& error) {
     return absl::InternalError(absl::StrCat("forward pass: ", error.what_without_backtrace()));
   } catch (const std::exception& error) {

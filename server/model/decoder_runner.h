@@ -80,14 +80,15 @@ class DecoderRunner : public ModelRunner {
   void SampleOnCpu(const at::Tensor& logits, std::span<const Sequence* const> sequences,
                    std::span<const int64_t> which,
                    std::span<absl::StatusOr<SampledToken>> sampled);
+  /// hidden [flat.wanted.size(), hidden]: the states of the tokens that are wanted.
   void SampleRows(const Batch& batch, const at::Tensor& hidden,
-                  std::span<const AdapterSegment> segments, StepOutput& output);
+                  const FlatBatch& flat, StepOutput& output);
   /// The tokens of rows that need nothing but their logits and a draw, chosen on the device; none
   /// for the others, and for rows whose logits are bad.
   std::vector<std::optional<int32_t>> SampleOnDevice(const at::Tensor& logits,
                                                      std::span<const Sequence* const> sequences);
   void ScorePrompts(const Batch& batch, const at::Tensor& hidden,
-                    std::span<const AdapterSegment> segments, StepOutput& output);
+                    const FlatBatch& flat, StepOutput& output);
 
   std::shared_ptr<const Decoder> decoder_;
   KvCache cache_;

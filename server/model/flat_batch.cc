@@ -41,12 +41,21 @@ at::Tensor ContextSlots(const ContextRow& row, int64_t block_size) {
   return slots;
 }
 
+int64_t NumScored(const BatchRow& row) {
+  if (!row.sequence->sampling().prompt_logprobs.has_value()) {
+    return 0;
+  }
+  return std::clamp<int64_t>(row.sequence->num_prompt_tokens() - 1 - row.first_token, 0,
+                             row.num_tokens);
+}
+
 FlatBatch::FlatBatch(const Batch& batch, std::span<const ResolvedSelection> adapters,
                      std::span<const size_t> soft_prompts, int64_t block_size) {
   const int64_t count = NumTokens(batch, soft_prompts);
   tokens = at::zeros({count}, at::TensorOptions(at::kLong));
   slots = at::zeros({count}, at::TensorOptions(at::kLong));
   positions.reserve(count);
+  wanted.reserve(batch.rows.size());
   for (size_t i = 0; i < batch.segments.size(); ++i) {
     if (!adapters[i].adapters.empty()) {
       segments.push_back({batch.segments[i].token_begin, batch.segments[i].token_end,
@@ -87,6 +96,12 @@ void FlatBatch::AddRow(const BatchRow& row, int64_t block_size) {
     positions.push_back({before + i, before + std::max(sequence.num_prompt_tokens(), i + 1)});
   }
   rows.push_back(attention);
+  const int64_t scored = NumScored(row);
+  for (int64_t i = 0; i < row.num_tokens; ++i) {
+    if (i < scored || (row.samples && i + 1 == row.num_tokens)) {
+      wanted.push_back(attention.token_begin + i);
+    }
+  }
 }
 
 void FlatBatch::AddSoftPrompt(const ContextRow& row, int64_t block_size) {

@@ -33,6 +33,9 @@ struct FlatBatch {
   std::vector<RopePosition> positions;   ///< [T]
   std::vector<AttentionRow> rows;        ///< cover all tokens
   std::vector<AdapterSegment> segments;  ///< those that have adapters
+  /// Ascending: the tokens whose hidden states are read, to sample after them or to score what
+  /// follows them in the prompt.
+  std::vector<int64_t> wanted;
 
  private:
   void AddRow(const BatchRow& row, int64_t block_size);
@@ -40,6 +43,9 @@ struct FlatBatch {
   /// Writes the slots of the next `row.num_tokens` tokens.
   void AddSlots(const AttentionRow& row, int64_t block_size);
 };
+
+/// How many of the row's tokens have a next prompt token to be scored.
+int64_t NumScored(const BatchRow& row);
 
 /// The slots of virtual tokens [first_token, first_token + num_tokens), [num_tokens] int64.
 at::Tensor ContextSlots(const ContextRow& row, int64_t block_size);
