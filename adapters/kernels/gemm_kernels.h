@@ -50,6 +50,12 @@ struct Int8Tile {
   int64_t tile_stride = 0;
 };
 
+/// Lines that a product fetches into the second-level cache while it computes: next to end.
+struct FetchList {
+  const void* const* next = nullptr;
+  const void* const* end = nullptr;
+};
+
 /// bf16 is uint16_t here; strides count elements. Every sum is taken over k in one order that
 /// depends on k and the instruction set alone, never on the number of rows or columns of the call.
 struct GemmKernels {
@@ -59,11 +65,12 @@ struct GemmKernels {
   ///   2],
   ///           two consecutive k next to each other, zero behind an odd k
   ///   tile    [rows, 32 * num_panels], rows tile_stride apart
+  ///   fetch   is taken from as far as the product is long
   int64_t tile_rows = kVectorTileRows;
   template <typename X, typename W>
   using Tile = void (*)(const X* x, int64_t x_stride, int64_t rows, const W* panels,
                         int64_t panel_stride, int64_t num_panels, int64_t k, float* tile,
-                        int64_t tile_stride);
+                        int64_t tile_stride, FetchList& fetch);
   Tile<float, float> tile_f32 = nullptr;
   Tile<float, uint16_t> tile_f32_bf16 = nullptr;
   Tile<uint16_t, uint16_t> tile_bf16 = nullptr;  ///< null where x must be widened first

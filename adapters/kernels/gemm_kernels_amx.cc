@@ -64,7 +64,7 @@ struct Product {
 void Prefetch(const uint16_t* panel) {
 #pragma GCC unroll 32
   for (int64_t i = 0; i < kStepElements * 2; i += 64) {
-    __builtin_prefetch(reinterpret_cast<const char*>(panel) + kPrefetchBytes * 4 + i);
+    __builtin_prefetch(reinterpret_cast<const char*>(panel) + kPrefetchBytes + i);
   }
 }
 
@@ -177,7 +177,10 @@ void Configure(int64_t rows) {
 
 void AmxTile(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_t* panels,
              int64_t panel_stride, int64_t num_panels, int64_t k, float* tile,
-             int64_t tile_stride) {
+             int64_t tile_stride, FetchList& fetch) {
+  while (fetch.next != fetch.end) {
+    FetchNext(fetch);
+  }
   Settle(x);
   const Product product = {x,          x_stride,   rows, panels,     panel_stride,
                            k / kTileK, k % kTileK, tile, tile_stride};

@@ -73,20 +73,29 @@ struct PanelsBf16Wide {
   }
 };
 
-// What becomes of a block's sums: they are the tile, or are added to it with a factor.
+// What becomes of a block's sums: they are the tile, or are added to it with a factor. Panels are
+// fetched ahead where there are many k: behind those of an update lie other things.
 struct Overwrite {
+  static constexpr bool kFetchesAhead = true;
   void operator()(Vec sum, float* tile) const { sum.Store(tile); }
 };
 struct AddScaled {
+  static constexpr bool kFetchesAhead = false;
   Vec scale;
   void operator()(Vec sum, float* tile) const { Fma(scale, sum, Vec::Load(tile)).Store(tile); }
 };
+
+inline __attribute__((always_inline)) void FetchNext(FetchList& list) {
+  if (list.next != list.end) {
+    __builtin_prefetch(*list.next++, 0, 2);
+  }
+}
 
 // M rows by P strips, all in registers, k from first to last.
 template <typename Panels, int M, int P, typename Finish>
 void RegisterBlock(const typename Panels::Input* x, int64_t x_stride,
                    const typename Panels::Weight* panels, int64_t panel_stride, int64_t strip,
-                   int64_t k, float* tile, int64_t tile_stride, Finish finish) {
+                   int64_t k, float* tile, int64_t tile_stride, Finish finish, FetchList& fetch) {
   constexpr int kVecs = 2 * P;
   Vec acc[M][kVecs];
 #pragma GCC unroll 16
@@ -101,17 +110,22 @@ void RegisterBlock(const typename Panels::Input* x, int64_t x_stride,
     strips[p] = panels + (strip + p) / kPanelStrips * panel_stride +
                 (strip + p) % kPanelStrips * kStripColumns * Panels::kStep;
   }
+  FetchList list = fetch;  // in registers
   int64_t at = 0;
   for (; at + Panels::kStep <= k; at += Panels::kStep) {
+    FetchNext(list);
     Panels::Step(x + at, x_stride, strips, Panels::kStep, acc);
 #pragma GCC unroll 16
     for (int p = 0; p < P; ++p) {
-      const char* ahead = reinterpret_cast<const char*>(strips[p]) + kPrefetchBytes;
-      __builtin_prefetch(ahead);
-      __builtin_prefetch(ahead + 64);
+      if constexpr (Finish::kFetchesAhead) {
+        const char* ahead = reinterpret_cast<const char*>(strips[p]) + kPrefetchBytes;
+        __builtin_prefetch(ahead);
+        __builtin_prefetch(ahead + 64);
+      }
       strips[p] += kPanelColumns * Panels::kStep;
     }
   }
+  fetch = list;
   if (at < k) {
     Panels::Step(x + at, x_stride, strips, k - at, acc);
   }
@@ -128,17 +142,17 @@ void RegisterBlock(const typename Panels::Input* x, int64_t x_stride,
 template <typename Panels, int M, typename Finish>
 void RowsBlock(const typename Panels::Input* x, int64_t x_stride,
                const typename Panels::Weight* panels, int64_t panel_stride, int64_t num_panels,
-               int64_t k, float* tile, int64_t tile_stride, Finish finish) {
+               int64_t k, float* tile, int64_t tile_stride, Finish finish, FetchList& fetch) {
   constexpr int64_t P = M >= 4 ? 1 : 4 / M;
   const int64_t num_strips = num_panels * kPanelStrips;
   int64_t strip = 0;
   for (; strip + P <= num_strips; strip += P) {
     RegisterBlock<Panels, M, P>(x, x_stride, panels, panel_stride, strip, k, tile, tile_stride,
-                                finish);
+                                finish, fetch);
   }
   for (; strip < num_strips; ++strip) {
     RegisterBlock<Panels, M, 1>(x, x_stride, panels, panel_stride, strip, k, tile, tile_stride,
-                                finish);
+                                finish, fetch);
   }
 }
 
@@ -146,41 +160,43 @@ void RowsBlock(const typename Panels::Input* x, int64_t x_stride,
 template <typename Panels, int M, typename Finish>
 void DispatchRows(int64_t rows, const typename Panels::Input* x, int64_t x_stride,
                   const typename Panels::Weight* panels, int64_t panel_stride, int64_t num_panels,
-                  int64_t k, float* tile, int64_t tile_stride, Finish finish) {
+                  int64_t k, float* tile, int64_t tile_stride, Finish finish, FetchList& fetch) {
   if (rows == M) {
     RowsBlock<Panels, M>(x, x_stride, panels, panel_stride, num_panels, k, tile, tile_stride,
-                         finish);
+                         finish, fetch);
   } else if constexpr (M > 1) {
     DispatchRows<Panels, M - 1>(rows, x, x_stride, panels, panel_stride, num_panels, k, tile,
-                                tile_stride, finish);
+                                tile_stride, finish, fetch);
   }
 }
 
 template <typename Panels, typename Finish>
 void AllRows(const typename Panels::Input* x, int64_t x_stride, int64_t rows,
              const typename Panels::Weight* panels, int64_t panel_stride, int64_t num_panels,
-             int64_t k, float* tile, int64_t tile_stride, Finish finish) {
+             int64_t k, float* tile, int64_t tile_stride, Finish finish, FetchList& fetch) {
   for (int64_t row = 0; row < rows; row += kBlockRows) {
     const int64_t block = rows - row < kBlockRows ? rows - row : kBlockRows;
     DispatchRows<Panels, kBlockRows>(block, x + row * x_stride, x_stride, panels, panel_stride,
-                                     num_panels, k, tile + row * tile_stride, tile_stride, finish);
+                                     num_panels, k, tile + row * tile_stride, tile_stride, finish,
+                                     fetch);
   }
 }
 
 template <typename Panels>
 void GemmTile(const typename Panels::Input* x, int64_t x_stride, int64_t rows,
               const typename Panels::Weight* panels, int64_t panel_stride, int64_t num_panels,
-              int64_t k, float* tile, int64_t tile_stride) {
+              int64_t k, float* tile, int64_t tile_stride, FetchList& fetch) {
   AllRows<Panels>(x, x_stride, rows, panels, panel_stride, num_panels, k, tile, tile_stride,
-                  Overwrite());
+                  Overwrite(), fetch);
 }
 
 template <typename Panels>
 void ExpandTile(const float* shrunk, int64_t rows, const typename Panels::Weight* panels,
                 int64_t panel_stride, int64_t num_panels, int64_t rank, float scale, float* tile,
                 int64_t tile_stride) {
+  FetchList nothing;
   AllRows<Panels>(shrunk, rank, rows, panels, panel_stride, num_panels, rank, tile, tile_stride,
-                  AddScaled{Vec::Set(scale)});
+                  AddScaled{Vec::Set(scale)}, nothing);
 }
 
 template <typename T>

@@ -102,13 +102,15 @@ void Dot(const GemmKernels& kernels, const uint16_t* x, int64_t x_stride, int64_
 }
 void Tile(const GemmKernels& kernels, const float* x, int64_t rows, const float* panels,
           int64_t panel_stride, int64_t num_panels, int64_t k, float* tile) {
+  FetchList nothing;
   kernels.tile_f32(x, k, rows, panels, panel_stride, num_panels, k, tile,
-                   num_panels * kPanelColumns);
+                   num_panels * kPanelColumns, nothing);
 }
 void Tile(const GemmKernels& kernels, const float* x, int64_t rows, const uint16_t* panels,
           int64_t panel_stride, int64_t num_panels, int64_t k, float* tile) {
+  FetchList nothing;
   kernels.tile_f32_bf16(x, k, rows, panels, panel_stride, num_panels, k, tile,
-                        num_panels * kPanelColumns);
+                        num_panels * kPanelColumns, nothing);
 }
 void Store(const GemmKernels& kernels, const TileStore<float>& store) { kernels.store_f32(store); }
 void Store(const GemmKernels& kernels, const TileStore<uint16_t>& store) {

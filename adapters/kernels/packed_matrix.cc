@@ -43,9 +43,9 @@ void Run(const GemmKernels& kernels, GemmKernels::Tile<X, W> kernel, const X* x,
   const W* const weights = Data<W>(panels);
   RunProduct(kernels, output, panel_stride * static_cast<int64_t>(sizeof(W)),
              [=](int64_t row, int64_t rows, int64_t panel, int64_t num_panels, float* tile,
-                 int64_t tile_stride) {
+                 int64_t tile_stride, FetchList& fetch) {
                kernel(x + row * x_stride, x_stride, rows, weights + panel * panel_stride,
-                      panel_stride, num_panels, k, tile, tile_stride);
+                      panel_stride, num_panels, k, tile, tile_stride, fetch);
              });
 }
 

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <span>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "adapters/kernels/gemm_kernels.h"
 #include "adapters/kernels/packed_matrix.h"
@@ -71,80 +72,79 @@ inline void Store(const GemmKernels& kernels, const TileStore<uint16_t>& store) 
   kernels.store_bf16(store);
 }
 
-// The part of a tile of y that an update adds to.
+// An update and the part of a tile of y that it adds to.
 struct TilePart {
+  const PanelUpdate* update;
   int64_t begin, end;  // rows of y, counted as the updates do
   int64_t from, to;    // panels of `up`
-  bool empty() const { return begin >= end || from >= to; }
 };
+using TileParts = absl::InlinedVector<TilePart, 2 * kMaxTileRows>;
 
-inline TilePart PartOf(const PanelUpdate& update, int64_t row, int64_t rows, int64_t panel,
-                       int64_t num_panels) {
-  const int64_t first_panel = update.column / kPanelColumns;
-  return {std::max(update.begin, row), std::min(update.end, row + rows),
-          std::max<int64_t>(panel - first_panel, 0),
-          std::min(panel + num_panels - first_panel, update.num_panels)};
-}
-
+// What the updates have for a tile of sums at (row, panel), in their order.
 template <typename T>
-const T* PanelsOf(const PanelUpdate& update, int64_t from) {
-  return static_cast<const T*>(update.panels) + from * update.panel_stride;
-}
-
-// Fetches what an update has for a part of a tile, into the second-level cache (2) or the first (3).
-template <typename T, int kLevel>
-void Prefetch(const PanelUpdate& update, const TilePart& part) {
-  constexpr int64_t kLine = 64;
-  const auto* const bytes = reinterpret_cast<const char*>(PanelsOf<T>(update, part.from));
-  const int64_t count =
-      (part.to - part.from) * update.panel_stride * static_cast<int64_t>(sizeof(T));
-  for (int64_t i = 0; i < count; i += kLine) {
-    __builtin_prefetch(bytes + i, 0, kLevel);
-  }
-}
-
-// Fetches what AddUpdates will read of a tile at (row, panel): pieces too short for the processor to
-// see a stream in, and the sums take longer than they do to come.
-template <typename T>
-void PrefetchUpdates(const ProductOutput<T>& o, int64_t row, int64_t rows, int64_t panel,
-                     int64_t num_panels) {
+TileParts PartsOf(const ProductOutput<T>& o, int64_t row, int64_t rows, int64_t panel,
+                  int64_t num_panels) {
+  TileParts parts;
+  const int64_t first_row = row + o.first_row;  // as the updates count
   for (const PanelUpdate& update : o.updates) {
-    const TilePart part = PartOf(update, row + o.first_row, rows, panel, num_panels);
-    if (!part.empty()) {
-      Prefetch<T, 2>(update, part);
+    const int64_t first_panel = update.column / kPanelColumns;
+    const TilePart part = {&update, std::max(update.begin, first_row),
+                           std::min(update.end, first_row + rows),
+                           std::max<int64_t>(panel - first_panel, 0),
+                           std::min(panel + num_panels - first_panel, update.num_panels)};
+    if (part.begin < part.end && part.from < part.to) {
+      parts.push_back(part);
     }
   }
+  return parts;
 }
 
-// Adds what the updates have for a tile of sums at (row, panel).
 template <typename T>
-void AddUpdates(const GemmKernels& kernels, const ProductOutput<T>& o, int64_t row, int64_t rows,
-                int64_t panel, int64_t num_panels, float* tile, int64_t tile_stride) {
-  const int64_t first_row = row + o.first_row;  // as the updates count
-  const auto add = [&](const PanelUpdate& update, const TilePart& part) {
+const T* PanelsOf(const TilePart& part) {
+  return static_cast<const T*>(part.update->panels) + part.from * part.update->panel_stride;
+}
+
+// The lines of memory that AddUpdates will read for a tile. They are fetched while its sums are
+// computed, which takes longer: pieces too short for the processor to see a stream in.
+class UpdateLines {
+ public:
+  template <typename T>
+  static UpdateLines Of(const TileParts& parts) {
+    UpdateLines lines;
+    for (const TilePart& part : parts) {
+      lines.Add(PanelsOf<T>(part), (part.to - part.from) * part.update->panel_stride *
+                                       static_cast<int64_t>(sizeof(T)));
+    }
+    return lines;
+  }
+  FetchList list() const { return {lines_, lines_ + count_}; }
+
+ private:
+  static constexpr int64_t kLine = 64;
+  static constexpr int64_t kMaxLines = 1024;  // 64 KiB, a part of the cache that they go to
+
+  void Add(const void* panels, int64_t bytes) {
+    for (int64_t i = 0; i < bytes && count_ < kMaxLines; i += kLine) {
+      lines_[count_++] = static_cast<const char*>(panels) + i;
+    }
+  }
+
+  int64_t count_ = 0;
+  const void* lines_[kMaxLines];
+};
+
+// Adds them to the tile of sums at (row, panel).
+template <typename T>
+void AddUpdates(const GemmKernels& kernels, const TileParts& parts, int64_t first_row,
+                int64_t panel, float* tile, int64_t tile_stride) {
+  for (const TilePart& part : parts) {
+    const PanelUpdate& update = *part.update;
     const int64_t tile_panel = update.column / kPanelColumns + part.from - panel;
-    const T* const panels = PanelsOf<T>(update, part.from);
+    const T* const panels = PanelsOf<T>(part);
     ExpandKernel(kernels, panels)(
         update.shrunk + (part.begin - update.begin) * update.rank, part.end - part.begin, panels,
         update.panel_stride, part.to - part.from, update.rank, update.scale,
         tile + (part.begin - first_row) * tile_stride + tile_panel * kPanelColumns, tile_stride);
-  };
-  const PanelUpdate* found = nullptr;  // is added while the next one comes
-  TilePart found_part = {};
-  for (const PanelUpdate& update : o.updates) {
-    const TilePart part = PartOf(update, first_row, rows, panel, num_panels);
-    if (part.empty()) {
-      continue;
-    }
-    Prefetch<T, 3>(update, part);
-    if (found != nullptr) {
-      add(*found, found_part);
-    }
-    found = &update;
-    found_part = part;
-  }
-  if (found != nullptr) {
-    add(*found, found_part);
   }
 }
 
@@ -155,9 +155,11 @@ void MultiplyTile(const GemmKernels& kernels, const ProductOutput<T>& o, const S
   alignas(64) float tile[kMaxTileRows * kTilePanels * kPanelColumns];
   const int64_t tile_stride = num_panels * kPanelColumns;
   const int64_t column = panel * kPanelColumns;
-  PrefetchUpdates(o, row, rows, panel, num_panels);
-  sums(row, rows, panel, num_panels, tile, tile_stride);
-  AddUpdates(kernels, o, row, rows, panel, num_panels, tile, tile_stride);
+  const TileParts parts = PartsOf(o, row, rows, panel, num_panels);
+  const UpdateLines lines = UpdateLines::Of<T>(parts);
+  FetchList fetch = lines.list();
+  sums(row, rows, panel, num_panels, tile, tile_stride, fetch);
+  AddUpdates<T>(kernels, parts, row + o.first_row, panel, tile, tile_stride);
   TileStore<T> store;
   store.tile = tile;
   store.tile_stride = tile_stride;
@@ -173,8 +175,8 @@ void MultiplyTile(const GemmKernels& kernels, const ProductOutput<T>& o, const S
 
 /// Runs all tiles of a product on the kernels' threads.
 ///   panel_bytes  of one panel of weights
-///   sums(row, rows, panel, num_panels, tile, tile_stride) writes a tile of fp32 sums; rows is at
-///   most kernels.tile_rows
+///   sums(row, rows, panel, num_panels, tile, tile_stride, fetch) writes a tile of fp32 sums and
+///   fetches the lines of a FetchList meanwhile; rows is at most kernels.tile_rows
 template <typename T, typename Sums>
 void RunProduct(const GemmKernels& kernels, const ProductOutput<T>& o, int64_t panel_bytes,
                 const Sums& sums) {
