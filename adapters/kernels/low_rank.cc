@@ -147,6 +147,19 @@ void ShrinkRows(const GemmKernels& kernels, const at::Tensor& x, const ShrinkTas
   }
 }
 
+// Fetches where a later task begins: what it waits for longest.
+void FetchStart(const ShrinkTask& task) {
+  constexpr int64_t kLine = 64, kBytes = 4096;
+  const at::Tensor& down = task.segment->term->delta->down_pairs;
+  if (!down.defined() || task.begin > 0) {
+    return;
+  }
+  const auto* const bytes = static_cast<const char*>(down.const_data_ptr());
+  for (int64_t i = 0; i < kBytes; i += kLine) {
+    __builtin_prefetch(bytes + i, 0, 2);
+  }
+}
+
 // What Expand multiplies with, for all segments.
 template <typename T>
 void Shrink(const GemmKernels& kernels, const at::Tensor& x, std::span<const Segment> segments,
@@ -161,7 +174,12 @@ void Shrink(const GemmKernels& kernels, const at::Tensor& x, std::span<const Seg
   }
   const auto num_tasks = static_cast<int64_t>(tasks.size());
   ParallelFor(num_tasks, cost / std::max<int64_t>(num_tasks, 1),
-              [&](int64_t i) { ShrinkRows<T>(kernels, x, tasks[static_cast<size_t>(i)], shrunk); });
+              [&](int64_t i) {
+                if (const int64_t later = i + NumKernelThreads(); later < num_tasks) {
+                  FetchStart(tasks[static_cast<size_t>(later)]);
+                }
+                ShrinkRows<T>(kernels, x, tasks[static_cast<size_t>(i)], shrunk);
+              });
 }
 
 // The panels [panel, panel + num_panels) of delta.up: packed already, or now, into `scratch`.

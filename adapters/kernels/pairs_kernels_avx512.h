@@ -18,7 +18,7 @@ constexpr int kPairChains = 4;
 // Rows that share the weights in registers.
 constexpr int kPairRows = 4;
 // How far ahead the one stream of weights is fetched: each byte is used at once.
-constexpr int64_t kPairPrefetchBytes = 2048;
+constexpr int64_t kPairPrefetchBytes = 4096;
 
 // k of a row that are laid out for the multiplication at once; a multiple of 2 * kPairChains.
 constexpr int64_t kPairChunk = 512;
