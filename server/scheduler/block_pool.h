@@ -61,6 +61,10 @@ class BlockPool {
 
   int64_t num_blocks() const { return static_cast<int64_t>(ref_counts_.size()); }
   int64_t block_size() const { return block_size_; }
+  /// Blocks that so many slots take, the last one perhaps not full.
+  int64_t NumBlocksFor(int64_t num_slots) const {
+    return (num_slots + block_size_ - 1) / block_size_;
+  }
   /// Blocks that Allocate can hand out: free and cached.
   int64_t num_available() const { return static_cast<int64_t>(free_.size()) + num_cached_; }
   int64_t num_used() const { return num_blocks() - num_available(); }

@@ -15,6 +15,7 @@ Scheduler::Scheduler(SchedulerOptions options, BlockPool* pool)
       context_index_(&prefix_index_, pool),
       fair_(options_.fair),
       kv_shares_(pool, &fair_),
+      preemption_(options_.fair, &running_, pool, &kv_shares_),
       waiting_(&fair_) {
   assert(options_.max_sequences > 0 && options_.max_batch_tokens >= options_.max_sequences);
   assert(options_.max_context_tokens > 0);
@@ -33,8 +34,8 @@ void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
   added->ticket_ = next_ticket_++;
   added->chain_ = ChainOf(*added);
   added->owner_ = TenantOf(added->tenant()).owner;
-  added->flow_ = fair_.Join(added->tenant(), added->share(), added->priority(),
-                            added->selection()->key());
+  added->flow_ =
+      fair_.Join(added->tenant(), added->share(), added->priority(), added->selection()->key());
   pool_->SetWeight(added->owner_, fair_.weight(*added->flow_));
   [[maybe_unused]] const bool is_new = by_id_.emplace(added->id(), added).second;
   assert(is_new);
@@ -111,15 +112,7 @@ int64_t Scheduler::NumBlocksAtMost(int64_t prompt_tokens, int64_t max_tokens,
   const int64_t longest =
       std::min(prompt_tokens + max_tokens, options_.max_context_tokens - virtual_tokens);
   // The last token's KV is never computed.
-  return NumBlocksFor(virtual_tokens) + NumBlocksFor(longest - 1);
-}
-
-int64_t Scheduler::NumBlocksFor(int64_t num_tokens) const {
-  return (num_tokens + pool_->block_size() - 1) / pool_->block_size();
-}
-
-int64_t Scheduler::NumBlocksFor(const Sequence& sequence, int64_t num_tokens) const {
-  return NumBlocksFor(sequence.num_context_slots() + num_tokens);
+  return pool_->NumBlocksFor(virtual_tokens) + pool_->NumBlocksFor(longest - 1);
 }
 
 void Scheduler::Commit(const Batch& batch, std::span<const SampledToken> sampled, absl::Time now) {
@@ -152,8 +145,9 @@ void Scheduler::Commit(const Batch& batch, std::span<const SampledToken> sampled
 void Scheduler::CommitRow(Sequence* sequence, const BatchRow& row) {
   const int64_t end = row.first_token + row.num_tokens;
   if (options_.prefix_cache) {
-    const std::span<const BlockId> own = std::span<const BlockId>(sequence->blocks_)
-                                             .subspan(NumBlocksFor(sequence->num_context_slots()));
+    const std::span<const BlockId> own =
+        std::span<const BlockId>(sequence->blocks_)
+            .subspan(pool_->NumBlocksFor(sequence->num_context_slots()));
     prefix_index_.Publish(sequence->chain_, sequence->tokens_, own,
                           row.first_token / pool_->block_size(), end / pool_->block_size());
   }
@@ -171,8 +165,7 @@ FinishReason Scheduler::EndAfterLastToken(const Sequence& sequence) const {
   if (num_generated >= sampling.max_tokens) {
     return FinishReason::kMaxTokens;
   }
-  if (sequence.num_virtual_tokens() + static_cast<int64_t>(sequence.tokens().size()) >=
-      options_.max_context_tokens) {
+  if (sequence.num_virtual_tokens() + sequence.num_tokens() >= options_.max_context_tokens) {
     return FinishReason::kContextLength;
   }
   return FinishReason::kNone;

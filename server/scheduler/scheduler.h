@@ -17,15 +17,18 @@
 #include "server/scheduler/context_index.h"
 #include "server/scheduler/fair_share.h"
 #include "server/scheduler/kv_shares.h"
+#include "server/scheduler/preemption_policy.h"
 #include "server/scheduler/prefix_index.h"
 #include "server/scheduler/sequence.h"
 #include "server/scheduler/start_estimate.h"
+#include "server/scheduler/step_plan.h"
 #include "server/scheduler/waiting_queue.h"
 
 namespace tenon {
 
 /// What computing one token costs, for shares of service and of a step's time. A decoded token pays
-/// for a pass over the weights that prompt tokens share (VTC's prices, arXiv:2401.00588, section 4).
+/// for a pass over the weights that prompt tokens share (VTC's prices, arXiv:2401.00588, section
+/// 4).
 struct TokenCosts {
   double prefill = 1.0;  ///< prompt and virtual tokens
   double decode = 2.0;   ///< generated ones
@@ -44,8 +47,8 @@ struct SchedulerOptions {
   int64_t max_batch_tokens = 512;
   int64_t max_sequences = 64;  ///< rows of a step at most, > 0
   /// Prompt and virtual tokens of a step that decodes too, at most: the longer such a step takes,
-  /// the longer every answer in flight halts. So many for each sequence that has no token yet, up to
-  /// eight of them: those halt as well. Two a decoded row when that is more, so that prompts are
+  /// the longer every answer in flight halts. So many for each sequence that has no token yet, up
+  /// to eight of them: those halt as well. Two a decoded row when that is more, so that prompts are
   /// not starved where decoding costs more. 0: only max_batch_tokens counts.
   int64_t prefill_chunk_tokens = 0;
   /// Virtual, prompt and generated tokens of a sequence at most, > 0.
@@ -84,8 +87,9 @@ struct SchedulerOptions {
 /// Not thread-safe (engine thread), but for Fits. No clock: the caller passes the time.
 /// Invariants: the sum of tokens of rows and contexts <= max_batch_tokens; a row's sequence holds
 /// blocks for all its tokens in the step, and its context is computed, in this step at the latest;
-/// rows are sorted so that equal selections are adjacent, merged ones last; a block that a row writes is held by that
-/// row's sequence alone, one that a context row writes by users of that context.
+/// rows are sorted so that equal selections are adjacent, merged ones last; a block that a row
+/// writes is held by that row's sequence alone, one that a context row writes by users of that
+/// context.
 class Scheduler {
  public:
   /// `pool` is borrowed and outlives the scheduler.
@@ -153,127 +157,73 @@ class Scheduler {
   int64_t num_preemptions() const { return num_preemptions_; }
 
  private:
-  /// The step under construction.
-  struct Plan {
-    struct Row {
-      Sequence* sequence;
-      int64_t num_tokens;
-    };
-    struct ContextPart {
-      std::shared_ptr<const Context> context;
-      int64_t num_tokens;
-    };
-    uint64_t step;
-    absl::Time now;
-    int64_t tokens_left;
-    std::vector<Row> rows;
-    std::vector<ContextPart> contexts;
-    std::vector<Sequence*> prefills;  // running ones that have a place in the step, but no row yet
-    const Sequence* oldest = nullptr;  // of those that run and are not blocked
-    absl::flat_hash_map<BlockOwner, int64_t> num_active;  // running and not blocked, by tenant
-    int64_t total_active = 0;                             // of all tenants
-
-    int64_t num_places() const { return static_cast<int64_t>(rows.size() + prefills.size()); }
-    std::vector<Sequence*> placed() const {
-      std::vector<Sequence*> all = prefills;
-      for (const Row& row : rows) {
-        all.push_back(row.sequence);
-      }
-      return all;
-    }
-  };
-
   // --- who gets a row ---
   /// The running sequences that are not blocked, oldest first.
   std::vector<Sequence*> ActiveSequences() const;
   /// Gives rows to decodes, and places to prefills, of up to max_sequences sequences.
-  void PlaceRunning(std::vector<Sequence*> active, Plan& plan);
-  void Place(Sequence* sequence, Plan& plan);
+  void PlaceRunning(std::vector<Sequence*> active, StepPlan& plan);
+  void Place(Sequence* sequence, StepPlan& plan);
   /// Whether one token of it is to be computed.
   static bool IsDecode(const Sequence& sequence);
-  /// Tokens that plan.prefills still have to compute.
-  static int64_t NumPlacedPrefillTokens(const Plan& plan);
   /// Takes from what is left of the tokens what would make the step too long for its decodes.
-  void BoundPrefills(Plan& plan) const;
+  void BoundPrefills(StepPlan& plan) const;
   /// Shares what is left of the tokens among prefills that run and sequences that wait.
-  void PlanPrefills(Plan& plan);
+  void PlanPrefills(StepPlan& plan);
   /// The first of plan.prefills in fair order; null when there is none.
-  Sequence* NextPrefill(const Plan& plan) const;
+  Sequence* NextPrefill(const StepPlan& plan) const;
+  /// Gives a running sequence its row and blocks; preempts it when there are none.
+  void PlanRow(Sequence* sequence, StepPlan& plan);
+  /// Whether the sequence's context will be computed after this step; adds to the step what is
+  /// missing, as far as there are tokens left.
+  bool PlanContext(Sequence& sequence, StepPlan& plan);
+  /// Charges tokens [begin, end) to the sequence's flow, those apart that were charged before.
+  void Charge(Sequence& sequence, int64_t begin, int64_t end);
+  /// The same for the leading virtual tokens of its context, up to `end`.
+  void ChargeContext(Sequence& sequence, int64_t end);
+  /// Lets fair shares know who would have wanted more, and estimates who started.
+  void Settle(const StepPlan& plan);
+
+  // --- who gives up blocks ---
+  /// Preempts others until the pool has that many blocks, at last `sequence` itself: false.
+  bool MakeRoom(Sequence* sequence, int64_t num_blocks, StepPlan& plan);
+  /// Back to the queue, with its tokens and without blocks.
+  void Preempt(Sequence* sequence, StepPlan& plan);
+
+  // --- who begins ---
+  /// Whether it is better kept in the queue until its leader's prompt can be shared.
+  bool AwaitsLeader(const Sequence& sequence) const;
+  bool MayUsePrefixCache(const Sequence& sequence) const;
   /// What a tenant's next sequence finds.
   struct TenantRoom {
     bool has_row = false;
     bool is_idle = true;     // nothing of it runs: its limit holds nobody up
     int64_t num_blocks = 0;  // that its limit leaves
   };
-  TenantRoom RoomOf(const Sequence& sequence, const Plan& plan) const;
+  TenantRoom RoomOf(const Sequence& sequence, const StepPlan& plan) const;
   /// The first waiting sequence in fair order for which there are a row and, within its tenant's
   /// limit, blocks; null when there is none.
-  Sequence* NextToStart(const Plan& plan) const;
-  /// Who leaves its place in the step to a sequence that has just begun, of the tenant that has most
-  /// places for its weight; null when none has more than the sequence's own tenant would then have.
-  Sequence* FindDonor(const Sequence& sequence, const Plan& plan) const;
+  Sequence* NextToStart(const StepPlan& plan) const;
+  /// Who leaves its place in the step to a sequence that has just begun, of the tenant that has
+  /// most places for its weight; null when none has more than the sequence's own tenant would then
+  /// have.
+  Sequence* FindDonor(const Sequence& sequence, const StepPlan& plan) const;
   /// Among those of one tenant, or of tenants with equally many places.
   bool SitsOutFirst(const Sequence& a, const Sequence& b) const;
   /// False, with nothing changed, when its known tokens do not fit beside what runs.
-  bool TryAdmit(Sequence* sequence, Plan& plan);
+  bool TryAdmit(Sequence* sequence, StepPlan& plan);
   /// Makes a sequence that holds `cached` blocks of its own running. False when there was no room
   /// for its context after all: it waits again.
-  bool Start(Sequence* sequence, std::span<const BlockId> cached, Plan& plan);
-  /// Gives a running sequence its row and blocks; preempts it when there are none.
-  void PlanRow(Sequence* sequence, Plan& plan);
-  /// Whether the sequence's context will be computed after this step; adds to the step what is
-  /// missing, as far as there are tokens left.
-  bool PlanContext(Sequence& sequence, Plan& plan);
-  /// Charges tokens [begin, end) to the sequence's flow, those apart that were charged before.
-  void Charge(Sequence& sequence, int64_t begin, int64_t end);
-  /// Lets fair shares know who would have wanted more, and estimates who started.
-  void Settle(const Plan& plan);
+  bool Start(Sequence* sequence, std::span<const BlockId> cached, StepPlan& plan);
 
-  // --- who gives up blocks ---
-  /// Preempts others until the pool has that many blocks, at last `sequence` itself: false.
-  bool MakeRoom(Sequence* sequence, int64_t num_blocks, Plan& plan);
-  /// Whom `sequence` may take blocks from, the one to lose first. Null when nobody.
-  Sequence* FindVictim(const Sequence& sequence, int64_t num_blocks, const Plan& plan) const;
-  /// Whether its tenant runs others beside it.
-  bool RunsWithOthers(const Sequence& sequence) const;
-  /// The same among its own tenant's.
-  Sequence* FindOwnVictim(const Sequence& sequence, int64_t num_blocks, const Plan& plan) const;
-  bool MayTakeFrom(const Sequence& sequence, const Sequence& other, int64_t num_blocks,
-                   const Plan& plan) const;
-  /// Whether `a` is to give up its blocks before `b`.
-  bool LosesFirst(const Sequence& a, const Sequence& b) const;
-  void Preempt(Sequence* sequence, Plan& plan);
-  /// Takes row or place in the step away.
-  static void DropPlace(const Sequence* sequence, Plan& plan);
-
-  Batch BuildBatch(Plan plan) const;
-  void AddContexts(const Plan& plan, Batch& batch) const;
-
-  /// Whether it is better kept in the queue until its leader's prompt can be shared.
-  bool AwaitsLeader(const Sequence& sequence) const;
-  bool MayUsePrefixCache(const Sequence& sequence) const;
-  /// Whether `sequence`, which wants that many blocks, may count on what `other` holds beyond its
-  /// tenant's share.
-  bool OutranksForBlocks(const Sequence& sequence, const Sequence& other, int64_t num_blocks,
-                         const Plan& plan) const;
-  /// Blocks that active sequences still need for tokens they have already, and that `sequence` has
-  /// to leave to them.
-  int64_t NumPromisedBlocks(const Sequence& sequence, int64_t num_blocks, const Plan& plan) const;
-  /// Blocks that would become available to `sequence` if others were preempted.
-  int64_t NumReclaimableBlocks(const Sequence& sequence, int64_t num_blocks,
-                               const Plan& plan) const;
-  int64_t NumBlocksFor(int64_t num_tokens) const;
-  /// Blocks that a sequence holds at most.
-  int64_t NumBlocksAtMost(int64_t prompt_tokens, int64_t max_tokens, int64_t virtual_tokens) const;
-  /// The same for a sequence's context and that many of its tokens.
-  int64_t NumBlocksFor(const Sequence& sequence, int64_t num_tokens) const;
-
+  // --- what came of it ---
   void CommitRow(Sequence* sequence, const BatchRow& row);
   FinishReason EndAfterLastToken(const Sequence& sequence) const;
   void ReleaseBlocks(Sequence* sequence);
   /// Notes what waiting sequences wait for, so that the time until the next step is charged to it.
   void ChargeWaiting(absl::Time now);
   std::unique_ptr<Sequence> RemoveRunning(const Sequence* sequence);
+  /// Blocks that a sequence holds at most.
+  int64_t NumBlocksAtMost(int64_t prompt_tokens, int64_t max_tokens, int64_t virtual_tokens) const;
 
   struct Tenant {
     BlockOwner owner = 0;
@@ -289,6 +239,7 @@ class Scheduler {
   ContextIndex context_index_;
   FairShare fair_;
   KvShares kv_shares_;
+  PreemptionPolicy preemption_;
   // All that ever called: as many as there are tenants. One for all when service is not shared.
   absl::flat_hash_map<std::string, Tenant> tenants_;
   uint64_t next_ticket_ = 1;

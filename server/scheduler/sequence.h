@@ -92,10 +92,9 @@ class Sequence {
 
   /// Prompt, then generated tokens.
   const std::vector<int32_t>& tokens() const { return tokens_; }
+  int64_t num_tokens() const { return static_cast<int64_t>(tokens_.size()); }
   int64_t num_prompt_tokens() const { return num_prompt_tokens_; }
-  int64_t num_generated_tokens() const {
-    return static_cast<int64_t>(tokens_.size()) - num_prompt_tokens_;
-  }
+  int64_t num_generated_tokens() const { return num_tokens() - num_prompt_tokens_; }
   /// Virtual tokens in front: token i of tokens() has position num_virtual_tokens() + i.
   int64_t num_virtual_tokens() const { return options_.selection->num_virtual_tokens(); }
   /// The virtual tokens, shared with others; null when there are none, or no place in the batch.
@@ -104,6 +103,8 @@ class Sequence {
   int64_t num_context_slots() const { return context_ == nullptr ? 0 : context_->num_slots(); }
   /// How many leading tokens have their KV in `blocks`.
   int64_t num_computed_tokens() const { return num_computed_tokens_; }
+  /// The tokens that follow them.
+  int64_t num_uncomputed_tokens() const { return num_tokens() - num_computed_tokens_; }
   /// Tokens that were found in the prefix cache when the sequence was first scheduled.
   int64_t num_cached_tokens() const { return num_cached_tokens_; }
   /// Those of the context, then its own.

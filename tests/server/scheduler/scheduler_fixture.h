@@ -2,6 +2,8 @@
 #ifndef TENON_TESTS_SERVER_SCHEDULER_SCHEDULER_FIXTURE_H_
 #define TENON_TESTS_SERVER_SCHEDULER_SCHEDULER_FIXTURE_H_
 
+#include <gtest/gtest.h>
+
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -11,8 +13,11 @@
 
 #include "absl/hash/hash.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "adapters/registry/adapter_selection.h"
 #include "server/scheduler/batch.h"
+#include "server/scheduler/block_pool.h"
+#include "server/scheduler/scheduler.h"
 #include "server/scheduler/sequence.h"
 
 namespace tenon {
@@ -52,6 +57,59 @@ inline Sequence::Options SequenceOptions(SequenceId id, std::vector<int32_t> pro
   options.arrival = absl::UnixEpoch();
   return options;
 }
+
+/// A scheduler over a pool of blocks of four tokens, and steps whose tokens the test chooses.
+class SchedulerFixture : public ::testing::Test {
+ protected:
+  static constexpr int64_t kBlockSize = 4;
+
+  static absl::Time At(int64_t seconds) { return absl::UnixEpoch() + absl::Seconds(seconds); }
+  static SchedulerOptions Options() {
+    return {.max_batch_tokens = 16,
+            .max_sequences = 4,
+            .max_context_tokens = 64,
+            .cache_salt = "base",
+            .prefix_cache = true};
+  }
+  void Make(int64_t num_blocks, SchedulerOptions options = Options()) {
+    pool_ = std::make_unique<BlockPool>(num_blocks, kBlockSize);
+    scheduler_ = std::make_unique<Scheduler>(options, pool_.get());
+  }
+  Sequence* Add(Sequence::Options options) {
+    auto sequence = std::make_unique<Sequence>(std::move(options));
+    Sequence* added = sequence.get();
+    scheduler_->Add(std::move(sequence));
+    return added;
+  }
+  Sequence* Add(SequenceId id, std::vector<int32_t> prompt, int32_t max_tokens,
+                const std::string& digest = "") {
+    return Add(SequenceOptions(id, std::move(prompt), max_tokens, digest));
+  }
+  void Commit(const Batch& batch, int32_t token = 99, absl::Time now = At(0)) {
+    std::vector<SampledToken> sampled;
+    for (const BatchRow& row : batch.rows) {
+      if (row.samples) {
+        sampled.push_back({.token = token, .logprob = 0, .top_logprobs = {}});
+      }
+    }
+    scheduler_->Commit(batch, sampled, now);
+  }
+  Batch Step(int32_t token = 99, absl::Time now = At(0)) {
+    Batch batch = scheduler_->Schedule(now);
+    Commit(batch, token, now);
+    return batch;
+  }
+  static std::vector<SequenceId> Ids(const Batch& batch) {
+    std::vector<SequenceId> ids;
+    for (const BatchRow& row : batch.rows) {
+      ids.push_back(row.sequence->id());
+    }
+    return ids;
+  }
+
+  std::unique_ptr<BlockPool> pool_;
+  std::unique_ptr<Scheduler> scheduler_;
+};
 
 /// A model whose KV of a slot is a hash over the KV of the slot before, read through the block
 /// table (virtual tokens included), and whose next token is read from the KV of the last one. A
