@@ -14,7 +14,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "server/app.h"
-#include "server/server_config.h"
+#include "server/server_flags.h"
 #include "server/telemetry/logging.h"
 #include "server/version.h"
 

@@ -1,19 +1,17 @@
-// ServerConfig: what the operator says, from flags and environment.
+// ServerConfig: what the operator says.
 #ifndef TENON_SERVER_SERVER_CONFIG_H_
 #define TENON_SERVER_SERVER_CONFIG_H_
 
 #include <cstdint>
-#include <functional>
 #include <string>
-#include <vector>
 
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
 namespace tenon {
 
-/// Checked: every value is within its range. Zero where "chosen at start" is written.
+/// As ReadServerConfig (server_flags.h) gives it, every value is within its range. Zero where "chosen at start" is written.
 struct ServerConfig {
   std::string model;       ///< Hugging Face folder
   std::string model_name;  ///< name under which it is served; the folder's own when not given
@@ -69,18 +67,6 @@ struct ServerConfig {
   bool print_config = false;
 };
 
-/// Reads the environment variable of a name, or gives null.
-using Environment = std::function<const char*(const char* name)>;
-
-/// Flags win over TENON_* variables (--kv-cache-bytes: TENON_KV_CACHE_BYTES), which win over the
-/// defaults. --help and --version print and exit. INVALID_ARGUMENT, naming flag or variable, for a
-/// value that is not one; also for arguments that are no flags.
-///
-/// The flags are the process's: what one call has read holds for the next. Call it before other
-/// threads exist.
-absl::StatusOr<ServerConfig> ReadServerConfig(int argc, char** argv,
-                                              const Environment& environment);
-
 /// Whether the store is a bucket.
 bool IsObjectStore(const ServerConfig& config);
 
@@ -91,11 +77,8 @@ const std::string& LocalFolder(const ServerConfig& config);
 /// localhost is not, since it may resolve to anything.
 bool IsLocalAddress(absl::string_view address);
 
-/// What each flag must hold, as ReadServerConfig checks it.
+/// INVALID_ARGUMENT, naming the flag, its value and what it must hold.
 absl::Status ValidateServerConfig(const ServerConfig& config);
-
-/// One "flag=value" a line, as a flag file takes them.
-std::string PrintServerConfig();
 
 }  // namespace tenon
 

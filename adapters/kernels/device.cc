@@ -10,12 +10,10 @@
 
 #include <cstdlib>
 #include <filesystem>
-#include <limits>
 #include <system_error>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
+#include "adapters/base/device_name.h"
 #include "adapters/base/status_macros.h"
 
 namespace tenon {
@@ -96,32 +94,22 @@ absl::Status OpenTorchCuda() {
 
 }  // namespace
 
-absl::StatusOr<c10::Device> ParseDevice(absl::string_view name) {
-  if (name == "cpu") {
+absl::StatusOr<c10::Device> OpenDevice(absl::string_view name) {
+  TENON_ASSIGN_OR_RETURN(const DeviceName wanted, ParseDeviceName(name));
+  if (wanted.kind == DeviceName::Kind::kCpu) {
     return c10::Device(c10::kCPU);
   }
-  int index = 0;
-  const bool numbered = absl::ConsumePrefix(&name, "cuda:");
-  if ((numbered && absl::SimpleAtoi(name, &index) && index >= 0 &&
-       index <= std::numeric_limits<c10::DeviceIndex>::max()) ||
-      name == "cuda") {
-    return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
+  absl::Status usable = CheckGpu(wanted.index);
+  if (usable.ok()) {
+    usable = OpenTorchCuda();
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("device \"", name, "\": want auto, cpu, cuda or cuda:N"));
-}
-
-absl::StatusOr<c10::Device> OpenDevice(absl::string_view name) {
-  if (name == "auto") {
-    absl::StatusOr<c10::Device> gpu = OpenDevice("cuda");
-    return gpu.ok() ? gpu : c10::Device(c10::kCPU);
+  if (usable.ok()) {
+    return c10::Device(c10::kCUDA, wanted.index);
   }
-  TENON_ASSIGN_OR_RETURN(const c10::Device device, ParseDevice(name));
-  if (device.is_cuda()) {
-    TENON_RETURN_IF_ERROR(CheckGpu(device.index()));
-    TENON_RETURN_IF_ERROR(OpenTorchCuda());
+  if (wanted.kind == DeviceName::Kind::kAuto) {
+    return c10::Device(c10::kCPU);
   }
-  return device;
+  return usable;
 }
 
 absl::StatusOr<std::string> FindKernelLibrary() {

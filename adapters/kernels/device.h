@@ -1,4 +1,4 @@
-// Devices: what --device names, and the libraries that computing on a GPU takes.
+// Devices, and the libraries that computing on a GPU takes.
 #ifndef TENON_ADAPTERS_KERNELS_DEVICE_H_
 #define TENON_ADAPTERS_KERNELS_DEVICE_H_
 
@@ -14,14 +14,11 @@
 
 namespace tenon {
 
-/// "cpu", "cuda" or "cuda:N" as a device, without looking whether it is there. INVALID_ARGUMENT for
-/// anything else.
-absl::StatusOr<c10::Device> ParseDevice(absl::string_view name);
-
-/// The device of that name, or of "auto" (the first GPU that can be used, else the CPU), ready to
-/// be computed on: for a GPU the NVIDIA driver and LibTorch's CUDA libraries are opened, which stay
-/// open. INVALID_ARGUMENT on another name; FAILED_PRECONDITION that says what is missing (a driver,
-/// a GPU of that number, compute capability 8.0, a library). Not thread-safe: call it at start.
+/// The device of that name (see ParseDeviceName; "auto" is the first GPU when it can be used, else
+/// the CPU), ready to be computed on: for a GPU the NVIDIA driver and LibTorch's CUDA libraries are
+/// opened, which stay open. INVALID_ARGUMENT on another name; FAILED_PRECONDITION that says what is
+/// missing (a driver, a GPU of that number, compute capability 8.0, a library). Not thread-safe:
+/// call it at start.
 absl::StatusOr<c10::Device> OpenDevice(absl::string_view name);
 
 /// The file of Tenon's CUDA kernels: $TENON_CUDA_LIBRARY, or libtenon_cuda.so beside the program or

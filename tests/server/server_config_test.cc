@@ -1,4 +1,4 @@
-#include "server/server_config.h"
+#include "server/server_flags.h"
 
 #include <gtest/gtest.h>
 
