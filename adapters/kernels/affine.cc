@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "adapters/kernels/parallel.h"
+#include "adapters/kernels/tensor_data.h"
 
 namespace tenon {
 namespace {
@@ -34,7 +35,7 @@ void ApplyRows(int64_t begin, int64_t end, const std::vector<float>& factor,
                const std::vector<float>& offset, const at::Tensor& y) {
   const auto columns = static_cast<int64_t>(factor.size());
   ParallelFor(end - begin, columns, [&](int64_t row) {
-    T* const data = static_cast<T*>(y.mutable_data_ptr()) + (begin + row) * y.stride(0);
+    T* const data = Data<T>(y) + (begin + row) * y.stride(0);
     const float* const scale = factor.data();
     const float* const shift = offset.data();
     for (int64_t i = 0; i < columns; ++i) {

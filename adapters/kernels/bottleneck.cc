@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "adapters/kernels/parallel.h"
+#include "adapters/kernels/tensor_data.h"
 
 namespace tenon {
 namespace {
@@ -150,7 +151,7 @@ class TermUpdate {
  private:
   template <typename E>
   static E* Row(const at::Tensor& tensor, int64_t row) {
-    return static_cast<E*>(tensor.mutable_data_ptr()) + row * tensor.stride(0);
+    return Data<E>(tensor) + row * tensor.stride(0);
   }
 
   template <typename Function>

@@ -61,6 +61,24 @@ std::atomic<CpuIsa>& Active() {
 
 }  // namespace
 
+const char* IsaName(CpuIsa isa) {
+  switch (isa) {
+    case CpuIsa::kPortable:
+      return "portable";
+    case CpuIsa::kAvx2:
+      return "avx2";
+    case CpuIsa::kAvx512:
+      return "avx512";
+    case CpuIsa::kAvx512Vnni:
+      return "avx512_vnni";
+    case CpuIsa::kAvx512Bf16:
+      return "avx512_bf16";
+    case CpuIsa::kAmx:
+      return "amx";
+  }
+  return "unknown";
+}
+
 CpuIsa HostIsa() {
   static const CpuIsa isa = DetectIsa();
   return isa;

@@ -14,6 +14,9 @@ enum class CpuIsa {
   kAmx,         ///< and with AMX tiles of bf16 and int8, where the kernel lets us use them
 };
 
+/// "portable", "avx2", ..., "amx".
+const char* IsaName(CpuIsa isa);
+
 /// The most that this machine runs.
 CpuIsa HostIsa();
 

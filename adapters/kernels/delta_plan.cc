@@ -1,22 +1,15 @@
 #include "adapters/kernels/delta_plan.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
 
 #include "adapters/kernels/device.h"
+#include "adapters/kernels/tensor_data.h"
 
 namespace tenon {
 namespace {
-
-// The bytes of `values` on the device.
-template <typename T>
-at::Tensor ToDevice(std::vector<T>& values, at::Device device) {
-  const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
-  return at::from_blob(values.data(), {bytes}, at::TensorOptions(at::kByte)).to(device);
-}
 
 bool SameRows(const DeltaPlan::Term& a, const DeltaPlan::Term& b) {
   return a.begin == b.begin && a.end == b.end && a.column == b.column;
@@ -128,8 +121,8 @@ void DeltaPlan::Upload(at::Device device) {
   for (const Product& product : products_) {
     shrunk = std::max(shrunk, product.shrunk_size);
   }
-  device_terms_ = ToDevice(terms_, device);
-  device_groups_ = ToDevice(groups_, device);
+  device_terms_ = ToDevice(terms_, at::kByte, device);
+  device_groups_ = ToDevice(groups_, at::kByte, device);
   shrunk_ = at::empty({shrunk}, at::TensorOptions(at::kFloat).device(device));
 }
 

@@ -13,6 +13,7 @@
 #include "adapters/kernels/gemm_kernels.h"
 #include "adapters/kernels/pack_panel.h"
 #include "adapters/kernels/parallel.h"
+#include "adapters/kernels/tensor_data.h"
 
 namespace tenon {
 namespace {
@@ -21,11 +22,6 @@ namespace {
 constexpr int64_t kShrinkRows = 32;
 // Panels of `up` that one task expands with, at most.
 constexpr int64_t kExpandPanels = 4;
-
-template <typename T>
-T* Data(const at::Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
-}
 
 // A term and its part of the buffer between the two products.
 struct Segment {

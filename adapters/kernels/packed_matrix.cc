@@ -15,14 +15,10 @@
 #include "adapters/kernels/pack_panel.h"
 #include "adapters/kernels/panel_product.h"
 #include "adapters/kernels/parallel.h"
+#include "adapters/kernels/tensor_data.h"
 
 namespace tenon {
 namespace {
-
-template <typename T>
-T* Data(const at::Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
-}
 
 // x as fp32 rows, k apart.
 std::unique_ptr<float[]> WidenRows(const GemmKernels& kernels, const at::Tensor& x) {

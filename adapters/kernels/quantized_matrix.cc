@@ -17,16 +17,12 @@
 #include "adapters/kernels/huge_pages.h"
 #include "adapters/kernels/panel_product.h"
 #include "adapters/kernels/parallel.h"
+#include "adapters/kernels/tensor_data.h"
 
 namespace tenon {
 namespace {
 
 constexpr int64_t kMaxInputs = 131072;  // 127 * 127 * 131072 < 2^31
-
-template <typename T>
-T* Data(const at::Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
-}
 
 int64_t PaddedInputs(int64_t inputs) {
   return (inputs + kInt8Group - 1) / kInt8Group * kInt8Group;

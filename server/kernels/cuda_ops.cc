@@ -1,13 +1,13 @@
 #include "server/kernels/cuda_ops.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
 #include <c10/util/Exception.h>
 
 #include <cstring>
 #include <vector>
 
 #include "adapters/kernels/device.h"
+#include "adapters/kernels/tensor_data.h"
 
 namespace tenon {
 namespace {
@@ -113,12 +113,6 @@ void RunGate(const at::Tensor& x, bool gated, Activation activation, const at::T
   call.y = y.mutable_data_ptr();
   call.y_stride = y.stride(0);
   Run(Kernels().gate, call, y);
-}
-
-template <typename T>
-at::Tensor ToDevice(std::vector<T>& values, at::ScalarType dtype, at::Device device) {
-  const auto count = static_cast<int64_t>(values.size() * sizeof(T) / at::elementSize(dtype));
-  return at::from_blob(values.data(), {count}, at::TensorOptions(dtype)).to(device);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "adapters/kernels/gemm_kernels.h"
 #include "adapters/kernels/parallel.h"
+#include "adapters/kernels/tensor_data.h"
 #include "server/kernels/activation.h"
 #include "server/kernels/norm.h"
 #include "server/kernels/rope.h"
@@ -12,11 +13,6 @@
 
 namespace tenon {
 namespace {
-
-template <typename T>
-T* Data(const at::Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
-}
 
 // Calls visit(float{}) or visit(uint16_t{}).
 template <typename Visit>

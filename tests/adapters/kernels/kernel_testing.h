@@ -11,7 +11,6 @@
 #include <cstdint>
 #include <cstring>
 #include <random>
-#include <string>
 #include <vector>
 
 #include "adapters/kernels/cpu_isa.h"
@@ -25,11 +24,6 @@ inline std::vector<CpuIsa> HostIsas() {
     isas.push_back(static_cast<CpuIsa>(isa));
   }
   return isas;
-}
-
-inline std::string IsaName(CpuIsa isa) {
-  const char* const kNames[] = {"portable", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"};
-  return kNames[static_cast<int>(isa)];
 }
 
 /// Normal variates from a fixed seed.

@@ -251,9 +251,8 @@ int main(int argc, char** argv) {
   const auto runs = [&](const char* name) {
     return wanted.empty() || std::find(wanted.begin(), wanted.end(), name) != wanted.end();
   };
-  const char* const isas[] = {"portable", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"};
   std::printf("%d threads, %s\n", static_cast<int>(tenon::NumKernelThreads()),
-              isas[static_cast<int>(tenon::ActiveIsa())]);
+              tenon::IsaName(tenon::ActiveIsa()));
   if (runs("gemm")) {
     tenon::BenchmarkLinears();
   }
