@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -44,6 +45,26 @@ class SqliteStatement {
   std::unique_ptr<sqlite3_stmt, Finalize> statement_;
   std::string name_;
 };
+
+/// The rows that are left, each as `read` makes it: a Record, or a StatusOr whose error ends it.
+template <typename Record, typename Read>
+absl::StatusOr<std::vector<Record>> ReadAll(SqliteStatement& rows, Read read) {
+  std::vector<Record> records;
+  while (true) {
+    absl::StatusOr<bool> found = rows.Step();
+    if (!found.ok()) {
+      return found.status();
+    }
+    if (!*found) {
+      return records;
+    }
+    absl::StatusOr<Record> record = read(std::as_const(rows));
+    if (!record.ok()) {
+      return record.status();
+    }
+    records.push_back(*std::move(record));
+  }
+}
 
 /// One connection. Not thread-safe: its owner guards it with a mutex.
 ///

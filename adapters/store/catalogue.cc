@@ -105,14 +105,9 @@ absl::StatusOr<std::vector<StoredFile>> SelectFiles(SqliteConnection* db, int64_
       SqliteStatement row,
       db->Prepare("SELECT name, sha256, num_bytes FROM files WHERE version_id = ? ORDER BY name"));
   row.Bind(1, version_id);
-  std::vector<StoredFile> files;
-  while (true) {
-    TENON_ASSIGN_OR_RETURN(const bool more, row.Step());
-    if (!more) {
-      return files;
-    }
-    files.push_back(StoredFile{row.Text(0), row.Text(1), row.Int(2)});
-  }
+  return ReadAll<StoredFile>(row, [](const SqliteStatement& file) {
+    return StoredFile{file.Text(0), file.Text(1), file.Int(2)};
+  });
 }
 
 // The newest version of a name that holds these bytes.
@@ -294,14 +289,7 @@ absl::StatusOr<std::vector<AdapterInfo>> Catalogue::Versions(absl::string_view t
     row.Bind(1, tenant);
     row.Bind(2, name);
   }
-  std::vector<AdapterInfo> infos;
-  while (true) {
-    TENON_ASSIGN_OR_RETURN(const bool more, row.Step());
-    if (!more) {
-      return infos;
-    }
-    infos.push_back(ReadInfo(row));
-  }
+  return ReadAll<AdapterInfo>(row, ReadInfo);
 }
 
 absl::StatusOr<absl::flat_hash_map<std::string, int64_t>> Catalogue::Blobs() {
@@ -322,14 +310,9 @@ absl::StatusOr<std::vector<AdapterId>> Catalogue::VersionsWithBlob(absl::string_
                          db_.Prepare("SELECT DISTINCT tenant, versions.name, version FROM versions "
                                      "JOIN files ON version_id = id WHERE sha256 = ?"));
   row.Bind(1, sha256);
-  std::vector<AdapterId> ids;
-  while (true) {
-    TENON_ASSIGN_OR_RETURN(const bool more, row.Step());
-    if (!more) {
-      return ids;
-    }
-    ids.push_back(AdapterId{row.Text(0), row.Text(1), row.Int(2)});
-  }
+  return ReadAll<AdapterId>(row, [](const SqliteStatement& version) {
+    return AdapterId{version.Text(0), version.Text(1), version.Int(2)};
+  });
 }
 
 }  // namespace tenon

@@ -49,6 +49,12 @@ void BindName(SqliteStatement& statement, absl::string_view tenant, absl::string
   statement.Bind(2, name);
 }
 
+absl::StatusOr<AliasChange> ReadChange(const SqliteStatement& row) {
+  TENON_ASSIGN_OR_RETURN(const AliasAction action, ParseAliasAction(row.Text(3)));
+  return AliasChange{row.Int(0),  absl::FromUnixNanos(row.Int(1)), row.Text(2), action,
+                     row.Text(4), row.Int(5),                      row.Int(6),  row.Text(7)};
+}
+
 }  // namespace
 
 absl::StatusOr<int64_t> Catalogue::AliasTarget(const AliasMove& move) {
@@ -225,16 +231,7 @@ absl::StatusOr<std::vector<AliasChange>> Catalogue::History(absl::string_view te
       db_.Prepare("SELECT id, time_ns, actor, action, alias, from_version, to_version, details "
                   "FROM history WHERE tenant = ? AND name = ? ORDER BY id"));
   BindName(row, tenant, name);
-  std::vector<AliasChange> history;
-  while (true) {
-    TENON_ASSIGN_OR_RETURN(const bool more, row.Step());
-    if (!more) {
-      return history;
-    }
-    TENON_ASSIGN_OR_RETURN(const AliasAction action, ParseAliasAction(row.Text(3)));
-    history.push_back(AliasChange{row.Int(0), absl::FromUnixNanos(row.Int(1)), row.Text(2), action,
-                                  row.Text(4), row.Int(5), row.Int(6), row.Text(7)});
-  }
+  return ReadAll<AliasChange>(row, ReadChange);
 }
 
 absl::StatusOr<AdapterName> Catalogue::Name(absl::string_view tenant, absl::string_view name) {

@@ -141,9 +141,9 @@ class TenantDirectory {
 
  private:
   struct KeyEntry {
-    explicit KeyEntry(KeyRecord key_record) : record(std::move(key_record)) {}
+    explicit KeyEntry(KeyRecord key);
     const KeyRecord record;  // but for last_used
-    std::atomic<int64_t> last_used_ns = 0;
+    std::atomic<int64_t> last_used_ns;  // 0: never
     std::atomic<bool> used_since_flush = false;
   };
   using Keys = absl::flat_hash_map<std::string, std::shared_ptr<KeyEntry>>;
@@ -159,7 +159,11 @@ class TenantDirectory {
   absl::Status PutKeys(std::vector<KeyRecord> records, const AuditSource& source)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mutex_);
   IssuedKey Issue(absl::string_view tenant, Role role, absl::Time expires, absl::string_view note);
+  /// Puts them into memory.
+  void Remember(std::vector<KeyRecord> keys) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static KeyRecord WithLastUse(const KeyEntry& entry);
+  /// The key of shares_.
+  static std::string ShareKey(absl::string_view owner, absl::string_view adapter);
 
   const Options options_;
   absl::Mutex write_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);  // held across I/O, by writers only

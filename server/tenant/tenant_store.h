@@ -61,7 +61,6 @@ class TenantStore {
  private:
   explicit TenantStore(SqliteConnection db) : db_(std::move(db)) {}
 
-  absl::Status Migrate();
   absl::Status InsertAudit(const AuditEntry& audit);
   absl::Status InsertKey(const KeyRecord& key);
   absl::Status ErasePlacement(const PlacementRecord& placement);

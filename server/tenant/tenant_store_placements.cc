@@ -23,15 +23,10 @@ absl::StatusOr<std::vector<PlacementRecord>> TenantStore::Placements() {
   TENON_ASSIGN_OR_RETURN(SqliteStatement rows,
                          db_.Prepare("SELECT tenant, adapter, version, pinned, merge FROM "
                                      "placements ORDER BY tenant, adapter, version"));
-  std::vector<PlacementRecord> placements;
-  while (true) {
-    TENON_ASSIGN_OR_RETURN(const bool found, rows.Step());
-    if (!found) {
-      return placements;
-    }
-    placements.push_back({rows.Text(0), rows.Text(1), rows.Int(2), rows.Int(3) != 0,
-                          WishOf(rows.Text(4))});
-  }
+  return ReadAll<PlacementRecord>(rows, [](const SqliteStatement& row) {
+    return PlacementRecord{row.Text(0), row.Text(1), row.Int(2), row.Int(3) != 0,
+                           WishOf(row.Text(4))};
+  });
 }
 
 absl::Status TenantStore::ErasePlacement(const PlacementRecord& placement) {
