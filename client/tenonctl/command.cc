@@ -39,7 +39,7 @@ std::vector<FlagSpec> Joined(std::span<const FlagSpec> a, std::span<const FlagSp
   return all;
 }
 
-std::vector<Command> MakeUserCommands() {
+std::vector<Command> MakeRequestCommands() {
   std::vector<FlagSpec> generate = Joined(RequestFlags(), OutputFlags());
   generate.push_back({"chat", "", "take the prompt as a user's turn of a conversation"});
   generate.push_back({"verbose", "", "print tokens and times to standard error"});
@@ -56,6 +56,11 @@ std::vector<Command> MakeUserCommands() {
        "  tenonctl chat --system=\"Answer in one sentence.\"\n"
        "  tenonctl chat --adapter=support --temperature=0.2\n",
        std::move(chat), RunChat},
+  };
+}
+
+std::vector<Command> MakeAdapterCommands() {
+  return {
       {"adapters upload",
        "NAME FOLDER",
        "upload an adapter folder as PEFT saves it",
@@ -106,20 +111,22 @@ std::vector<Command> MakeUserCommands() {
        "  tenonctl adapters refresh --server=replica-2:50051\n",
        {},
        RunRefresh},
+  };
+}
+
+std::vector<Command> MakeModelCommands() {
+  return {
       {"model", "", "what the server serves, and its limits", "  tenonctl model\n", {}, RunModel},
   };
 }
 
 std::vector<Command> MakeCommands() {
-  std::vector<Command> commands = MakeUserCommands();
-  for (Command& command : MakeVersionCommands()) {
-    commands.push_back(std::move(command));
-  }
-  for (Command& command : MakeResidencyCommands()) {
-    commands.push_back(std::move(command));
-  }
-  for (Command& command : MakeTenantCommands()) {
-    commands.push_back(std::move(command));
+  std::vector<Command> commands;
+  for (const auto make : {MakeRequestCommands, MakeAdapterCommands, MakeModelCommands,
+                          MakeVersionCommands, MakeResidencyCommands, MakeTenantCommands}) {
+    for (Command& command : make()) {
+      commands.push_back(std::move(command));
+    }
   }
   return commands;
 }

@@ -25,6 +25,10 @@ absl::StatusOr<MergeMode> ModeOf(const v1::SetMergeModeRequest& request) {
   }
 }
 
+std::string ObjectOf(const AdapterHandle& adapter) {
+  return absl::StrCat(adapter.id().name, "@", adapter.id().version);
+}
+
 }  // namespace
 
 ResidencyService::ResidencyService(ResidencyBackend backend, CallEnvironment environment)
@@ -43,46 +47,52 @@ grpc::ServerUnaryReactor* ResidencyService::Run(grpc::CallbackServerContext* con
     return reactor;
   }
   record->Note("adapter", Quoted(request->adapter()));
-  // gRPC keeps request, response and reactor until Finish.
-  const auto end = [this, reactor, record, request](
-                       const absl::StatusOr<AdapterHandle>& found, const absl::Status& status,
-                       bool audited) {
-    if (!audited) {
-      const std::string object =
-          found.ok() ? absl::StrCat(found->id().name, "@", found->id().version)
-                     : request->adapter();
-      AuditChange(*backend_.directory, *record, object, status);
-    }
-    reactor->Finish(record->End(status));
-  };
-  worker_.Post([this, record, request, response, end, parts = std::move(change)]() mutable {
-    const auto find = [&]() -> absl::StatusOr<AdapterHandle> {
-      TENON_ASSIGN_OR_RETURN(const AdapterRef ref, ParseAdapterRef("adapter", request->adapter()));
-      return backend_.registry->Acquire(record->tenant(), ref);
-    };
-    const absl::StatusOr<AdapterHandle> adapter = find();
-    absl::Status status = adapter.status();
-    if (status.ok() && parts.before) {
-      status = parts.before(*adapter, record->audit_source());
-    }
-    if (!status.ok()) {
-      end(adapter, status, /*audited=*/false);
-      return;
-    }
-    const auto work = parts.work;
-    work(*adapter, [this, record, response, end, handle = *adapter,
-                    after = std::move(parts.after), keeps = parts.keeps](absl::Status outcome) {
-      worker_.Post([this, record, response, end, handle, after, keeps, outcome] {
-        const absl::Status last =
-            after ? after(handle, record->audit_source(), outcome) : outcome;
-        if (last.ok()) {
-          *response->mutable_residency() = report_.Of(handle);
-        }
-        end(handle, last, /*audited=*/keeps && last.ok());
-      });
-    });
-  });
+  Call call{std::move(record), reactor, request->adapter(),
+            // gRPC keeps the response until Finish.
+            [this, response](const AdapterHandle& adapter) {
+              *response->mutable_residency() = report_.Of(adapter);
+            }};
+  worker_.Post([this, call = std::move(call), change = std::move(change)] { Begin(call, change); });
   return reactor;
+}
+
+void ResidencyService::Begin(const Call& call, const Change& change) {
+  const absl::StatusOr<AdapterHandle> adapter = Find(call);
+  absl::Status status = adapter.status();
+  if (status.ok() && change.before) {
+    status = change.before(*adapter, call.record->audit_source());
+  }
+  if (!status.ok()) {
+    End(call, adapter.ok() ? ObjectOf(*adapter) : call.adapter, status, /*audited=*/false);
+    return;
+  }
+  change.work(*adapter, [this, call, change, adapter = *adapter](const absl::Status& outcome) {
+    worker_.Post(
+        [this, call, change, adapter, outcome] { Complete(call, change, adapter, outcome); });
+  });
+}
+
+void ResidencyService::Complete(const Call& call, const Change& change,
+                                const AdapterHandle& adapter, const absl::Status& outcome) {
+  const absl::Status last =
+      change.after ? change.after(adapter, call.record->audit_source(), outcome) : outcome;
+  if (last.ok()) {
+    call.answer(adapter);
+  }
+  End(call, ObjectOf(adapter), last, /*audited=*/change.keeps && last.ok());
+}
+
+void ResidencyService::End(const Call& call, const std::string& object, const absl::Status& status,
+                           bool audited) {
+  if (!audited) {
+    AuditChange(*backend_.directory, *call.record, object, status);
+  }
+  call.reactor->Finish(call.record->End(status));
+}
+
+absl::StatusOr<AdapterHandle> ResidencyService::Find(const Call& call) const {
+  TENON_ASSIGN_OR_RETURN(const AdapterRef ref, ParseAdapterRef("adapter", call.adapter));
+  return backend_.registry->Acquire(call.record->tenant(), ref);
 }
 
 absl::Status ResidencyService::CheckPinnedLimit(const AdapterHandle& adapter) const {
@@ -102,10 +112,10 @@ absl::Status ResidencyService::CheckPinnedLimit(const AdapterHandle& adapter) co
   if (num_bytes <= limit) {
     return absl::OkStatus();
   }
-  return QuotaExceededError("PINNED_BYTES", absl::StrCat("tenant:", tenant, "/pinned_bytes"),
-                            absl::StrCat("with adapter ", adapter.id().ToString(), " tenant ",
-                                         tenant, " would have ", num_bytes,
-                                         " bytes pinned, its limit pinned_bytes is ", limit));
+  return QuotaExceededError(
+      "PINNED_BYTES", absl::StrCat("tenant:", tenant, "/pinned_bytes"),
+      absl::StrCat("with adapter ", adapter.id().ToString(), " tenant ", tenant, " would have ",
+                   num_bytes, " bytes pinned, its limit pinned_bytes is ", limit));
 }
 
 absl::Status ResidencyService::LoadStatus(const AdapterHandle& adapter) const {

@@ -33,7 +33,8 @@ struct ResidencyBackend {
 /// what is kept of it and its audit entry: what takes something away is on disk before it is done,
 /// what loads or merges after it, and is undone when it cannot be kept.
 ///
-/// Thread-safe. Outlives the gRPC server that it is registered with, and that ends before the tiers.
+/// Thread-safe. Outlives the gRPC server that it is registered with, and that ends before the
+/// tiers.
 class ResidencyService final : public v1::ResidencyService::CallbackService {
  public:
   ResidencyService(ResidencyBackend backend, CallEnvironment environment);
@@ -69,10 +70,24 @@ class ResidencyService final : public v1::ResidencyService::CallbackService {
     bool keeps = true;
   };
 
+  /// A call that was admitted.
+  struct Call {
+    std::shared_ptr<CallRecord> record;
+    grpc::ServerUnaryReactor* reactor;
+    std::string adapter;                               ///< as the request names it
+    std::function<void(const AdapterHandle&)> answer;  ///< writes the response
+  };
+
   /// Admits the call, finds its adapter, makes the change, and answers with what that left behind.
   template <typename Request, typename Response>
   grpc::ServerUnaryReactor* Run(grpc::CallbackServerContext* context, absl::string_view method,
                                 const Request* request, Response* response, Change change);
+  // Its steps, on the worker: until the work, after it, and the end of either.
+  void Begin(const Call& call, const Change& change);
+  void Complete(const Call& call, const Change& change, const AdapterHandle& adapter,
+                const absl::Status& outcome);
+  void End(const Call& call, const std::string& object, const absl::Status& status, bool audited);
+  absl::StatusOr<AdapterHandle> Find(const Call& call) const;
   /// The parts of SetMergeMode(ALWAYS), and of the modes that merge nothing.
   Change MergeAlways() const;
   Change MergeNotAlways(MergeMode mode) const;
