@@ -11,7 +11,8 @@
 
 namespace tenon {
 
-/// As ReadServerConfig (server_flags.h) gives it, every value is within its range. Zero where "chosen at start" is written.
+/// As ReadServerConfig (server_flags.h) gives it, every value is within its range. Zero where
+/// "chosen at start" is written.
 struct ServerConfig {
   std::string model;       ///< Hugging Face folder
   std::string model_name;  ///< name under which it is served; the folder's own when not given

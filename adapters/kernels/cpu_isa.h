@@ -21,9 +21,9 @@ const char* IsaName(CpuIsa isa);
 CpuIsa HostIsa();
 
 /// What the kernels use: the fastest that this machine runs, unless a ScopedCpuIsa lives. That is
-/// HostIsa(), but on Intel without AMX kAvx512Vnni is preferred to kAvx512Bf16: widening bf16 weights
-/// to fp32 was measured there at 155 GFLOP/s a core, the bf16 dot product at 88 (Sapphire Rapids,
-/// 576 x 3072, 32 rows), and it rounds less. On Zen 4 it is the other way round.
+/// HostIsa(), but on Intel without AMX kAvx512Vnni is preferred to kAvx512Bf16: widening bf16
+/// weights to fp32 was measured there at 155 GFLOP/s a core, the bf16 dot product at 88 (Sapphire
+/// Rapids, 576 x 3072, 32 rows), and it rounds less. On Zen 4 it is the other way round.
 CpuIsa ActiveIsa();
 
 /// Makes every kernel of the process use `isa` (at most HostIsa()) for as long as it lives: for

@@ -1,5 +1,5 @@
-// The int8 product of CPUs with AVX512-VNNI. Include after gemm_kernels_inl.h, in files that are compiled
-// for it; internal linkage throughout.
+// The int8 product of CPUs with AVX512-VNNI. Include after gemm_kernels_inl.h, in files that are
+// compiled for it; internal linkage throughout.
 #ifndef TENON_ADAPTERS_KERNELS_INT8_KERNELS_VNNI_H_
 #define TENON_ADAPTERS_KERNELS_INT8_KERNELS_VNNI_H_
 
@@ -24,8 +24,8 @@ int32_t SignedExcess(const int8_t* x, int64_t k) {
 }
 
 // M rows by one panel of int8. The instruction multiplies unsigned by signed bytes: the weights go
-// in with 128 added, for which the sums begin at -128 times those of x, the `excess`. This way round
-// four of x are an operand in memory, which takes no port that multiplies.
+// in with 128 added, for which the sums begin at -128 times those of x, the `excess`. This way
+// round four of x are an operand in memory, which takes no port that multiplies.
 template <int M>
 void Int8Block(const Int8Tile& t, const int32_t (&excess)[M], int64_t row, int64_t panel) {
   const __m512i sign = _mm512_set1_epi8(-128);

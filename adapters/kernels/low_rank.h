@@ -26,8 +26,8 @@ struct LowRankDelta {
   /// `up` as the CPU kernels read it: what Create makes. They lay out `up` anew in every call when
   /// it is undefined, with the same result.
   PackedMatrix packed_up = {};
-  /// `down` as AVX512-BF16 and AMX read it, [ceil(in / 2), rank, 2]: two consecutive inputs together
-  /// and zero behind an odd one. What Create makes for bf16 where the CPU has either.
+  /// `down` as AVX512-BF16 and AMX read it, [ceil(in / 2), rank, 2]: two consecutive inputs
+  /// together and zero behind an odd one. What Create makes for bf16 where the CPU has either.
   at::Tensor down_pairs = {};
   int64_t num_inputs = 0;  ///< in, when down_pairs holds them
 

@@ -1,5 +1,5 @@
-// Products of few columns, whose weights lie in pairs of k: what adapters shrink with. Include after
-// gemm_kernels_inl.h, in files that are compiled for AVX-512; internal linkage throughout.
+// Products of few columns, whose weights lie in pairs of k: what adapters shrink with. Include
+// after gemm_kernels_inl.h, in files that are compiled for AVX-512; internal linkage throughout.
 #ifndef TENON_ADAPTERS_KERNELS_PAIRS_KERNELS_AVX512_H_
 #define TENON_ADAPTERS_KERNELS_PAIRS_KERNELS_AVX512_H_
 
@@ -12,8 +12,8 @@
 namespace tenon {
 namespace {
 
-// Independent sums of one row and vector of columns, each over every fourth pair of k: they hide the
-// latency of each other's additions.
+// Independent sums of one row and vector of columns, each over every fourth pair of k: they hide
+// the latency of each other's additions.
 constexpr int kPairChains = 4;
 // Rows that share the weights in registers.
 constexpr int kPairRows = 4;
@@ -47,7 +47,8 @@ struct PairsWidened {
   }
 };
 
-// M rows by one vector of columns of w [ceil(k / 2), columns, 2], `w` pointing at the first of them.
+// M rows by one vector of columns of w [ceil(k / 2), columns, 2], `w` pointing at the first of
+// them.
 template <template <int> typename Op, int M>
 void PairsBlock(const uint16_t* x, int64_t x_stride, const uint16_t* w, int64_t columns, int64_t k,
                 __mmask16 lanes, float* out) {

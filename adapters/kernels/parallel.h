@@ -8,13 +8,13 @@
 
 namespace tenon {
 
-/// Runs task(0) ... task(num_tasks - 1), each once, in any order and on any of the kernels' threads,
-/// the caller's among them; returns when all have run. Threads take the next task when they are done
-/// with one, so tasks may differ in size, and a thread that the system does not run meanwhile is not
-/// waited for: the caller then does the work alone. `task_cost` is the mean cost of a task in units
-/// of about a nanosecond: when the sum is not worth waking threads for, the caller's thread runs all
-/// of them. So it does in a task, in a SerialScope, and while another thread's tasks have the pool.
-/// Tasks must not throw.
+/// Runs task(0) ... task(num_tasks - 1), each once, in any order and on any of the kernels'
+/// threads, the caller's among them; returns when all have run. Threads take the next task when
+/// they are done with one, so tasks may differ in size, and a thread that the system does not run
+/// meanwhile is not waited for: the caller then does the work alone. `task_cost` is the mean cost
+/// of a task in units of about a nanosecond: when the sum is not worth waking threads for, the
+/// caller's thread runs all of them. So it does in a task, in a SerialScope, and while another
+/// thread's tasks have the pool. Tasks must not throw.
 void ParallelFor(int64_t num_tasks, int64_t task_cost, absl::FunctionRef<void(int64_t)> task);
 
 /// The number of threads that ParallelFor may use: at first as many as LibTorch would.

@@ -49,7 +49,8 @@ QuantizedRows QuantizeRows(const GemmKernels& kernels, const T* x, int64_t x_str
   quantized.scales.resize(static_cast<size_t>(rows));
   ParallelFor(rows, k / 4, [&](int64_t row) {
     int8_t* const values = quantized.values.get() + row * padded_k;
-    quantized.scales[static_cast<size_t>(row)] = QuantizeRow(kernels, x + row * x_stride, k, values);
+    quantized.scales[static_cast<size_t>(row)] =
+        QuantizeRow(kernels, x + row * x_stride, k, values);
     std::fill(values + k, values + padded_k, int8_t{0});
   });
   return quantized;

@@ -15,8 +15,8 @@ namespace tenon {
 /// A matrix W [out, in] as int8 with a scale for each output (symmetric: W[o, i] is about
 /// scale[o] * q[o, i], scale[o] = max_i |W[o, i]| / 127), in panels of 32 outputs. Rows of x get a
 /// scale each in the same way when they are multiplied (LLM.int8(), arXiv:2208.07339, without its
-/// outliers). Sums are exact in int32, so a row's result has the same bits at 1 row and at 1000, and
-/// on any instruction set.
+/// outliers). Sums are exact in int32, so a row's result has the same bits at 1 row and at 1000,
+/// and on any instruction set.
 ///
 /// Thread-safe: immutable after Quantize. A copy shares the panels.
 class QuantizedMatrix {

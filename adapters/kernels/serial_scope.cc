@@ -11,8 +11,8 @@ namespace {
 
 thread_local bool active = false;
 
-// Asking makes LibTorch set the thread's limit now and not behind our back, after the kernels' count
-// was taken from it.
+// Asking makes LibTorch set the thread's limit now and not behind our back, after the kernels'
+// count was taken from it.
 int LibTorchThreads() {
   NumKernelThreads();
   return at::get_num_threads();

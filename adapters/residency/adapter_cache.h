@@ -96,7 +96,7 @@ class AdapterClaim {
 ///            kLoading -> kFailed -> kCold           (the back-off is over)
 ///
 ///   StatusOr<AdapterClaim> claim = cache.Claim(adapters, wake);    // at Submit, or later
-///   if (claim.ok() && *claim && cache.state(digest) == Residency::kResident) ...   // between steps
+///   if (claim.ok() && *claim && cache.state(digest) == Residency::kResident) ...  // between steps
 ///   StatusOr<shared_ptr<const CompiledAdapter>> pin = cache.Pin(digest);
 class AdapterCache {
  public:
@@ -128,9 +128,9 @@ class AdapterCache {
   void SetContended(bool contended) ABSL_LOCKS_EXCLUDED(mutex_);
 
   /// Starts loading when cold, without a claim. `on_done` runs once, after the adapter has become
-  /// resident or failed: on a loader thread (on the publisher's when Insert came first), or at once,
-  /// on the caller's, when there is nothing to wait for. It may call the cache. Without a claim the
-  /// adapter may be gone again by then.
+  /// resident or failed: on a loader thread (on the publisher's when Insert came first), or at
+  /// once, on the caller's, when there is nothing to wait for. It may call the cache. Without a
+  /// claim the adapter may be gone again by then.
   void Prefetch(const AdapterHandle& adapter, OnDone on_done) ABSL_LOCKS_EXCLUDED(mutex_);
 
   /// Keeps an adapter resident whether it is used or not, or no longer; loads it when it is cold,

@@ -13,12 +13,13 @@ namespace tenon {
 
 /// Requests claim their adapters before these are loaded, all of them or none, so that nothing is
 /// loaded which would have to go again before it is used, and two requests never wait for each
-/// other's. An adapter is held while it is claimed or pinned; what is held fits the budget together.
+/// other's. An adapter is held while it is claimed or pinned; what is held fits the budget
+/// together.
 ///
-/// The oldest request that waits for room is first in line: nobody behind it takes room, but all may
-/// join adapters that are held anyway. When it has waited long enough it may Drain: the adapters
-/// with the fewest claims are closed to newcomers until what it wants fits. So hot adapters go on,
-/// and cold ones are not starved.
+/// The oldest request that waits for room is first in line: nobody behind it takes room, but all
+/// may join adapters that are held anyway. When it has waited long enough it may Drain: the
+/// adapters with the fewest claims are closed to newcomers until what it wants fits. So hot
+/// adapters go on, and cold ones are not starved.
 ///
 /// Not thread-safe; no clock, no tensors.
 class AdapterRoom {

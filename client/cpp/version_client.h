@@ -34,8 +34,8 @@ class VersionClient {
   absl::StatusOr<v1::SetSplitResponse> SetSplit(const v1::SetSplitRequest& request) const;
   absl::StatusOr<v1::GetHistoryResponse> GetHistory(const v1::GetHistoryRequest& request) const;
 
-  /// Watches until `on_message` returns false (OK then) or the server ends it. `after_generation` as
-  /// in WatchAdaptersRequest. `on_message` runs on the calling thread.
+  /// Watches until `on_message` returns false (OK then) or the server ends it. `after_generation`
+  /// as in WatchAdaptersRequest. `on_message` runs on the calling thread.
   absl::Status Watch(
       int64_t after_generation,
       const std::function<bool(const v1::WatchAdaptersResponse&)>& on_message) const;

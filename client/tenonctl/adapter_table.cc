@@ -26,7 +26,8 @@ void CompareVersions(const v1::NamedAdapter& before, const v1::NamedAdapter& aft
   for (const v1::Adapter& version : after.versions()) {
     const auto known = states.find(version.version());
     if (known == states.end() || known->second != version.state()) {
-      lines.push_back(absl::StrCat(after.name(), "@", version.version(), " is ", StateWord(version)));
+      lines.push_back(
+          absl::StrCat(after.name(), "@", version.version(), " is ", StateWord(version)));
     }
     states.erase(version.version());
   }

@@ -143,10 +143,10 @@ std::string FormatAdapters(const std::vector<v1::Adapter>& adapters) {
   std::vector<Row> rows = {
       {"NAME", "VERSION", "ALIASES", "STATE", "METHOD", "RANK", "SITES", "SIZE", "CREATED"}};
   for (const v1::Adapter& adapter : adapters) {
-    rows.push_back({adapter.name(), absl::StrCat(adapter.version()), absl::StrJoin(adapter.aliases(), ", "),
-                    StateWord(adapter), adapter.method(), absl::StrCat(adapter.max_rank()),
-                    absl::StrCat(adapter.num_sites()), FormatBytes(adapter.stored_bytes()),
-                    FormatTime(adapter.create_time())});
+    rows.push_back({adapter.name(), absl::StrCat(adapter.version()),
+                    absl::StrJoin(adapter.aliases(), ", "), StateWord(adapter), adapter.method(),
+                    absl::StrCat(adapter.max_rank()), absl::StrCat(adapter.num_sites()),
+                    FormatBytes(adapter.stored_bytes()), FormatTime(adapter.create_time())});
   }
   return FormatTable(rows);
 }

@@ -106,7 +106,8 @@ void DrawScreen(const AdapterTable& table, const std::vector<std::string>& news,
 // Shows messages in the way that the flags and the terminal ask for.
 class WatchView {
  public:
-  WatchView(bool json, bool once, Console* console) : json_(json), once_(once), console_(*console) {}
+  WatchView(bool json, bool once, Console* console)
+      : json_(json), once_(once), console_(*console) {}
 
   int64_t generation() const { return table_.complete() ? table_.generation() : 0; }
 

@@ -22,12 +22,12 @@ class AdapterPins {
   AdapterPins(std::shared_ptr<const AdapterSelection> selection, AdapterClaim claim);
 
   /// Starts loading what is claimed and was forgotten meanwhile, pins what has become resident;
-  /// `wake` is run when there is more to pin. Never waits. Returns the load's error when one failed,
-  /// RESOURCE_EXHAUSTED when there will never be room.
+  /// `wake` is run when there is more to pin. Never waits. Returns the load's error when one
+  /// failed, RESOURCE_EXHAUSTED when there will never be room.
   absl::Status Update(AdapterCache* cache, const std::function<void()>& wake);
 
-  /// Tries to claim: as the oldest of those who wait for room, for `waited` by now, or as one of the
-  /// others. RESOURCE_EXHAUSTED when there will never be room.
+  /// Tries to claim: as the oldest of those who wait for room, for `waited` by now, or as one of
+  /// the others. RESOURCE_EXHAUSTED when there will never be room.
   absl::Status Claim(AdapterCache* cache, bool is_first, absl::Duration waited,
                      const std::function<void()>& wake);
 

@@ -114,10 +114,11 @@ void EngineLoop::RefuseIfLate(const GenerationRequest& request,
   }
   const absl::Status status = QuotaExceededError(
       "DEADLINE_UNREACHABLE", absl::StrCat("tenant:", request.tenant, "/engine"),
-      absl::StrCat("request ", request.request_id, " would wait about ",
-                   absl::FormatDuration(absl::Trunc(expected_wait, absl::Milliseconds(1))),
-                   " for its place, and its deadline is in ",
-                   absl::FormatDuration(absl::Trunc(request.deadline - now, absl::Milliseconds(1)))),
+      absl::StrCat(
+          "request ", request.request_id, " would wait about ",
+          absl::FormatDuration(absl::Trunc(expected_wait, absl::Milliseconds(1))),
+          " for its place, and its deadline is in ",
+          absl::FormatDuration(absl::Trunc(request.deadline - now, absl::Milliseconds(1)))),
       expected_wait);
   for (const SequenceId id : samples) {
     Fail(id, status, now);

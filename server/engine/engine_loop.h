@@ -74,7 +74,8 @@ class EngineLoop {
                     absl::Duration expected_wait, absl::Time now);
   /// Ends waiting sequences that will not start before their deadline.
   void EndLate(absl::Time now);
-  /// Claims and pins adapters, request by request; ends the requests whose adapter cannot be loaded.
+  /// Claims and pins adapters, request by request; ends the requests whose adapter cannot be
+  /// loaded.
   void UpdateAdapters(absl::Time now);
   /// Puts loading_ in the order in which requests may take room: those of tenants with the fewest
   /// claims first, and of one tenant the oldest.

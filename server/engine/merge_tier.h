@@ -48,7 +48,8 @@ struct MergeStatus {
 
 /// The end of one merge.
 struct MergeEvent {
-  std::string adapters;  ///< "tenant/name@version", joined by '+', with "=weight" where that is not 1
+  /// "tenant/name@version", joined by '+', with "=weight" where that is not 1.
+  std::string adapters;
   absl::Status status;
   int64_t nbytes = 0;  ///< of the copy
   absl::Duration took;

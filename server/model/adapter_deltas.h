@@ -44,11 +44,11 @@ class AdapterDeltas {
  public:
   AdapterDeltas(std::span<const AdapterSegment> segments, KernelKind kernels);
 
-  /// For KernelKind::kCuda: puts the deltas of layers [first_layer, last_layer) on the device in one
-  /// copy. Once, in front of the first AddTo. `products` are the sites that each of AddTo's calls
-  /// for a layer will name.
-  void Plan(int64_t first_layer, int64_t last_layer, std::span<const std::vector<SiteColumns>> products,
-            at::Device device);
+  /// For KernelKind::kCuda: puts the deltas of layers [first_layer, last_layer) on the device in
+  /// one copy. Once, in front of the first AddTo. `products` are the sites that each of AddTo's
+  /// calls for a layer will name.
+  void Plan(int64_t first_layer, int64_t last_layer,
+            std::span<const std::vector<SiteColumns>> products, at::Device device);
 
   /// Whether no adapter of the step does anything: the decoder may skip the rest.
   bool empty() const { return terms_.empty(); }

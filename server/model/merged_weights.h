@@ -49,8 +49,8 @@ struct MergeFacts {
 ///   W' = diag(1 + sum w_i output_gain_i) W diag(1 + sum w_i input_gain_i) + sum w_i low_rank_i
 ///   b' = (1 + sum w_i output_gain_i) b + sum w_i offset_i
 /// computed in fp32 from the base's weights and rounded once, to their dtype. All methods that are
-/// a SiteDelta are in it (LoRA and its relatives, DoRA, IA3, VeRA, LoHa, LoKr, biases); bottlenecks,
-/// virtual tokens, norms, the embedding and the head are not, and are applied as ever.
+/// a SiteDelta are in it (LoRA and its relatives, DoRA, IA3, VeRA, LoHa, LoKr, biases);
+/// bottlenecks, virtual tokens, norms, the embedding and the head are not, and are applied as ever.
 ///
 /// In fp32 a token's result differs from the unmerged one by rounding; in bf16 also by the rounding
 /// of W', as it does after PEFT's merge_and_unload.

@@ -78,7 +78,8 @@ absl::Status CheckProbe(const std::string& field, const v1::Probe& probe,
   const std::string& name = probe.name();
   TENON_RETURN_IF_ERROR(CheckLength(absl::StrCat(field, ".name"), static_cast<int64_t>(name.size()),
                                     0, kMaxProbeNameBytes, "bytes"));
-  if (!std::all_of(name.begin(), name.end(), [](unsigned char c) { return absl::ascii_isprint(c); })) {
+  if (!std::all_of(name.begin(), name.end(),
+                   [](unsigned char c) { return absl::ascii_isprint(c); })) {
     return InvalidFieldError(absl::StrCat(field, ".name"), "must be printable ASCII");
   }
   switch (probe.input_case()) {
@@ -100,7 +101,8 @@ std::vector<int32_t> Ids(const v1::TokenIds& tokens) {
 }
 
 absl::StatusOr<std::vector<int32_t>> EncodeField(const std::string& field, absl::string_view text,
-                                                 bool add_special_tokens, const Tokenizer& tokenizer) {
+                                                 bool add_special_tokens,
+                                                 const Tokenizer& tokenizer) {
   absl::StatusOr<std::vector<int32_t>> ids = tokenizer.Encode(text, add_special_tokens);
   if (!ids.ok()) {
     return InvalidFieldError(field, ids.status().message());

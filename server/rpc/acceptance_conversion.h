@@ -36,8 +36,8 @@ absl::Status ValidateProbes(const v1::UploadHeader& header, const RequestLimits&
 
 v1::AcceptanceReport ToProto(const AcceptanceReport& report);
 
-/// OK when the report passed. FAILED_PRECONDITION (reason ACCEPTANCE_FAILED), naming the probes that
-/// failed and how, otherwise.
+/// OK when the report passed. FAILED_PRECONDITION (reason ACCEPTANCE_FAILED), naming the probes
+/// that failed and how, otherwise.
 absl::Status AcceptanceError(absl::string_view adapter, const AcceptanceReport& report);
 
 /// As the catalogue keeps it: JSON. What is none reads as an empty report.

@@ -35,8 +35,9 @@ void SetLimits(const RpcServerOptions& options, grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, ms(options.max_connection_age));
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, ms(options.keepalive));
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, ms(options.keepalive_timeout));
-  // PINGs are answered, however many: gRPC 1.51 answers each beyond its strikes with a GOAWAY of some
-  // kilobytes, which a flooding client need not read, and cuts off a client that is only diligent.
+  // PINGs are answered, however many: gRPC 1.51 answers each beyond its strikes with a GOAWAY of
+  // some kilobytes, which a flooding client need not read, and cuts off a client that is only
+  // diligent.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   // A second server on the same port must fail, not share its connections.

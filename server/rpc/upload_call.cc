@@ -140,8 +140,8 @@ absl::Status UploadCall::BeginAcceptance(const v1::UploadDigest& digest) {
                                                       std::move(staged_), digest.sha256()));
   const AdapterHandle& handle = candidate_->handle();
   TENON_ASSIGN_OR_RETURN(std::vector<AcceptanceProbe> probes,
-                         ToProbes(order_.header(), backend_->limits, *backend_->acceptance.tokenizer,
-                                  handle->num_virtual_tokens));
+                         ToProbes(order_.header(), backend_->limits,
+                                  *backend_->acceptance.tokenizer, handle->num_virtual_tokens));
   auto on_done = [claim = shared_from_this()] {
     claim->Post([call = claim.get()] { call->FinishAcceptance(); });
   };

@@ -21,8 +21,8 @@
 
 namespace tenon {
 
-/// Reads a message, has the worker take it, reads the next; after the last one the acceptance runs on
-/// the engine, while the worker is free for others. What an upload has staged is dropped on the
+/// Reads a message, has the worker take it, reads the next; after the last one the acceptance runs
+/// on the engine, while the worker is free for others. What an upload has staged is dropped on the
 /// worker, however it ends.
 ///
 /// Threads: OnReadDone, OnCancel, OnDone on gRPC's; all else on the worker.

@@ -59,7 +59,8 @@ absl::Status UploadOrder::AcceptHeader(const v1::UploadHeader& header) {
     TENON_RETURN_IF_ERROR(ValidateAlias("header.alias", header.alias()));
   }
   if (header.no_promote() && (!header.alias().empty() || header.has_expected_version())) {
-    return InvalidFieldError("header.no_promote", "stands beside neither alias nor expected_version");
+    return InvalidFieldError("header.no_promote",
+                             "stands beside neither alias nor expected_version");
   }
   if (header.has_expected_version() && header.expected_version() < 0) {
     return InvalidFieldError("header.expected_version",

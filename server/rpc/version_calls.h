@@ -10,8 +10,8 @@
 
 namespace tenon {
 
-/// Each does one call for an admitted caller, on a worker: they do I/O. They note in the record what
-/// the log should say. Errors are those that adapters.proto documents.
+/// Each does one call for an admitted caller, on a worker: they do I/O. They note in the record
+/// what the log should say. Errors are those that adapters.proto documents.
 absl::Status DeleteAdapter(const AdapterBackend& backend, CallRecord& record,
                            const v1::DeleteAdapterRequest& request,
                            v1::DeleteAdapterResponse& response);

@@ -67,9 +67,10 @@ v1::Adapter TestAdapter() {
 }
 
 TEST(FormatAdaptersTest, IsATable) {
-  EXPECT_EQ(FormatAdapters({TestAdapter()}),
-            "NAME  VERSION  ALIASES         STATE  METHOD  RANK  SITES  SIZE     CREATED\n"
-            "fr          3  latest, stable  live   LORA       8     14  2.0 KiB  2023-11-14 22:13:20Z\n");
+  EXPECT_EQ(
+      FormatAdapters({TestAdapter()}),
+      "NAME  VERSION  ALIASES         STATE  METHOD  RANK  SITES  SIZE     CREATED\n"
+      "fr          3  latest, stable  live   LORA       8     14  2.0 KiB  2023-11-14 22:13:20Z\n");
 }
 
 TEST(FormatAdapterTest, ShowsHowItWasAccepted) {

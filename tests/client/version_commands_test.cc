@@ -96,7 +96,8 @@ class FakeVersions final : public v1::AdapterService::Service {
   grpc::Status WatchAdapters(grpc::ServerContext*, const v1::WatchAdaptersRequest*,
                              grpc::ServerWriter<v1::WatchAdaptersResponse>* writer) override {
     for (const char* text :
-         {"generation: 3 reset: true complete: true names { name: 'fr' versions { version: 1 state: "
+         {"generation: 3 reset: true complete: true names { name: 'fr' versions { version: 1 "
+          "state: "
           "ADAPTER_STATE_LIVE aliases: 'latest' } aliases { key: 'latest' value: 1 } }",
           "generation: 4 complete: true removed: 'fr'"}) {
       v1::WatchAdaptersResponse message;
@@ -197,8 +198,9 @@ TEST_F(VersionCommandsTest, RollbackTakesAnAlias) {
 
 TEST_F(VersionCommandsTest, SplitIsSetAndEnded) {
   EXPECT_EQ(Run({"split", "fr", "canary=5", "next=2.5%"}), 0);
-  EXPECT_EQ(versions_.asked,
-            "name: \"fr\" arms { alias: \"canary\" percent: 5 } arms { alias: \"next\" percent: 2.5 }");
+  EXPECT_EQ(
+      versions_.asked,
+      "name: \"fr\" arms { alias: \"canary\" percent: 5 } arms { alias: \"next\" percent: 2.5 }");
   EXPECT_EQ(out_, "fr: canary 5%, next 2.5%, latest the rest\n");
   EXPECT_EQ(Run({"split", "fr", "--end"}), 0);
   EXPECT_EQ(out_, "fr: latest has all\n");
@@ -227,7 +229,8 @@ TEST_F(VersionCommandsTest, UploadSendsAliasExpectationAndProbes) {
             "name: \"fr\" alias: \"canary\" expected_version: 0 probes { name: \"p\" prompt: \"a\" "
             "expected_text: \"b\" }");
   EXPECT_THAT(out_, StartsWith("fr@4 (canary)\n"));
-  std::ofstream(probes, std::ios::trunc) << R"({"probes": [{"prompt": "a", "expected_text": "b"}]})";
+  std::ofstream(probes, std::ios::trunc)
+      << R"({"probes": [{"prompt": "a", "expected_text": "b"}]})";
   EXPECT_EQ(Run({"upload", "fr", folder_ + "/adapter", "--no-promote", "--probes=" + probes}), 0);
   EXPECT_THAT(versions_.asked, HasSubstr("no_promote: true probes"));
 }

@@ -4,9 +4,9 @@
 //   store_driver ROOT put TENANT/NAME SEED ... promote TENANT/NAME@VERSION ALIAS ...
 //     rollback TENANT/NAME ALIAS ... delete TENANT/NAME@VERSION ... check
 //
-// "ok put acme/fr@1 DIGEST" is the acknowledgement of an upload, which moves `latest`; a deletion is
-// a forced one. Exit status: 0 when the script ran
-// to its end, whatever the operations answered; 2 for a bad script; 3 when the store did not open.
+// "ok put acme/fr@1 DIGEST" is the acknowledgement of an upload, which moves `latest`; a deletion
+// is a forced one. Exit status: 0 when the script ran to its end, whatever the operations answered;
+// 2 for a bad script; 3 when the store did not open.
 #include <sys/uio.h>
 #include <unistd.h>
 

@@ -1,5 +1,5 @@
-// Publish, promote, roll back, unload and delete at any moment under full load: no stream fails, none is
-// answered by another version than the one that it reports, and none is held up.
+// Publish, promote, roll back, unload and delete at any moment under full load: no stream fails,
+// none is answered by another version than the one that it reports, and none is held up.
 //
 // TENON_SWAPS sets how many changes are made; 1000 without.
 #include <gmock/gmock.h>
@@ -103,8 +103,9 @@ class SwapUnderLoadTest : public ServerTest {
     if (known.versions[index] == known.latest) {
       index = (index + 1) % known.versions.size();
     }
-    Expect("delete",
-           calls().Delete(absl::StrCat("adapter: '", name, "@", known.versions[index], "'")).status);
+    Expect(
+        "delete",
+        calls().Delete(absl::StrCat("adapter: '", name, "@", known.versions[index], "'")).status);
     known.versions.erase(known.versions.begin() + static_cast<int64_t>(index));
   }
 

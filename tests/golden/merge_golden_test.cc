@@ -105,7 +105,8 @@ class MergeGoldenTest : public testing::TestWithParam<std::pair<const char*, con
 
   // Runs all together; `overhead_ns` decides whether merged weights are used in a mixed batch.
   std::vector<DriverResult> Run(const std::vector<DriverRequest>& requests, double overhead_ns) {
-    runner_->set_merge_costs({.bytes_per_ns = 8, .macs_per_ns = 16, .delta_overhead_ns = overhead_ns});
+    runner_->set_merge_costs(
+        {.bytes_per_ns = 8, .macs_per_ns = 16, .delta_overhead_ns = overhead_ns});
     auto results = RunTogether(*runner_, adapters_, requests, driver_);
     EXPECT_TRUE(results.ok()) << results.status();
     return results.ok() ? *std::move(results) : std::vector<DriverResult>(requests.size());

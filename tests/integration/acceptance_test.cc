@@ -65,11 +65,12 @@ class UploadAcceptanceTest : public ServerTest {
 
 TEST_F(UploadAcceptanceTest, ReportOfThePassedProbesIsKept) {
   v1::UploadAdapterResponse response;
-  const grpc::Status status = UploadWith(
-      absl::StrCat(TokensProbe(tokens_),
-                   "probes { prompt: 'hello' max_loss { tokens { ids: ", tokens_[0], " } loss: 20 } "
-                   "}"),
-      "all-linear", &response);
+  const grpc::Status status =
+      UploadWith(absl::StrCat(TokensProbe(tokens_),
+                              "probes { prompt: 'hello' max_loss { tokens { ids: ", tokens_[0],
+                              " } loss: 20 } "
+                              "}"),
+                 "all-linear", &response);
   ASSERT_TRUE(status.ok()) << status.error_message();
   EXPECT_TRUE(response.adapter().acceptance().passed());
   server_.reset();
@@ -124,7 +125,8 @@ TEST_F(UploadAcceptanceTest, TextAndLossAreJudgedOnTheAdapter) {
   const grpc::Status status = Upload(messages, &response);
   EXPECT_TRUE(status.ok()) << status.error_message();
   EXPECT_FALSE(
-      UploadWith("probes { prompt: 'hello' max_loss { text: 'zzz' loss: 0.0001 } }", "rank-1").ok());
+      UploadWith("probes { prompt: 'hello' max_loss { text: 'zzz' loss: 0.0001 } }", "rank-1")
+          .ok());
 }
 
 // Finite weights that are far too large: no file check can know what they do in the model.

@@ -127,9 +127,10 @@ TEST_F(AdapterChurnTest, SixteenAdaptersThroughEightSlotsDoNotThrash) {
     const absl::Duration eight = round(8);
     const double loads = Metric("tenon_adapter_loads_total");
     const absl::Duration sixteen = round(16);
-    std::printf("median time to first token: 8 in 8 slots %.1f ms, 16 in 8 slots %.1f ms, %.0f loads\n",
-                absl::ToDoubleMilliseconds(eight), absl::ToDoubleMilliseconds(sixteen),
-                Metric("tenon_adapter_loads_total") - loads);
+    std::printf(
+        "median time to first token: 8 in 8 slots %.1f ms, 16 in 8 slots %.1f ms, %.0f loads\n",
+        absl::ToDoubleMilliseconds(eight), absl::ToDoubleMilliseconds(sixteen),
+        Metric("tenon_adapter_loads_total") - loads);
     EXPECT_GE(Metric("tenon_adapter_loads_total") - loads, 8) << "the slots hold all of them";
     EXPECT_LE(Metric("tenon_adapter_resident_bytes"), static_cast<double>(nbytes * 9));
     ratios.push_back(absl::FDivDuration(sixteen, eight));
@@ -196,10 +197,12 @@ TEST_F(AdapterChurnTest, ZipfOverManyAdaptersThroughThirtyTwoSlots) {
   const absl::Duration first = Median(FirstTokens(outcomes));
   const v1::ResidencyTotals totals = Residency().totals();
   const auto percent = [](int64_t hits, int64_t misses) {
-    return 100.0 * static_cast<double>(hits) / static_cast<double>(std::max<int64_t>(hits + misses, 1));
+    return 100.0 * static_cast<double>(hits) /
+           static_cast<double>(std::max<int64_t>(hits + misses, 1));
   };
   std::printf(
-      "%d adapters uploaded in %.1f s; %d requests for %d of them through 32 slots: %.0f requests/s, "
+      "%d adapters uploaded in %.1f s; %d requests for %d of them through 32 slots: %.0f "
+      "requests/s, "
       "%.0f tokens/s, median time to first token %.1f ms, device hits %.1f %%, host hits %.1f %%, "
       "%ld loads, %ld evictions\n",
       num_adapters, absl::ToDoubleSeconds(upload), num_requests, num_asked,

@@ -131,8 +131,9 @@ class AuthMatrixTest : public TenantServerTest {
             const std::string& credential) {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() +
-                         std::chrono::milliseconds(
-                             method->name().rfind("Watch", 0) == 0 ? 200 : 10'000));  // Watch goes on for ever
+                         std::chrono::milliseconds(method->name().rfind("Watch", 0) == 0
+                                                       ? 200
+                                                       : 10'000));  // Watch goes on for ever
     Present(credential, context);
     grpc::GenericStub stub(channel);
     grpc::ByteBuffer request(nullptr, 0), response;

@@ -210,7 +210,8 @@ TEST_F(CanaryTest, NoSecretIsEverOutOfPlace) {
     }
   });
   const double seconds = absl::ToDoubleSeconds(absl::Now() - begin);
-  log_ = ReadFile(log_path());  // before the errors, in which tenants write others' names themselves
+  // Before the errors, in which tenants write others' names themselves.
+  log_ = ReadFile(log_path());
   ScanLog();
   ScanMetrics();
   ProvokeErrors();
@@ -236,7 +237,8 @@ TEST_F(CanaryTest, NoSecretIsEverOutOfPlace) {
 class CacheTimingTest : public ManyTenantsTest {
  protected:
   static constexpr int kTrials = 200;  // of each kind, a round
-  /// A guess is a conversation of that many prompts; the soonest answered counts: noise only delays.
+  /// A guess is a conversation of that many prompts; the soonest answered counts: noise only
+  /// delays.
   static constexpr int kPromptsOfAGuess = 3;
   static constexpr int kPromptTokens = 192;
   /// A prompt takes many steps, as it does in a model of real size: a hit stands out of the noise.
@@ -263,8 +265,9 @@ class CacheTimingTest : public ManyTenantsTest {
     const absl::Duration took = absl::Now() - begin;
     EXPECT_TRUE(status.ok()) << status.error_message();
     return {absl::ToDoubleSeconds(took),
-            response.samples_size() == 0 ? -1
-                                         : response.samples(0).finish().usage().cached_prompt_tokens()};
+            response.samples_size() == 0
+                ? -1
+                : response.samples(0).finish().usage().cached_prompt_tokens()};
   }
 
   std::vector<v1::GenerateRequest> Conversation(std::mt19937_64& random) const {

@@ -15,7 +15,8 @@ namespace tenon {
 
 class ManyTenantsTest : public ServerTest {
  protected:
-  /// Starts with those tenants, each with a tenant-admin's key. The server's log goes to log_path().
+  /// Starts with those tenants, each with a tenant-admin's key. The server's log goes to
+  /// log_path().
   void StartWith(const std::vector<std::string>& tenants, const std::vector<std::string>& flags);
   std::string log_path() const { return folder_.path() + "/server.log"; }
 

@@ -84,8 +84,9 @@ TEST(ErrorsTest, QuotedIsPrintableAsciiOfBoundedLength) {
 
 TEST(ErrorMetadataTest, FactsAddUpAndSurviveAnnotation) {
   const absl::Status status = WithMetadata(
-      WithMetadata(ResourceConflictError(absl::StatusCode::kAborted, "ALIAS_MOVED", "fr@a", "moved"),
-                   "current_version", "7"),
+      WithMetadata(
+          ResourceConflictError(absl::StatusCode::kAborted, "ALIAS_MOVED", "fr@a", "moved"),
+          "current_version", "7"),
       "other", "a\nb");
   const absl::Status annotated = Annotate(status, "promote");
   EXPECT_EQ(GetErrorMetadata(annotated),

@@ -125,7 +125,8 @@ TEST(CompilerTest, ReadsEveryStoredDTypeIntoTheBaseDType) {
       const LowRankDelta* q = &(*adapter)->delta(0, Site::kQ)->low_rank;
       EXPECT_EQ(q->DownMatrix().scalar_type(), base_dtype);
       EXPECT_TRUE(q->DownMatrix().is_contiguous());
-      EXPECT_TRUE(at::allclose(q->DownMatrix().to(at::kFloat), at::full({2, 8}, 1.5f))) << test.dtype;
+      EXPECT_TRUE(at::allclose(q->DownMatrix().to(at::kFloat), at::full({2, 8}, 1.5f)))
+          << test.dtype;
       EXPECT_TRUE(at::allclose(q->UpMatrix().to(at::kFloat), at::full({8, 2}, -2.0f)))
           << test.dtype;
     }

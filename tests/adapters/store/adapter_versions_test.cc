@@ -153,7 +153,8 @@ TEST_F(AdapterVersionsTest, OtherTenantsAdapterReadsLikeNone) {
 
 TEST_F(AdapterVersionsTest, RetiredVersionsAreTold) {
   std::vector<std::string> retired;
-  versions_->set_on_retired([&](const AdapterInfo& info) { retired.push_back(info.id.ToString()); });
+  versions_->set_on_retired(
+      [&](const AdapterInfo& info) { retired.push_back(info.id.ToString()); });
   ASSERT_TRUE(Publish("fr", "a").ok());
   ASSERT_TRUE(Publish("fr", "b").ok());
   ASSERT_TRUE(versions_->Delete("acme", {"fr"}, false, "k").ok());

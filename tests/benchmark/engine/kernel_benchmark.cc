@@ -146,11 +146,11 @@ void BenchmarkUpdate(int64_t in, int64_t out, int64_t rows, int64_t num_adapters
     base.Forward(x, y, update.panels());
   });
   const double alone_s = SecondsPerCall([&] { base.Forward(x, y); });
-  std::printf("update %s %4ld rows of %2ld adapters, %ld -> %ld: %9.1f us | product alone %9.1f us | "
-              "x%.2f\n",
-              TypeName(dtype), static_cast<long>(rows), static_cast<long>(num_adapters),
-              static_cast<long>(in), static_cast<long>(out), with_s * 1e6, alone_s * 1e6,
-              with_s / alone_s);
+  std::printf(
+      "update %s %4ld rows of %2ld adapters, %ld -> %ld: %9.1f us | product alone %9.1f us | "
+      "x%.2f\n",
+      TypeName(dtype), static_cast<long>(rows), static_cast<long>(num_adapters),
+      static_cast<long>(in), static_cast<long>(out), with_s * 1e6, alone_s * 1e6, with_s / alone_s);
   std::fflush(stdout);
 }
 

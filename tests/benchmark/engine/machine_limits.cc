@@ -4,7 +4,7 @@
 //   machine_limits [--threads 2] [--mib 512]
 //
 // Prints one line of JSON:
-//   read_gb_s      all lines of an array that no cache holds, read once: the fastest of 1, 2, 4 and 8
+//   read_gb_s      all lines of an array that no cache holds, read once: the fastest of 1, 2, 4, 8
 //                  streams a thread, fetched ahead, from large pages where the kernel gives them
 //   copy_gb_s      half of the array copied to the other; bytes read and written both count
 //   gemm_gflop_s   by dtype and rows, the faster of LibTorch's product (oneDNN) and Tenon's packed
@@ -52,7 +52,8 @@ double Fastest(const std::function<void()>& run) {
   return best;
 }
 
-// Seconds in which `task(begin, end)` covers [0, size), cut into as many parts as there are threads.
+// Seconds in which `task(begin, end)` covers [0, size), cut into as many parts as there are
+// threads.
 double Sweep(int64_t size, const std::function<void(int64_t, int64_t)>& task) {
   const int64_t parts = NumKernelThreads();
   return Fastest([&] {
@@ -62,7 +63,8 @@ double Sweep(int64_t size, const std::function<void(int64_t, int64_t)>& task) {
   });
 }
 
-// 8 bytes of each cache line of [begin, end), from `streams` places of it at once, each fetched ahead.
+// 8 bytes of each cache line of [begin, end), from `streams` places of it at once, each fetched
+// ahead.
 template <int kStreams>
 uint64_t ReadLines(const uint64_t* begin, const uint64_t* end) {
   constexpr int64_t kLine = 64 / sizeof(uint64_t), kAhead = 16 * kLine;
@@ -130,7 +132,8 @@ int Main(int argc, char** argv) {
   }
   nlohmann::json limits = MemoryLimits(absl::GetFlag(FLAGS_mib) << 20);
   limits["threads"] = NumKernelThreads();
-  for (const auto& [name, dtype] : {std::pair("bf16", at::kBFloat16), std::pair("fp32", at::kFloat)}) {
+  for (const auto& [name, dtype] :
+       {std::pair("bf16", at::kBFloat16), std::pair("fp32", at::kFloat)}) {
     for (const int64_t rows : {1, 8, 32, 256, 512}) {
       limits["gemm_gflop_s"][name][std::to_string(rows)] = GemmGflops(rows, dtype);
     }

@@ -180,9 +180,10 @@ TEST(RopeConfigTest, ThetaInTheObjectWins) {
 
 TEST(RopeConfigTest, OriginalContextDefaultsToTheModels) {
   const json yarn = {{"rope_type", "yarn"}, {"factor", 2.0}};
-  EXPECT_EQ(
-      ParseModelConfig(ConfigWith("rope_scaling", yarn))->ropes.at(0).original_max_position_embeddings,
-      64);
+  EXPECT_EQ(ParseModelConfig(ConfigWith("rope_scaling", yarn))
+                ->ropes.at(0)
+                .original_max_position_embeddings,
+            64);
   json fields = SmallConfig();
   fields["rope_scaling"] = yarn;
   fields["original_max_position_embeddings"] = 32;

@@ -206,8 +206,9 @@ class TrafficSimulation {
 /// The value below which that part of the sample lies.
 inline double Percentile(std::vector<double> sample, double part) {
   std::sort(sample.begin(), sample.end());
-  return sample.empty() ? 0
-                        : sample[static_cast<size_t>(part * static_cast<double>(sample.size() - 1))];
+  return sample.empty()
+             ? 0
+             : sample[static_cast<size_t>(part * static_cast<double>(sample.size() - 1))];
 }
 
 }  // namespace tenon
