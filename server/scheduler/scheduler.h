@@ -48,7 +48,7 @@ struct SchedulerOptions {
   int64_t max_sequences = 64;  ///< rows of a step at most, > 0
   /// Prompt and virtual tokens of a step that decodes too, at most: the longer such a step takes,
   /// the longer every answer in flight halts. So many for each sequence that has no token yet, up
-  /// to eight of them: those halt as well. Two a decoded row when that is more, so that prompts are
+  /// to eight of them: those halt as well. One a decoded row when that is more, so that prompts are
   /// not starved where decoding costs more. 0: only max_batch_tokens counts.
   int64_t prefill_chunk_tokens = 0;
   /// Virtual, prompt and generated tokens of a sequence at most, > 0.

@@ -81,7 +81,7 @@ bool Scheduler::IsDecode(const Sequence& sequence) {
 }
 
 void Scheduler::BoundPrefills(StepPlan& plan) const {
-  constexpr int64_t kPrefillTokensPerDecode = 2, kMaxChunks = 8;
+  constexpr int64_t kPrefillTokensPerDecode = 1, kMaxChunks = 8;
   const auto num_decodes = static_cast<int64_t>(plan.rows.size());
   if (options_.prefill_chunk_tokens == 0 || num_decodes == 0) {
     return;

@@ -86,7 +86,7 @@ TEST_F(SchedulerPrefillTest, EachOfUpToEightPromptsAddsAChunk) {
   EXPECT_EQ(Step().num_tokens, 1 + 8 * 5);
 }
 
-TEST_F(SchedulerPrefillTest, ManyDecodesAllowTwoPromptTokensEach) {
+TEST_F(SchedulerPrefillTest, ManyDecodesAllowAPromptTokenEach) {
   SchedulerOptions options = Options();
   options.prefill_chunk_tokens = 2;
   Make(32, options);
@@ -95,7 +95,7 @@ TEST_F(SchedulerPrefillTest, ManyDecodesAllowTwoPromptTokensEach) {
   }
   Step();
   Add(4, Tokens(12, 100), 8);
-  EXPECT_EQ(Step().rows[3].num_tokens, 6);
+  EXPECT_EQ(Step().rows[3].num_tokens, 3);
 }
 
 }  // namespace
