@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "adapters/base/errors.h"
+#include "adapters/base/json_text.h"
 #include "adapters/base/status_macros.h"
 #include "adapters/store/catalogue_schema.h"
 #include "nlohmann/json.hpp"
@@ -18,13 +19,13 @@ constexpr absl::string_view kSelectVersion =
     "stored_bytes, resident_bytes, created_ns, warnings, report, acceptance FROM versions ";
 
 std::string WarningsToJson(const std::vector<std::string>& warnings) {
-  return nlohmann::json(warnings).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return JsonText(warnings);
 }
 
 // What is not a list of strings reads as none: warnings are only shown.
 std::vector<std::string> WarningsFromJson(const std::string& text) {
   std::vector<std::string> warnings;
-  const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json json = ParseJson(text);
   for (const nlohmann::json& warning : json) {
     if (const auto* value = warning.get_ptr<const std::string*>()) {
       warnings.push_back(*value);
@@ -35,16 +36,15 @@ std::vector<std::string> WarningsFromJson(const std::string& text) {
 
 // What compilation found and no query asks for.
 std::string ReportToJson(const AdapterInfo& info) {
-  return nlohmann::json{{"num_virtual_tokens", info.num_virtual_tokens},
-                        {"num_untouched_sites", info.num_untouched_sites},
-                        {"delta_norm_bound", info.delta_norm_bound},
-                        {"has_weight", info.has_weight}}
-      .dump();
+  return JsonText({{"num_virtual_tokens", info.num_virtual_tokens},
+                   {"num_untouched_sites", info.num_untouched_sites},
+                   {"delta_norm_bound", info.delta_norm_bound},
+                   {"has_weight", info.has_weight}});
 }
 
 // What is missing or of another type keeps its default, as for versions of schema 1.
 void ReadReport(const std::string& text, AdapterInfo& info) {
-  const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json json = ParseJson(text);
   const auto read = [&json](const char* name, auto& out) {
     using T = std::remove_reference_t<decltype(out)>;
     if (const auto found = json.find(name);

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "adapters/base/errors.h"
+#include "adapters/base/json_text.h"
 #include "adapters/base/status_macros.h"
 #include "adapters/store/alias_errors.h"
 #include "adapters/store/catalogue.h"
@@ -20,13 +21,13 @@ std::string SplitToJson(const std::vector<SplitArm>& split) {
   for (const SplitArm& arm : split) {
     json.push_back({{"alias", arm.alias}, {"basis_points", arm.basis_points}});
   }
-  return json.dump();
+  return JsonText(json);
 }
 
 // What is no split reads as none.
 std::vector<SplitArm> SplitFromJson(const std::string& text) {
   std::vector<SplitArm> split;
-  const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json json = ParseJson(text);
   for (const nlohmann::json& arm : json) {
     if (arm.is_object() && arm.contains("alias") && arm["alias"].is_string() &&
         arm.contains("basis_points") && arm["basis_points"].is_number_integer()) {

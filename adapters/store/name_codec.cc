@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
+#include "adapters/base/json_text.h"
 #include "adapters/base/status_macros.h"
 #include "adapters/formats/file_set.h"
 #include "adapters/store/name_state.h"
@@ -15,10 +16,6 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr int64_t kFormat = 1;
-
-std::string Dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
 
 // Reads the fields of one object, and remembers the first that is not as it must be.
 class Fields {
@@ -84,7 +81,7 @@ class Fields {
 };
 
 absl::StatusOr<Json> Parse(absl::string_view text, absl::string_view what) {
-  Json json = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
+  Json json = ParseJson(text);
   if (!json.is_object() || !json.contains("format") || !json["format"].is_number_integer()) {
     return absl::DataLossError(absl::StrCat(what, " is no object of an adapter store"));
   }
@@ -182,7 +179,7 @@ std::string EncodeName(const NameState& state, absl::string_view nonce) {
   for (const AliasChange& change : state.history) {
     json["history"].push_back(ToJson(change));
   }
-  return Dump(json);
+  return JsonText(json);
 }
 
 absl::StatusOr<NameState> DecodeName(absl::string_view text, std::vector<int64_t>* versions) {
@@ -242,7 +239,7 @@ std::string EncodeVersion(const StoredVersion& version, absl::string_view nonce)
     json["files"].push_back(
         {{"name", file.name}, {"sha256", file.sha256}, {"num_bytes", file.num_bytes}});
   }
-  return Dump(json);
+  return JsonText(json);
 }
 
 absl::StatusOr<StoredVersion> DecodeVersion(absl::string_view text) {

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
+#include "adapters/base/json_text.h"
 #include "adapters/base/status_macros.h"
 #include "adapters/store/local_upload.h"
 #include "adapters/store/s3_store.h"
@@ -250,7 +251,7 @@ void S3AdapterStore::WriteCopy() {
           {{"etag", entry.etag}, {"name", EncodeName(entry.state, "")}, {"versions", versions}});
     }
   }
-  const std::string text = copy.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  const std::string text = JsonText(copy);
   const absl::Status written = [&]() -> absl::Status {
     TENON_RETURN_IF_ERROR(RemoveFile(folders_.tmp.get(), kCopyName, "copy the catalogue"));
     TENON_ASSIGN_OR_RETURN(const UniqueFd fd,
@@ -276,8 +277,7 @@ void S3AdapterStore::ReadCopy() {
     return;
   }
   const absl::string_view text = View(*bytes);
-  const nlohmann::json copy =
-      nlohmann::json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json copy = ParseJson(text);
   for (const nlohmann::json& item : copy) {
     if (!item.is_object() || !item.contains("etag") || !item["etag"].is_string() ||
         !item.contains("name") || !item["name"].is_string() || !item.contains("versions")) {

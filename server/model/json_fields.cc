@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "adapters/base/json_text.h"
 #include "adapters/base/status_macros.h"
 
 namespace tenon {
@@ -14,8 +15,7 @@ constexpr size_t kMaxShownValueBytes = 80;
 }  // namespace
 
 absl::StatusOr<nlohmann::json> ParseJsonObject(absl::string_view where, absl::string_view text) {
-  nlohmann::json parsed =
-      nlohmann::json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
+  nlohmann::json parsed = ParseJson(text);
   if (parsed.is_discarded()) {
     return absl::InvalidArgumentError(absl::StrCat(where, ": not valid JSON"));
   }

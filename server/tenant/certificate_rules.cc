@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
+#include "adapters/base/json_text.h"
 #include "adapters/base/status_macros.h"
 #include "adapters/registry/adapter_id.h"
 #include "nlohmann/json.hpp"
@@ -51,8 +52,7 @@ absl::Status CheckMembers(const nlohmann::json& rule, size_t index) {
 }  // namespace
 
 absl::StatusOr<CertificateRules> CertificateRules::Parse(absl::string_view text) {
-  const nlohmann::json json =
-      nlohmann::json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json json = ParseJson(text);
   if (!json.is_object() || json.size() != 1 || !json.contains("rules") ||
       !json["rules"].is_array()) {
     return absl::InvalidArgumentError("certificate rules are not {\"rules\": [...]}");

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "adapters/base/errors.h"
+#include "adapters/base/json_text.h"
 #include "adapters/base/status_macros.h"
 #include "adapters/registry/adapter_id.h"
 #include "nlohmann/json.hpp"
@@ -25,8 +26,7 @@ absl::Status Refused(absl::string_view why) {
 // An object in base64url; null for anything else.
 nlohmann::json DecodeObject(absl::string_view part) {
   const std::optional<std::string> text = DecodeBase64Url(part);
-  nlohmann::json json = nlohmann::json::parse(text.value_or(""), nullptr,
-                                              /*allow_exceptions=*/false);
+  nlohmann::json json = ParseJson(text.value_or(""));
   return json.is_object() ? json : nlohmann::json();
 }
 

@@ -14,6 +14,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
+#include "adapters/base/json_text.h"
 #include "adapters/base/status_macros.h"
 #include "nlohmann/json.hpp"
 
@@ -154,8 +155,7 @@ std::optional<std::string> DecodeBase64Url(absl::string_view text) {
 }
 
 absl::StatusOr<KeySet> KeySet::Parse(absl::string_view jwks) {
-  const nlohmann::json json =
-      nlohmann::json::parse(jwks.begin(), jwks.end(), nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json json = ParseJson(jwks);
   if (!json.is_object() || !json.contains("keys") || !json["keys"].is_array()) {
     return absl::InvalidArgumentError("the JWKS is not {\"keys\": [...]}");
   }

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "adapters/base/json_text.h"
 #include "adapters/base/status_macros.h"
 #include "nlohmann/json.hpp"
 
@@ -28,7 +29,7 @@ absl::StatusOr<Json> ReadOptionalObject(const std::string& path) {
     return Json::object();
   }
   TENON_RETURN_IF_ERROR(text.status());
-  Json json = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  Json json = ParseJson(*text);
   if (!json.is_object()) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": not a JSON object"));
   }
