@@ -16,7 +16,7 @@ packages=(
   g++ cmake ninja-build mold ccache pkg-config ca-certificates git
   libgrpc++-dev libgrpc-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
   libabsl-dev libspdlog-dev nlohmann-json3-dev libre2-dev libssl-dev libsqlite3-dev
-  prometheus-cpp-dev libcpp-httplib-dev libcurl4-openssl-dev libpugixml-dev
+  prometheus-cpp-dev libcpp-httplib-dev libcurl4-openssl-dev libpugixml-dev libgloo-dev
   python3 python3-venv python3-pip
 )
 $tests && packages+=(libgtest-dev libgmock-dev strace curl openssl)
