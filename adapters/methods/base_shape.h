@@ -59,6 +59,8 @@ struct BaseShape {
   std::string post_attention_norm, post_feed_forward_norm;
   double norm_eps = 1e-6;
   at::Device device = at::kCPU;  ///< where compiled adapters are to lie
+  /// Tensor-parallel ranks that compiled adapters are cut for (CutAdapter); several: on the CPU.
+  int64_t num_ranks = 1;
   /// Full module path, as in the checkpoint without ".weight" ("model.layers.0.self_attn.q_proj"),
   /// -> the site.
   absl::flat_hash_map<std::string, SiteShape> modules;

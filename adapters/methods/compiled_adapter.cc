@@ -99,6 +99,13 @@ void CompiledAdapter::set_head(HeadDelta delta) {
   head_ = std::make_unique<HeadDelta>(std::move(delta));
 }
 
+void CompiledAdapter::set_other_ranks(std::vector<std::shared_ptr<const CompiledAdapter>> others) {
+  for (const std::shared_ptr<const CompiledAdapter>& other : others) {
+    resident_bytes_ += other->resident_bytes();
+  }
+  others_ = std::move(others);
+}
+
 void CompiledAdapter::set_context(AdapterContext context) {
   resident_bytes_ += Bytes(context.embeddings) + Bytes(context.keys) + Bytes(context.values);
   context_ = std::make_unique<AdapterContext>(std::move(context));

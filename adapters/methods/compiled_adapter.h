@@ -89,7 +89,12 @@ class CompiledAdapter {
   /// Whether its effect grows with a request's weight; when not, only 0 and 1 make sense.
   bool has_weight() const { return context_ == nullptr && !has_overrides_; }
 
-  /// A copy with every tensor on `device`.
+  /// What tensor-parallel rank `rank` needs of it: itself for rank 0, and when it is not cut.
+  const CompiledAdapter& OfRank(int64_t rank) const {
+    return rank == 0 || others_.empty() ? *this : *others_[static_cast<size_t>(rank - 1)];
+  }
+
+  /// A copy with every tensor on `device`. REQUIRES: not cut.
   std::shared_ptr<const CompiledAdapter> OnDevice(at::Device device) const;
 
   /// Each part is set once at most.
@@ -98,8 +103,10 @@ class CompiledAdapter {
   void set_embedding(EmbeddingDelta delta);
   void set_head(HeadDelta delta);
   void set_context(AdapterContext context);
+  /// Makes this the part of rank 0: what ranks 1, 2, ... need.
+  void set_other_ranks(std::vector<std::shared_ptr<const CompiledAdapter>> others);
 
-  /// Bytes of all tensors.
+  /// Bytes of all tensors, over all ranks; what ranks share counts for each.
   int64_t resident_bytes() const { return resident_bytes_; }
 
  private:
@@ -108,6 +115,7 @@ class CompiledAdapter {
   std::unique_ptr<EmbeddingDelta> embedding_;
   std::unique_ptr<HeadDelta> head_;
   std::unique_ptr<AdapterContext> context_;
+  std::vector<std::shared_ptr<const CompiledAdapter>> others_;  // of ranks 1, 2, ...
   bool has_overrides_ = false;
   int64_t resident_bytes_ = 0;
 };

@@ -13,6 +13,7 @@
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
 #include "adapters/methods/adapter_builder.h"
+#include "adapters/methods/adapter_cut.h"
 #include "adapters/methods/bottleneck.h"
 #include "adapters/methods/context.h"
 #include "adapters/methods/factored.h"
@@ -49,6 +50,11 @@ absl::StatusOr<std::shared_ptr<const CompiledAdapter>> CompileParts(const Adapte
   TENON_RETURN_IF_ERROR(std::visit(BodyCompiler{builder}, spec.body));
   TENON_RETURN_IF_ERROR(CompileSharedParts(spec.shared, builder));
   TENON_ASSIGN_OR_RETURN(std::shared_ptr<const CompiledAdapter> adapter, builder.Finish());
+  if (base.num_ranks > 1) {
+    TENON_ASSIGN_OR_RETURN(adapter, CutAdapter(*adapter, base));
+    report->resident_bytes = adapter->resident_bytes();
+    return adapter;
+  }
   return base.device.is_cpu() ? adapter : adapter->OnDevice(base.device);
 }
 
