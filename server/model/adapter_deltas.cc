@@ -66,14 +66,15 @@ std::vector<Term> TakeRuns(std::vector<Term>& terms, Predicate fits) {
 
 }  // namespace
 
-AdapterDeltas::AdapterDeltas(std::span<const AdapterSegment> segments, KernelKind kernels)
+AdapterDeltas::AdapterDeltas(std::span<const AdapterSegment> segments, KernelKind kernels,
+                             int64_t rank)
     : kernels_(kernels) {
   for (const AdapterSegment& segment : segments) {
     for (const ResolvedAdapter& resolved : segment.adapters) {
       if (resolved.weight != 0.0f && segment.token_begin < segment.token_end) {
         terms_.push_back(
-            {segment.token_begin, segment.token_end, resolved.adapter, resolved.weight,
-             segment.merged != nullptr});
+            {segment.token_begin, segment.token_end, &resolved.adapter->OfRank(rank),
+             resolved.weight, segment.merged != nullptr});
       }
     }
   }

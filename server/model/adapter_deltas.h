@@ -42,7 +42,8 @@ struct SiteColumns {
 /// Throws c10::Error when LibTorch does.
 class AdapterDeltas {
  public:
-  AdapterDeltas(std::span<const AdapterSegment> segments, KernelKind kernels);
+  /// `rank` of a tensor-parallel model: its part of each adapter.
+  AdapterDeltas(std::span<const AdapterSegment> segments, KernelKind kernels, int64_t rank = 0);
 
   /// For KernelKind::kCuda: puts the deltas of layers [first_layer, last_layer) on the device in
   /// one copy. Once, in front of the first AddTo. `products` are the sites that each of AddTo's

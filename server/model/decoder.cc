@@ -1,8 +1,12 @@
 #include "server/model/decoder.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/index_select.h>
 #include <c10/util/BFloat16.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <array>
@@ -10,6 +14,7 @@
 #include <utility>
 
 #include "adapters/base/status_macros.h"
+#include "adapters/methods/rank_share.h"
 #include "server/kernels/activation.h"
 #include "server/kernels/cuda_ops.h"
 #include "server/kernels/norm.h"
@@ -85,8 +90,22 @@ struct Decoder::Buffers {
   }
 };
 
-Decoder::Decoder(const ModelConfig& config, const Options& options)
-    : config_(config), options_(options), kernels_(Kernels::Of(options.kernels)) {
+namespace {
+
+// The sum of what the ranks have of y, in each of them.
+void AddUp(const DecoderInput& input, const at::Tensor& y) {
+  if (input.collective != nullptr) {
+    input.collective->AllReduce(y);
+  }
+}
+
+}  // namespace
+
+Decoder::Decoder(const ModelConfig& config, const Options& options, int64_t rank)
+    : config_(config),
+      options_(options),
+      rank_(rank),
+      kernels_(Kernels::Of(options.kernels)) {
   const int64_t q = config_.q_size(), kv = config_.kv_size(), inner = config_.intermediate_size;
   const auto sites = [this](LinearKind kind) -> std::vector<SiteColumns>& {
     return sites_[static_cast<size_t>(kind)];
@@ -106,9 +125,18 @@ Decoder::Decoder(const ModelConfig& config, const Options& options)
 absl::StatusOr<std::unique_ptr<const Decoder>> Decoder::Create(const ModelConfig& config,
                                                                const Options& options,
                                                                Checkpoint& checkpoint) {
-  std::unique_ptr<Decoder> decoder(new Decoder(config, options));
-  TENON_RETURN_IF_ERROR(Loader(&checkpoint, decoder.get()).Load());
-  return decoder;
+  std::unique_ptr<Decoder> first;
+  for (int64_t rank = 0; rank < std::max<int64_t>(options.num_ranks, 1); ++rank) {
+    TENON_ASSIGN_OR_RETURN(const ModelConfig part, ConfigOfRank(config, rank, options.num_ranks));
+    std::unique_ptr<Decoder> decoder(new Decoder(part, options, rank));
+    TENON_RETURN_IF_ERROR(Loader(config, &checkpoint, decoder.get()).Load());
+    if (rank == 0) {
+      first = std::move(decoder);
+    } else {
+      first->others_.push_back(std::move(decoder));
+    }
+  }
+  return first;
 }
 
 void Decoder::Multiply(int64_t layer, LinearKind kind, const DecoderInput& input,
@@ -124,7 +152,8 @@ void Decoder::Multiply(int64_t layer, LinearKind kind, const DecoderInput& input
   };
   int64_t begin = 0;  // of the tokens that are still to be computed
   for (const AdapterSegment& segment : input.segments) {
-    const Linear* const own = segment.merged == nullptr ? nullptr : segment.merged->Find(layer, kind);
+    const Linear* const own =
+        segment.merged == nullptr ? nullptr : segment.merged->Find(rank_, layer, kind);
     if (own != nullptr) {
       run(base, begin, segment.token_begin);
       run(*own, segment.token_begin, segment.token_end);
@@ -186,6 +215,7 @@ void Decoder::Attention(int64_t layer, const DecoderInput& input, const AdapterD
                           deltas.ScaleInput(layer, Site::kO, buffers.attention), buffers.out,
                           updates);
                });
+  AddUp(input, buffers.out);
   deltas.AddBottleneck(layer, Sublayer::kAttention, buffers.residual, buffers.out);
   if (weights.post_attention_norm.defined()) {
     kernels_->normalize(buffers.out, weights.post_attention_norm, buffers.out);
@@ -208,16 +238,32 @@ void Decoder::FeedForward(int64_t layer, const DecoderInput& input, const Adapte
                           deltas.ScaleInput(layer, Site::kDown, buffers.activated), buffers.out,
                           updates);
                });
+  AddUp(input, buffers.out);
   deltas.AddBottleneck(layer, Sublayer::kFeedForward, buffers.residual, buffers.out);
   if (weights.post_feed_forward_norm.defined()) {
     kernels_->normalize(buffers.out, weights.post_feed_forward_norm, buffers.out);
   }
 }
 
+at::Tensor Decoder::LookUp(const DecoderInput& input) const {
+  const auto rows = [this](const at::Tensor& index) {
+    return embeddings_.defined() ? at::index_select(embeddings_, 0, index) : lm_head_.Rows(index);
+  };
+  if (input.collective == nullptr) {
+    return rows(input.tokens.to(options_.device));
+  }
+  // A token's row is one rank's, and zero in the others' part of the sum.
+  const RankShare tokens = ShareOf(config_.vocab_size, rank_, options_.num_ranks);
+  const at::Tensor local = input.tokens - tokens.begin;
+  const at::Tensor absent = local.lt(0).logical_or_(local.ge(tokens.count));
+  const at::Tensor hidden = rows(local.clamp(0, tokens.count - 1));
+  hidden.masked_fill_(absent.unsqueeze(1), 0);
+  AddUp(input, hidden);
+  return hidden;
+}
+
 at::Tensor Decoder::Embed(const DecoderInput& input, const AdapterDeltas& deltas) const {
-  const at::Tensor tokens = input.tokens.to(options_.device);
-  at::Tensor hidden =
-      embeddings_.defined() ? at::index_select(embeddings_, 0, tokens) : lm_head_.Rows(tokens);
+  at::Tensor hidden = LookUp(input);
   float scale = 1.0f;
   if (config_.embedding_scale != 1.0) {
     scale = static_cast<float>(config_.embedding_scale);
@@ -262,7 +308,7 @@ void Decoder::FinishWanted(const DecoderInput& input, const KvCache& cache,
   const at::Tensor index = at::empty({count}, at::TensorOptions(at::kLong));
   std::copy(input.wanted.begin(), input.wanted.end(), index.mutable_data_ptr<int64_t>());
   buffers.Select(index.to(options_.device));
-  AdapterDeltas deltas(wanted.segments, options_.kernels);
+  AdapterDeltas deltas(wanted.segments, options_.kernels, rank_);
   if (options_.kernels == KernelKind::kCuda) {
     deltas.Plan(layer, config_.num_layers, sites_, options_.device);
     buffers.attention_table = AttentionTable(wanted.rows, count, cache.block_size(),
@@ -273,8 +319,10 @@ void Decoder::FinishWanted(const DecoderInput& input, const KvCache& cache,
 
 at::Tensor Decoder::Forward(const DecoderInput& input, const KvCache& cache) const {
   const int64_t tokens = input.tokens.size(0), wanted = std::ssize(input.wanted);
+  TORCH_CHECK((input.collective != nullptr) == (options_.num_ranks > 1), "a decoder of ",
+              options_.num_ranks, " ranks needs a collective if it is cut, and only then");
   Buffers buffers(config_, TensorOptions(), tokens);
-  AdapterDeltas deltas(input.segments, options_.kernels);
+  AdapterDeltas deltas(input.segments, options_.kernels, rank_);
   if (options_.kernels == KernelKind::kCuda) {
     deltas.Plan(0, config_.num_layers, sites_, options_.device);
     buffers.attention_table = AttentionTable(input.rows, tokens, cache.block_size(),
@@ -296,12 +344,33 @@ at::Tensor Decoder::Forward(const DecoderInput& input, const KvCache& cache) con
   return buffers.normed.narrow(0, 0, wanted);
 }
 
+at::Tensor Decoder::GatherLogits(const at::Tensor& logits, Collective& collective) const {
+  const int64_t ranks = options_.num_ranks, vocab = config_.vocab_size;
+  const int64_t width = (vocab + ranks - 1) / ranks;
+  const at::Tensor gathered =
+      collective.GatherColumns(at::constant_pad_nd(logits, {0, width - logits.size(1)}));
+  if (rank_ != 0) {
+    return at::Tensor();
+  }
+  std::vector<at::Tensor> columns;
+  for (int64_t rank = 0; rank < ranks; ++rank) {
+    columns.push_back(gathered.narrow(1, rank * width, ShareOf(vocab, rank, ranks).count));
+  }
+  return at::cat(columns, 1);
+}
+
 at::Tensor Decoder::Logits(const at::Tensor& hidden, std::span<const int64_t> token_of_row,
-                           std::span<const AdapterSegment> segments) const {
-  const at::Tensor logits =
-      at::empty({hidden.size(0), config_.vocab_size}, TensorOptions());
+                           std::span<const AdapterSegment> segments,
+                           Collective* collective) const {
+  at::Tensor logits = at::empty({hidden.size(0), lm_head_.out_features()}, TensorOptions());
   lm_head_.Forward(hidden, logits);
-  AdapterDeltas(segments, options_.kernels).AddHead(token_of_row, hidden, logits);
+  if (collective != nullptr) {
+    logits = GatherLogits(logits, *collective);
+  }
+  if (rank_ != 0) {
+    return at::Tensor();
+  }
+  AdapterDeltas(segments, options_.kernels, rank_).AddHead(token_of_row, hidden, logits);
   const at::Tensor widened =
       options_.kernels == KernelKind::kCpu ? ToFloat(logits) : logits.to(at::kFloat);
   if (config_.final_softcap > 0) {
@@ -323,6 +392,9 @@ int64_t Decoder::nbytes() const {
     for (const Linear& matrix : layer.linears) {
       total += matrix.nbytes();
     }
+  }
+  for (const std::unique_ptr<const Decoder>& other : others_) {
+    total += other->nbytes();
   }
   return total;
 }

@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/kernels/attention.h"
+#include "server/kernels/collective.h"
 #include "server/kernels/linear.h"
 #include "server/kernels/norm.h"
 #include "server/model/adapter_deltas.h"
@@ -38,10 +39,16 @@ struct DecoderInput {
   /// [W] ascending: the tokens whose hidden states are asked for. Of the others the last layer
   /// leaves nothing but keys and values.
   std::span<const int64_t> wanted;
+  /// The rank's end of the group; null when the model is not cut.
+  Collective* collective = nullptr;
 };
 
 /// Weights and arithmetic of a pre-norm decoder, as transformers' Llama, Mistral, Qwen 2 and 3,
 /// Gemma 2 and 3 (text) and GPT-2 have them; the config says which parts there are.
+///
+/// Cut for tensor parallelism (Megatron-LM, arXiv:1909.08053) each rank has a decoder of its own:
+/// its heads, its columns of gate and up, its inputs of o and down, its rows of the embedding and
+/// the head. Ranks add up what o, down and the embedding give, and put their logits side by side.
 ///
 /// Thread-safe: immutable after Create; the KV cache is the caller's. With KernelKind::kCpu every
 /// row of a result depends on its own sequence and adapters alone, bit for bit.
@@ -53,9 +60,11 @@ class Decoder {
     at::Device device = at::kCPU;  ///< of weights, activations and KV cache
     /// Of the linear layers and the head; norms, biases and separate embeddings stay in dtype.
     WeightFormat weights = WeightFormat::kAsGiven;
+    int64_t num_ranks = 1;  ///< tensor-parallel; more than 1: on the CPU
   };
 
-  /// Takes every tensor of the checkpoint. Errors name the tensor.
+  /// Takes every tensor of the checkpoint. Errors name the tensor; INVALID_ARGUMENT when the model
+  /// cannot be cut (ConfigOfRank). Gives rank 0's decoder, which has the others.
   static absl::StatusOr<std::unique_ptr<const Decoder>> Create(const ModelConfig& config,
                                                                const Options& options,
                                                                Checkpoint& checkpoint);
@@ -65,18 +74,26 @@ class Decoder {
   at::Tensor Forward(const DecoderInput& input, const KvCache& cache) const;
 
   /// The logits [R, vocab] fp32 of hidden states [R, hidden]; row r is token token_of_row[r] of the
-  /// step, which ascend.
+  /// step, which ascend. Of a model that is cut rank 0 has them, the others an undefined tensor.
   at::Tensor Logits(const at::Tensor& hidden, std::span<const int64_t> token_of_row,
-                    std::span<const AdapterSegment> segments) const;
+                    std::span<const AdapterSegment> segments, Collective* collective) const;
 
   /// A matrix of a layer, for those who make another of it.
   const Linear& linear(int64_t layer, LinearKind kind) const {
     return layers_[layer].linears[static_cast<size_t>(kind)];
   }
 
+  /// The decoder of another rank. REQUIRES: this is rank 0's.
+  const Decoder& OfRank(int64_t other) const {
+    return other == 0 ? *this : *others_[static_cast<size_t>(other - 1)];
+  }
+  int64_t rank() const { return rank_; }
+  int64_t num_ranks() const { return options_.num_ranks; }
+
+  /// Of what this rank computes (ConfigOfRank).
   const ModelConfig& config() const { return config_; }
   const Options& options() const { return options_; }
-  /// Bytes of all weights as they are kept.
+  /// Bytes of all weights as they are kept; rank 0's: over all ranks.
   int64_t nbytes() const;
   /// Elements of the checkpoint's tensors, a tied head counted once.
   int64_t num_parameters() const { return num_parameters_; }
@@ -94,7 +111,8 @@ class Decoder {
   struct Buffers;
   class Loader;
 
-  Decoder(const ModelConfig& config, const Options& options);
+  /// `config` as ConfigOfRank gives it.
+  Decoder(const ModelConfig& config, const Options& options, int64_t rank);
 
   at::TensorOptions TensorOptions() const {
     return at::TensorOptions(options_.dtype).device(options_.device);
@@ -102,6 +120,10 @@ class Decoder {
   std::span<const SiteColumns> SitesOf(LinearKind kind) const {
     return sites_[static_cast<size_t>(kind)];
   }
+  /// The embeddings of the tokens, [T, hidden].
+  at::Tensor LookUp(const DecoderInput& input) const;
+  /// The logits [R, vocab] of all ranks' [R, vocab / num_ranks]; undefined but for rank 0.
+  at::Tensor GatherLogits(const at::Tensor& logits, Collective& collective) const;
   at::Tensor Embed(const DecoderInput& input, const AdapterDeltas& deltas) const;
   /// y = x W^T + updates + b, each run of tokens with its own W and b.
   void Multiply(int64_t layer, LinearKind kind, const DecoderInput& input, const at::Tensor& x,
@@ -121,8 +143,11 @@ class Decoder {
 
   ModelConfig config_;
   Options options_;
+  int64_t rank_;
+  std::vector<std::unique_ptr<const Decoder>> others_;  // rank 0's only: ranks 1, 2, ...
   const Kernels* kernels_;
-  at::Tensor embeddings_;  // [vocab, hidden]; undefined when lm_head_ is that matrix (tied)
+  // [vocab / num_ranks, hidden]; undefined when lm_head_ is that matrix (tied).
+  at::Tensor embeddings_;
   std::vector<Layer> layers_;
   std::array<std::vector<SiteColumns>, kNumLinearKinds> sites_;  // by LinearKind: its parts
   at::Tensor positions_;  // [max_position_embeddings, hidden]; undefined when there are ropes

@@ -1,5 +1,6 @@
 #include "server/model/decoder_loader.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 
 #include <utility>
@@ -18,7 +19,7 @@ absl::StatusOr<at::Tensor> Decoder::Loader::Take(const std::string& name,
 
 absl::StatusOr<Norm> Decoder::Loader::TakeNorm(const std::string& prefix, absl::string_view name,
                                                int64_t size) {
-  const ModelConfig& config = decoder_->config_;
+  const ModelConfig& config = config_;
   if (name.empty()) {
     return Norm();
   }
@@ -31,23 +32,52 @@ absl::StatusOr<Norm> Decoder::Loader::TakeNorm(const std::string& prefix, absl::
   return Norm::Make(config.norm, static_cast<float>(config.norm_eps), weight, bias);
 }
 
+Decoder::Loader::Part Decoder::Loader::KvShared() const {
+  const RankShare heads =
+      KvShareOf(config_.num_kv_heads, decoder_->rank(), decoder_->num_ranks());
+  return {config_.kv_size(), {heads.begin * config_.head_dim, heads.count * config_.head_dim}};
+}
+
+at::Tensor Decoder::Loader::Select(const at::Tensor& whole, int64_t dim,
+                                   const std::vector<Part>& parts) {
+  std::vector<at::Tensor> selected;
+  int64_t begin = 0, count = 0;
+  for (const Part& part : parts) {
+    selected.push_back(whole.narrow(dim, begin + part.share.begin, part.share.count));
+    begin += part.size;
+    count += part.share.count;
+  }
+  if (count == whole.size(dim)) {
+    return whole;
+  }
+  return selected.size() == 1 ? selected.front() : at::cat(selected, dim);
+}
+
 absl::StatusOr<Linear> Decoder::Loader::TakeLinear(const std::vector<Module>& modules,
-                                                   int64_t in_features, bool bias) {
-  const bool transposed = decoder_->config_.transposed_weights;
+                                                   const Part& inputs, bool bias) {
+  const bool transposed = config_.transposed_weights;
+  // What is added to a sum over ranks is one rank's.
+  const bool has_bias = inputs.share.begin == 0;
   std::vector<at::Tensor> weights;
   std::vector<at::Tensor> biases;
   for (const Module& module : modules) {
-    std::vector<int64_t> shape = {module.out_features, in_features};
+    int64_t out_features = 0;
+    for (const Part& part : module.outputs) {
+      out_features += part.size;
+    }
+    std::vector<int64_t> shape = {out_features, inputs.size};
     if (transposed) {
       std::swap(shape[0], shape[1]);
     }
     TENON_ASSIGN_OR_RETURN(const at::Tensor weight,
                            Take(absl::StrCat(module.name, ".weight"), shape));
-    weights.push_back(transposed ? weight.t().contiguous() : weight);
+    weights.push_back(Select(Select(transposed ? weight.t().contiguous() : weight, 0,
+                                    module.outputs),
+                             1, {inputs}));
     if (bias) {
-      TENON_ASSIGN_OR_RETURN(at::Tensor vector,
-                             Take(absl::StrCat(module.name, ".bias"), {module.out_features}));
-      biases.push_back(std::move(vector));
+      TENON_ASSIGN_OR_RETURN(const at::Tensor vector,
+                             Take(absl::StrCat(module.name, ".bias"), {out_features}));
+      biases.push_back(has_bias ? Select(vector, 0, module.outputs) : at::Tensor());
     }
   }
   return Linear::Create(std::move(weights), std::move(biases), decoder_->options_.kernels,
@@ -55,49 +85,54 @@ absl::StatusOr<Linear> Decoder::Loader::TakeLinear(const std::vector<Module>& mo
 }
 
 absl::Status Decoder::Loader::LoadAttention(const std::string& prefix, Layer& layer) {
-  const ModelConfig& config = decoder_->config_;
+  const ModelConfig& config = config_;
   const ModulePaths& names = config.modules;
   const int64_t hidden = config.hidden_size;
   std::vector<Module> qkv;
   if (config.has_fused_qkv()) {
-    qkv = {{absl::StrCat(prefix, names.qkv), config.q_size() + 2 * config.kv_size()}};
+    qkv = {{absl::StrCat(prefix, names.qkv),
+            {Shared(config.q_size()), KvShared(), KvShared()}}};
   } else {
-    qkv = {{absl::StrCat(prefix, names.q), config.q_size()},
-           {absl::StrCat(prefix, names.k), config.kv_size()},
-           {absl::StrCat(prefix, names.v), config.kv_size()}};
+    qkv = {{absl::StrCat(prefix, names.q), {Shared(config.q_size())}},
+           {absl::StrCat(prefix, names.k), {KvShared()}},
+           {absl::StrCat(prefix, names.v), {KvShared()}}};
   }
   TENON_ASSIGN_OR_RETURN(layer.attention_norm, TakeNorm(prefix, names.attention_norm, hidden));
-  TENON_ASSIGN_OR_RETURN(LinearOf(layer, LinearKind::kQkv), TakeLinear(qkv, hidden, config.qkv_bias));
+  TENON_ASSIGN_OR_RETURN(LinearOf(layer, LinearKind::kQkv),
+                         TakeLinear(qkv, Whole(hidden), config.qkv_bias));
   TENON_ASSIGN_OR_RETURN(layer.q_norm, TakeNorm(prefix, names.q_norm, config.head_dim));
   TENON_ASSIGN_OR_RETURN(layer.k_norm, TakeNorm(prefix, names.k_norm, config.head_dim));
-  TENON_ASSIGN_OR_RETURN(LinearOf(layer, LinearKind::kO), TakeLinear({{absl::StrCat(prefix, names.o), hidden}},
-                                             config.q_size(), config.o_bias));
+  TENON_ASSIGN_OR_RETURN(LinearOf(layer, LinearKind::kO),
+                         TakeLinear({{absl::StrCat(prefix, names.o), {Whole(hidden)}}},
+                                    Shared(config.q_size()), config.o_bias));
   TENON_ASSIGN_OR_RETURN(layer.post_attention_norm,
                          TakeNorm(prefix, names.post_attention_norm, hidden));
   return absl::OkStatus();
 }
 
 absl::Status Decoder::Loader::LoadFeedForward(const std::string& prefix, Layer& layer) {
-  const ModelConfig& config = decoder_->config_;
+  const ModelConfig& config = config_;
   const ModulePaths& names = config.modules;
   const int64_t hidden = config.hidden_size, intermediate = config.intermediate_size;
   std::vector<Module> up;
   if (config.is_gated()) {
-    up.push_back({absl::StrCat(prefix, names.gate), intermediate});
+    up.push_back({absl::StrCat(prefix, names.gate), {Shared(intermediate)}});
   }
-  up.push_back({absl::StrCat(prefix, names.up), intermediate});
+  up.push_back({absl::StrCat(prefix, names.up), {Shared(intermediate)}});
   TENON_ASSIGN_OR_RETURN(layer.feed_forward_norm,
                          TakeNorm(prefix, names.feed_forward_norm, hidden));
-  TENON_ASSIGN_OR_RETURN(LinearOf(layer, LinearKind::kGateUp), TakeLinear(up, hidden, config.mlp_bias));
-  TENON_ASSIGN_OR_RETURN(LinearOf(layer, LinearKind::kDown), TakeLinear({{absl::StrCat(prefix, names.down), hidden}},
-                                                intermediate, config.mlp_bias));
+  TENON_ASSIGN_OR_RETURN(LinearOf(layer, LinearKind::kGateUp),
+                         TakeLinear(up, Whole(hidden), config.mlp_bias));
+  TENON_ASSIGN_OR_RETURN(LinearOf(layer, LinearKind::kDown),
+                         TakeLinear({{absl::StrCat(prefix, names.down), {Whole(hidden)}}},
+                                    Shared(intermediate), config.mlp_bias));
   TENON_ASSIGN_OR_RETURN(layer.post_feed_forward_norm,
                          TakeNorm(prefix, names.post_feed_forward_norm, hidden));
   return absl::OkStatus();
 }
 
 absl::Status Decoder::Loader::LoadLayer(int64_t index) {
-  const std::string prefix = absl::StrCat(root_, decoder_->config_.modules.layers, ".", index, ".");
+  const std::string prefix = absl::StrCat(root_, config_.modules.layers, ".", index, ".");
   Layer layer;
   TENON_RETURN_IF_ERROR(LoadAttention(prefix, layer));
   TENON_RETURN_IF_ERROR(LoadFeedForward(prefix, layer));
@@ -108,9 +143,9 @@ absl::Status Decoder::Loader::LoadLayer(int64_t index) {
 // One matrix is both. A file may repeat it; a copy that differs was trained apart, and tying it
 // would lose it.
 absl::Status Decoder::Loader::LoadTiedHead(const std::string& name) {
-  const std::vector<int64_t> shape = {decoder_->config_.vocab_size, decoder_->config_.hidden_size};
+  const std::vector<int64_t> shape = {config_.vocab_size, config_.hidden_size};
   TENON_ASSIGN_OR_RETURN(const at::Tensor embeddings, Take(name, shape));
-  const std::string head_name = absl::StrCat(decoder_->config_.modules.head, ".weight");
+  const std::string head_name = absl::StrCat(config_.modules.head, ".weight");
   if (checkpoint_->Has(head_name)) {
     TENON_ASSIGN_OR_RETURN(at::Tensor head, checkpoint_->Take(head_name, shape));
     head = head.to(embeddings.options());
@@ -121,29 +156,30 @@ absl::Status Decoder::Loader::LoadTiedHead(const std::string& name) {
     }
   }
   TENON_ASSIGN_OR_RETURN(decoder_->lm_head_,
-                         Linear::Create({embeddings}, {}, decoder_->options_.kernels,
-                                        decoder_->options_.weights));
+                         Linear::Create({Select(embeddings, 0, {Shared(config_.vocab_size)})}, {},
+                                        decoder_->options_.kernels, decoder_->options_.weights));
   return absl::OkStatus();
 }
 
 absl::Status Decoder::Loader::LoadHead() {
-  const ModelConfig& config = decoder_->config_;
+  const ModelConfig& config = config_;
   const std::vector<int64_t> shape = {config.vocab_size, config.hidden_size};
   const std::string embeddings = absl::StrCat(root_, config.modules.embeddings, ".weight");
   if (config.tie_word_embeddings) {
     return LoadTiedHead(embeddings);
   }
-  TENON_ASSIGN_OR_RETURN(decoder_->embeddings_, Take(embeddings, shape));
+  TENON_ASSIGN_OR_RETURN(const at::Tensor table, Take(embeddings, shape));
+  decoder_->embeddings_ = Select(table, 0, {Shared(config.vocab_size)});
   TENON_ASSIGN_OR_RETURN(const at::Tensor head,
                          Take(absl::StrCat(config.modules.head, ".weight"), shape));
   TENON_ASSIGN_OR_RETURN(decoder_->lm_head_,
-                         Linear::Create({head}, {}, decoder_->options_.kernels,
-                                        decoder_->options_.weights));
+                         Linear::Create({Select(head, 0, {Shared(config.vocab_size)})}, {},
+                                        decoder_->options_.kernels, decoder_->options_.weights));
   return absl::OkStatus();
 }
 
 absl::Status Decoder::Loader::Load() {
-  const ModelConfig& config = decoder_->config_;
+  const ModelConfig& config = config_;
   root_ = CheckpointRoot(config, *checkpoint_);
   for (int64_t index = 0; index < config.num_layers; ++index) {
     TENON_RETURN_IF_ERROR(LoadLayer(index));

@@ -206,7 +206,8 @@ std::vector<size_t> DecoderRunner::StartContexts(
   bool all_ok = true;
   for (size_t i = 0; i < batch.contexts.size(); ++i) {
     const ContextRow& row = batch.contexts[i];
-    const AdapterContext* const context = FindContext(adapters[batch.segments.size() + i].adapters);
+    const AdapterContext* const context =
+        FindContext(adapters[batch.segments.size() + i].adapters, decoder_->rank());
     output.context_status.push_back(CheckContext(row, context));
     if (!output.context_status.back().ok()) {
       all_ok = false;
@@ -250,6 +251,7 @@ at::Tensor DecoderRunner::Forward(const FlatBatch& flat) {
   input.rows = flat.rows;
   input.segments = flat.segments;
   input.wanted = flat.wanted;
+  input.collective = collective_;
   return decoder_->Forward(input, cache_);
 }
 
@@ -310,7 +312,11 @@ void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden,
   std::transform(last_tokens.begin(), last_tokens.end(), index.mutable_data_ptr<int64_t>(),
                  [&flat](int64_t token) { return IndexIn(flat.wanted, token); });
   const at::Tensor logits =
-      decoder_->Logits(at::index_select(hidden, 0, index.to(device())), last_tokens, flat.segments);
+      decoder_->Logits(at::index_select(hidden, 0, index.to(device())), last_tokens, flat.segments,
+                       collective_);
+  if (!logits.defined()) {
+    return;  // rank 0 has them
+  }
   bool all_ok = true;
   for (absl::StatusOr<SampledToken>& sampled : Sample(logits, sequences)) {
     output.row_status.push_back(sampled.status());
@@ -361,11 +367,13 @@ void DecoderRunner::ScorePrompts(const Batch& batch, const at::Tensor& hidden,
       const int64_t count = std::min(kPromptLogitsRows, scored - begin);
       std::vector<int64_t> token_of_row(static_cast<size_t>(count));
       std::iota(token_of_row.begin(), token_of_row.end(), token_begin + begin);
-      const at::Tensor logits =
-          decoder_
-              ->Logits(hidden.narrow(0, IndexIn(flat.wanted, token_of_row.front()), count),
-                       token_of_row, flat.segments)
-              .cpu();
+      const at::Tensor of_device =
+          decoder_->Logits(hidden.narrow(0, IndexIn(flat.wanted, token_of_row.front()), count),
+                           token_of_row, flat.segments, collective_);
+      if (!of_device.defined()) {
+        continue;  // rank 0 has them
+      }
+      const at::Tensor logits = of_device.cpu();
       for (int64_t i = 0; i < count; ++i) {
         const int32_t next = row.sequence->tokens()[row.first_token + begin + i + 1];
         output.prompt_logprobs[r].push_back(

@@ -34,6 +34,10 @@ class DecoderRunner : public ModelRunner {
       std::shared_ptr<const Decoder> decoder, int64_t num_blocks, int64_t block_size,
       int64_t max_positions);
 
+  /// The end of a tensor-parallel rank's group, borrowed until another is set; never null in Run of
+  /// a rank whose decoder is cut. Every rank runs the same batches; the tokens are rank 0's.
+  void set_collective(Collective* collective) { collective_ = collective; }
+
   /// Virtual tokens of soft prompts run through the model under the deltas of their selection;
   /// those of prefixes are copied. Soft prompts fail with FAILED_PRECONDITION where
   /// prefix_sharing_is_exact() is false.
@@ -91,6 +95,7 @@ class DecoderRunner : public ModelRunner {
                     const FlatBatch& flat, StepOutput& output);
 
   std::shared_ptr<const Decoder> decoder_;
+  Collective* collective_ = nullptr;
   KvCache cache_;
   bool poison_freed_blocks_ = false;
   int64_t max_positions_;

@@ -22,9 +22,10 @@ int64_t NumTokens(const Batch& batch, std::span<const size_t> soft_prompts) {
 
 }  // namespace
 
-const AdapterContext* FindContext(std::span<const ResolvedAdapter> adapters) {
+const AdapterContext* FindContext(std::span<const ResolvedAdapter> adapters, int64_t rank) {
   for (const ResolvedAdapter& resolved : adapters) {
-    if (const AdapterContext* context = resolved.adapter->context(); context != nullptr) {
+    if (const AdapterContext* context = resolved.adapter->OfRank(rank).context();
+        context != nullptr) {
       return context;
     }
   }

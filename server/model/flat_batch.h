@@ -16,8 +16,8 @@
 
 namespace tenon {
 
-/// The context of one of the adapters, or null.
-const AdapterContext* FindContext(std::span<const ResolvedAdapter> adapters);
+/// The context of one of the adapters, as that tensor-parallel rank has it, or null.
+const AdapterContext* FindContext(std::span<const ResolvedAdapter> adapters, int64_t rank = 0);
 
 /// The tokens of a step: those of the rows, in order, then the virtual ones that the model has to
 /// run (soft prompts; the keys and values of a prefix need no token). Borrows batch and adapters.

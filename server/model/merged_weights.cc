@@ -31,17 +31,17 @@ struct Part {
   float weight;
 };
 
-// What the adapters do to one matrix, in the order of the selection.
-std::vector<Part> PartsOf(const ModelConfig& config, std::span<const ResolvedAdapter> adapters,
+// What the adapters do to one matrix of a rank, in the order of the selection.
+std::vector<Part> PartsOf(const Decoder& decoder, std::span<const ResolvedAdapter> adapters,
                           int64_t layer, LinearKind kind) {
   std::vector<Part> parts;
   for (const Site site : kLinearSites) {
     for (const ResolvedAdapter& resolved : adapters) {
-      const SiteDelta* const delta = resolved.adapter->delta(layer, site);
+      const SiteDelta* const delta = resolved.adapter->OfRank(decoder.rank()).delta(layer, site);
       if (delta == nullptr || resolved.weight == 0.0f) {
         continue;
       }
-      if (const LinearPart where = PartOf(site, config); where.kind == kind) {
+      if (const LinearPart where = PartOf(site, decoder.config()); where.kind == kind) {
         parts.push_back({where, delta, resolved.weight});
       }
     }
@@ -170,30 +170,48 @@ LinearPart PartOf(Site site, const ModelConfig& config) {
 MergeFacts MergedWeights::Measure(const Decoder& decoder,
                                   std::span<const ResolvedAdapter> adapters) {
   MergeFacts facts;
-  for (int64_t layer = 0; layer < decoder.config().num_layers; ++layer) {
-    for (int kind = 0; kind < kNumLinearKinds; ++kind) {
-      const std::vector<Part> parts =
-          PartsOf(decoder.config(), adapters, layer, static_cast<LinearKind>(kind));
-      if (parts.empty()) {
-        continue;
-      }
-      ++facts.num_linears;
-      facts.nbytes += decoder.linear(layer, static_cast<LinearKind>(kind)).nbytes();
-      for (const Part& part : parts) {
-        ++facts.num_deltas;
-        facts.delta_bytes += part.delta->nbytes();
-        facts.delta_macs += part.delta->low_rank.defined() ? DeltaMacs(part.delta->low_rank) : 0;
-      }
+  const int64_t num_layers = decoder.config().num_layers;
+  for (int64_t i = 0; i < decoder.num_ranks() * num_layers * kNumLinearKinds; ++i) {
+    const Decoder& part = decoder.OfRank(i / kNumLinearKinds / num_layers);
+    const int64_t layer = i / kNumLinearKinds % num_layers;
+    const auto kind = static_cast<LinearKind>(i % kNumLinearKinds);
+    const std::vector<Part> parts = PartsOf(part, adapters, layer, kind);
+    if (parts.empty()) {
+      continue;
+    }
+    ++facts.num_linears;
+    facts.nbytes += part.linear(layer, kind).nbytes();
+    for (const Part& delta : parts) {
+      ++facts.num_deltas;
+      facts.delta_bytes += delta.delta->nbytes();
+      facts.delta_macs += delta.delta->low_rank.defined() ? DeltaMacs(delta.delta->low_rank) : 0;
     }
   }
   return facts;
 }
 
+absl::Status MergedWeights::MergeLayer(const Decoder& decoder,
+                                       std::span<const ResolvedAdapter> adapters, int64_t layer) {
+  for (int kind = 0; kind < kNumLinearKinds; ++kind) {
+    const std::vector<Part> parts =
+        PartsOf(decoder, adapters, layer, static_cast<LinearKind>(kind));
+    if (parts.empty()) {
+      continue;
+    }
+    const Linear& base = decoder.linear(layer, static_cast<LinearKind>(kind));
+    Accumulator accumulator(base);
+    TENON_RETURN_IF_ERROR(accumulator.Apply(parts));
+    TENON_ASSIGN_OR_RETURN(ranks_[decoder.rank()][layer][kind],
+                           accumulator.Finish(base, decoder.options().kernels));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<const MergedWeights>> MergedWeights::Merge(
     const Decoder& decoder, std::span<const ResolvedAdapter> adapters,
     const std::function<bool()>& cancelled) {
-  const ModelConfig& config = decoder.config();
-  std::unique_ptr<MergedWeights> merged(new MergedWeights(config.num_layers));
+  const int64_t num_layers = decoder.config().num_layers;
+  std::unique_ptr<MergedWeights> merged(new MergedWeights(decoder.num_ranks(), num_layers));
   merged->facts_ = Measure(decoder, adapters);
   if (merged->facts_.num_linears == 0) {
     return PreconditionError("NOTHING_TO_MERGE", "adapter",
@@ -203,22 +221,12 @@ absl::StatusOr<std::unique_ptr<const MergedWeights>> MergedWeights::Merge(
   const SerialScope serial;  // the other threads are the engine's
   try {
     const c10::InferenceMode inference_mode;
-    for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    for (int64_t i = 0; i < decoder.num_ranks() * num_layers; ++i) {
       if (cancelled()) {
         return absl::CancelledError("the merge was cancelled");
       }
-      for (int kind = 0; kind < kNumLinearKinds; ++kind) {
-        const std::vector<Part> parts =
-            PartsOf(config, adapters, layer, static_cast<LinearKind>(kind));
-        if (parts.empty()) {
-          continue;
-        }
-        const Linear& base = decoder.linear(layer, static_cast<LinearKind>(kind));
-        Accumulator accumulator(base);
-        TENON_RETURN_IF_ERROR(accumulator.Apply(parts));
-        TENON_ASSIGN_OR_RETURN(merged->layers_[layer][kind],
-                               accumulator.Finish(base, decoder.options().kernels));
-      }
+      TENON_RETURN_IF_ERROR(
+          merged->MergeLayer(decoder.OfRank(i / num_layers), adapters, i % num_layers));
     }
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("no memory for merged weights");

@@ -35,7 +35,7 @@ struct LinearPart {
 /// REQUIRES: a linear layer of a decoder layer (kQ to kDown).
 LinearPart PartOf(Site site, const ModelConfig& config);
 
-/// What merging a selection would take and save; known before any weight is read.
+/// What merging a selection would take and save, over all ranks; known before any weight is read.
 struct MergeFacts {
   int64_t num_linears = 0;  ///< matrices that get a copy
   int64_t num_deltas = 0;   ///< (adapter, site) pairs that a step need not apply any more
@@ -55,6 +55,7 @@ struct MergeFacts {
 /// In fp32 a token's result differs from the unmerged one by rounding; in bf16 also by the rounding
 /// of W', as it does after PEFT's merge_and_unload.
 ///
+/// Of a tensor-parallel model each rank's matrices are merged with its part of the adapters.
 /// Thread-safe: immutable after Merge. Shares nothing with the base, which is only read: dropping
 /// the copy is all there is to unmerging.
 class MergedWeights {
@@ -69,17 +70,22 @@ class MergedWeights {
 
   static MergeFacts Measure(const Decoder& decoder, std::span<const ResolvedAdapter> adapters);
 
-  /// The copy, or null where the adapters leave the base's alone.
-  const Linear* Find(int64_t layer, LinearKind kind) const {
-    const Linear& linear = layers_[layer][static_cast<size_t>(kind)];
+  /// A rank's copy, or null where the adapters leave the base's alone.
+  const Linear* Find(int64_t rank, int64_t layer, LinearKind kind) const {
+    const Linear& linear = ranks_[rank][layer][static_cast<size_t>(kind)];
     return linear.out_features() > 0 ? &linear : nullptr;
   }
   const MergeFacts& facts() const { return facts_; }
 
  private:
-  explicit MergedWeights(int64_t num_layers) : layers_(num_layers) {}
+  using Layers = std::vector<std::array<Linear, kNumLinearKinds>>;
 
-  std::vector<std::array<Linear, kNumLinearKinds>> layers_;
+  MergedWeights(int64_t num_ranks, int64_t num_layers) : ranks_(num_ranks, Layers(num_layers)) {}
+
+  absl::Status MergeLayer(const Decoder& decoder, std::span<const ResolvedAdapter> adapters,
+                          int64_t layer);
+
+  std::vector<Layers> ranks_;
   MergeFacts facts_;
 };
 

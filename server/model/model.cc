@@ -80,6 +80,11 @@ absl::StatusOr<Model> Load(const std::string& folder, const ModelOptions& option
     return absl::InvalidArgumentError(
         absl::StrCat("device ", options.device.str(), ": the CPU's kernels do not run there"));
   }
+  if (!options.device.is_cpu() && options.num_ranks > 1) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("tensor_parallel_size ", options.num_ranks, " on device ",
+                     options.device.str(), ": tensor parallelism is implemented on the CPU only"));
+  }
   TENON_ASSIGN_OR_RETURN(const std::shared_ptr<Checkpoint> checkpoint, Checkpoint::Open(folder));
   // The future's destructor waits, so the thread ends inside this function on every path.
   std::future<absl::StatusOr<std::string>> digest = std::async(
@@ -90,11 +95,13 @@ absl::StatusOr<Model> Load(const std::string& folder, const ModelOptions& option
   decoder_options.kernels = options.kernels;
   decoder_options.device = model.device = options.device;
   decoder_options.weights = options.weights;
+  decoder_options.num_ranks = options.num_ranks;
   TENON_ASSIGN_OR_RETURN(model.decoder,
                          Decoder::Create(model.config, decoder_options, *checkpoint));
   TENON_ASSIGN_OR_RETURN(std::string model_digest, digest.get());
   model.base = MakeBaseShape(model.config, std::move(model_digest));
   model.base.device = options.device;
+  model.base.num_ranks = options.num_ranks;
   model.base.read_parameter = ParameterReader(checkpoint, model.config);
   return model;
 }

@@ -27,6 +27,8 @@ struct ModelOptions {
   KernelKind kernels = KernelKind::kCpu;
   at::Device device = at::kCPU;  ///< as OpenDevice gives it; not the CPU: not with kCpu
   WeightFormat weights = WeightFormat::kAsGiven;
+  /// Tensor-parallel ranks, which share the heads, the intermediate features and the vocabulary.
+  int64_t num_ranks = 1;
 };
 
 /// Opens the device of that name (OpenDevice) and, for a GPU, Tenon's kernels for it; sets `device`
@@ -43,12 +45,12 @@ absl::Status SelectDevice(absl::string_view name, ModelOptions& options);
 ///                                                             max_context_tokens));
 ///   scheduler_options.prefix_cache = runner->prefix_sharing_is_exact();
 struct Model {
-  ModelConfig config;
+  ModelConfig config;  ///< the whole model's
   GenerationConfig generation;  ///< all absent when the folder has no generation_config.json
   BaseShape base;               ///< what adapters are fitted to; base.digest names the weights
   at::ScalarType dtype = at::kFloat;
   at::Device device = at::kCPU;  ///< of the decoder's weights
-  std::shared_ptr<const Decoder> decoder;
+  std::shared_ptr<const Decoder> decoder;  ///< rank 0's
 
   /// The tokens that end a generation: those of generation_config.json, else of config.json.
   const std::vector<int32_t>& eos_token_ids() const {

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/methods/rank_share.h"
 #include "server/model/json_fields.h"
 #include "server/model/model_family.h"
 
@@ -277,6 +278,36 @@ absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view json_text) {
   TENON_RETURN_IF_ERROR(FinishRopes(fields, config));
   TENON_RETURN_IF_ERROR(CheckOtherFields(fields));
   return config;
+}
+
+absl::StatusOr<ModelConfig> ConfigOfRank(const ModelConfig& config, int64_t rank,
+                                         int64_t num_ranks) {
+  const auto refuse = [num_ranks](absl::string_view why, absl::string_view field, int64_t value) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor_parallel_size ", num_ranks, " ", why,
+                                                   " the model's ", field, ", ", value));
+  };
+  if (num_ranks < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor_parallel_size is ", num_ranks, ", must be positive"));
+  }
+  if (config.num_heads % num_ranks != 0) {
+    return refuse("does not divide", "num_attention_heads", config.num_heads);
+  }
+  if (config.num_kv_heads % num_ranks != 0 && num_ranks % config.num_kv_heads != 0) {
+    return refuse("neither divides nor is a multiple of", "num_key_value_heads",
+                  config.num_kv_heads);
+  }
+  if (config.intermediate_size < num_ranks) {
+    return refuse("exceeds", "intermediate_size", config.intermediate_size);
+  }
+  if (config.vocab_size < num_ranks) {
+    return refuse("exceeds", "vocab_size", config.vocab_size);
+  }
+  ModelConfig part = config;
+  part.num_heads = ShareOf(config.num_heads, rank, num_ranks).count;
+  part.num_kv_heads = KvShareOf(config.num_kv_heads, rank, num_ranks).count;
+  part.intermediate_size = ShareOf(config.intermediate_size, rank, num_ranks).count;
+  return part;
 }
 
 }  // namespace tenon

@@ -110,6 +110,14 @@ struct ModelConfig {
   std::string LayerPath(int64_t layer, absl::string_view module) const;
 };
 
+/// What one of `num_ranks` tensor-parallel ranks computes of the model: its share of the heads, the
+/// KV heads and the intermediate features (rank_share.h); the rest is every rank's, the vocabulary
+/// as well. INVALID_ARGUMENT, naming the field, when the ranks do not divide the heads; when
+/// neither the ranks divide the KV heads nor these the ranks; when there are more ranks than intermediate
+/// features or tokens.
+absl::StatusOr<ModelConfig> ConfigOfRank(const ModelConfig& config, int64_t rank,
+                                         int64_t num_ranks);
+
 /// Parses and checks config.json, as transformers 5.23 writes it and as version 4 did: of Llama,
 /// Mistral, Qwen2, Qwen3, Gemma 2, Gemma 3 (text) and GPT-2.
 ///

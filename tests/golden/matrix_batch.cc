@@ -41,7 +41,7 @@ DriverRequest MakeRequest(const GoldenCase& golden, const std::string& library,
 }  // namespace
 
 absl::StatusOr<MatrixBatch> MatrixBatch::Load(const std::string& architecture,
-                                              at::ScalarType dtype) {
+                                              at::ScalarType dtype, int64_t num_ranks) {
   const std::string folder =
       SourcePath(absl::StrCat("tests/golden/data/matrix/", architecture, "/"));
   MatrixBatch batch;
@@ -49,6 +49,7 @@ absl::StatusOr<MatrixBatch> MatrixBatch::Load(const std::string& architecture,
   options.dtype = dtype;
   options.device = SelectedTestDevice().device;
   options.kernels = SelectedTestDevice().fast;
+  options.num_ranks = num_ranks;
   TENON_ASSIGN_OR_RETURN(batch.model_, LoadModel(folder + "model", options));
   for (const auto& [name, library] : kLibraries) {
     if (std::filesystem::exists(folder + name)) {
@@ -59,9 +60,10 @@ absl::StatusOr<MatrixBatch> MatrixBatch::Load(const std::string& architecture,
   batch.driver_.max_sequences = kMaxRows;
   batch.driver_.max_batch_tokens = kMaxTokens;
   batch.driver_.max_context_tokens = batch.model_.config.max_position_embeddings;
-  TENON_ASSIGN_OR_RETURN(batch.runner_, DecoderRunner::Create(batch.model_.decoder, kNumBlocks,
-                                                              batch.driver_.block_size,
-                                                              batch.driver_.max_context_tokens));
+  TENON_ASSIGN_OR_RETURN(
+      batch.runner_,
+      TensorParallelRunner::Create(batch.model_.decoder, kNumBlocks, batch.driver_.block_size,
+                                   batch.driver_.max_context_tokens));
   batch.runner_->set_poison_freed_blocks(true);
   return batch;
 }

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "server/model/decoder_runner.h"
 #include "server/model/model.h"
+#include "server/model/tensor_parallel_runner.h"
 #include "tests/golden/golden_files.h"
 #include "tests/golden/step_driver.h"
 
@@ -28,8 +28,9 @@ struct MatrixCase {
 /// them and of the bare base. Not thread-safe.
 class MatrixBatch {
  public:
-  /// Fails on an adapter that does not compile, naming it.
-  static absl::StatusOr<MatrixBatch> Load(const std::string& architecture, at::ScalarType dtype);
+  /// Fails on an adapter that does not compile, naming it. `num_ranks`: tensor-parallel.
+  static absl::StatusOr<MatrixBatch> Load(const std::string& architecture, at::ScalarType dtype,
+                                          int64_t num_ranks = 1);
 
   const std::vector<MatrixCase>& cases() const { return cases_; }
   /// Whether a case alone has the same bits as among others.
@@ -49,7 +50,7 @@ class MatrixBatch {
   DriverOptions driver_;
   AdapterMap adapters_;  ///< "<library>/<adapter>"
   std::vector<MatrixCase> cases_;
-  std::unique_ptr<DecoderRunner> runner_;
+  std::unique_ptr<TensorParallelRunner> runner_;
 };
 
 }  // namespace tenon

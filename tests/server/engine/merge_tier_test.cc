@@ -134,7 +134,7 @@ TEST_F(MergeTierTest, StepInProgressKeepsWhatIsUnmerged) {
   ASSERT_TRUE(SetMode(fr, MergeMode::kAlways).ok());
   const std::shared_ptr<const MergedSet> step = tier_->merged();
   ASSERT_TRUE(SetMode(fr, MergeMode::kNever).ok());
-  EXPECT_NE(step->at(fr->key())->Find(0, LinearKind::kO), nullptr);
+  EXPECT_NE(step->at(fr->key())->Find(0, 0, LinearKind::kO), nullptr);
 }
 
 TEST_F(MergeTierTest, NextCopyWaitsForTheStepThatHoldsTheLast) {
@@ -247,7 +247,7 @@ TEST_F(MergeTierTest, ModesFromManyThreadsEndInOneState) {
         SetMode(selection, i % 3 == 0 ? MergeMode::kNever : MergeMode::kAlways).IgnoreError();
         const std::shared_ptr<const MergedSet> step = tier_->merged();
         for (const auto& [key, weights] : *step) {
-          EXPECT_NE(weights->Find(0, LinearKind::kO), nullptr);
+          EXPECT_NE(weights->Find(0, 0, LinearKind::kO), nullptr);
         }
       }
     });

@@ -46,8 +46,8 @@ TEST_F(MergeChoiceTest, FactsAreThoseOfTheMatrixAndTheDelta) {
   EXPECT_EQ(facts.num_deltas, 1);
   EXPECT_EQ(facts.nbytes, model_.decoder->linear(0, LinearKind::kO).nbytes());
   EXPECT_EQ(facts.delta_macs, 2 * (hidden + q));
-  EXPECT_EQ(merged_->Find(0, LinearKind::kQkv), nullptr);
-  EXPECT_EQ(merged_->Find(1, LinearKind::kO), nullptr);
+  EXPECT_EQ(merged_->Find(0, 0, LinearKind::kQkv), nullptr);
+  EXPECT_EQ(merged_->Find(0, 1, LinearKind::kO), nullptr);
 }
 
 TEST_F(MergeChoiceTest, SegmentAloneIsAlwaysMerged) {

@@ -232,5 +232,53 @@ TEST(RopeConfigTest, ContradictingObjectsAreInvalid) {
                 "rope_scaling");
 }
 
+ModelConfig SharedConfig() {
+  ModelConfig config;
+  config.num_heads = 12;
+  config.num_kv_heads = 4;
+  config.intermediate_size = 70;
+  config.vocab_size = 101;
+  return config;
+}
+
+TEST(ConfigOfRankTest, RanksShareHeadsAndIntermediateFeatures) {
+  int64_t intermediate = 0;
+  for (int64_t rank = 0; rank < 4; ++rank) {
+    const absl::StatusOr<ModelConfig> part = ConfigOfRank(SharedConfig(), rank, 4);
+    ASSERT_TRUE(part.ok()) << part.status();
+    EXPECT_EQ(part->num_heads, 3);
+    EXPECT_EQ(part->num_kv_heads, 1);
+    EXPECT_EQ(part->vocab_size, 101);
+    EXPECT_GE(part->intermediate_size, 17);
+    intermediate += part->intermediate_size;
+  }
+  EXPECT_EQ(intermediate, 70);
+}
+
+TEST(ConfigOfRankTest, MoreRanksThanKvHeadsShareThem) {
+  const absl::StatusOr<ModelConfig> part = ConfigOfRank(SharedConfig(), 11, 12);
+  ASSERT_TRUE(part.ok()) << part.status();
+  EXPECT_EQ(part->num_heads, 1);
+  EXPECT_EQ(part->num_kv_heads, 1);
+}
+
+TEST(ConfigOfRankTest, ErrorsNameTheFieldAndItsValue) {
+  const auto error = [](int64_t num_ranks, const ModelConfig& config) {
+    return std::string(ConfigOfRank(config, 0, num_ranks).status().message());
+  };
+  EXPECT_EQ(error(5, SharedConfig()),
+            "tensor_parallel_size 5 does not divide the model's num_attention_heads, 12");
+  EXPECT_EQ(error(6, SharedConfig()),
+            "tensor_parallel_size 6 neither divides nor is a multiple of the model's "
+            "num_key_value_heads, 4");
+  EXPECT_EQ(error(0, SharedConfig()), "tensor_parallel_size is 0, must be positive");
+  ModelConfig narrow = SharedConfig();
+  narrow.intermediate_size = 3;
+  EXPECT_EQ(error(4, narrow), "tensor_parallel_size 4 exceeds the model's intermediate_size, 3");
+  ModelConfig few = SharedConfig();
+  few.vocab_size = 2;
+  EXPECT_EQ(error(4, few), "tensor_parallel_size 4 exceeds the model's vocab_size, 2");
+}
+
 }  // namespace
 }  // namespace tenon
