@@ -25,6 +25,7 @@ absl::StatusOr<ModelOptions> MakeModelOptions(const ServerConfig& config) {
   if (config.quantization == "int8") {
     options.weights = WeightFormat::kInt8;
   }
+  options.num_ranks = config.tensor_parallel_size;
   TENON_RETURN_IF_ERROR(SelectDevice(config.device, options));
   return options;
 }
@@ -126,7 +127,7 @@ int64_t App::Parts::ChooseKvBytes(int64_t block_bytes) const {
 }
 
 EngineOptions App::Parts::MakeEngineOptions(int64_t num_kv_blocks,
-                                            const DecoderRunner& runner) const {
+                                            const TensorParallelRunner& runner) const {
   EngineOptions options;
   options.kv_block_size = config.kv_block_size;
   options.kv_num_blocks = num_kv_blocks;
@@ -147,6 +148,7 @@ EngineOptions App::Parts::MakeEngineOptions(int64_t num_kv_blocks,
 void App::Parts::LogMemoryPlan(int64_t num_kv_blocks, int64_t block_bytes) const {
   LogLine(LogLevel::kInfo, "memory_plan")
       .Add("device", absl::string_view(model.device.str()))
+      .Add("tensor_parallel_size", model.decoder->num_ranks())
       .Add("weight_bytes", model.decoder->nbytes())
       .Add("kv_blocks", num_kv_blocks)
       .Add("kv_bytes", num_kv_blocks * block_bytes)
@@ -157,17 +159,18 @@ void App::Parts::LogMemoryPlan(int64_t num_kv_blocks, int64_t block_bytes) const
 
 absl::Status App::Parts::StartEngine() {
   const int64_t block_bytes =
-      KvCache::BytesPerBlock(model.config, config.kv_block_size, model.dtype);
+      model.decoder->num_ranks() *
+      KvCache::BytesPerBlock(model.decoder->config(), config.kv_block_size, model.dtype);
   const int64_t kv_bytes = ChooseKvBytes(block_bytes);
-  const int64_t num_kv_blocks =
-      KvCache::NumBlocks(model.config, config.kv_block_size, model.dtype, kv_bytes);
+  const int64_t num_kv_blocks = kv_bytes / block_bytes;
   if (num_kv_blocks == 0) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "a KV cache of ", kv_bytes, " bytes does not hold one block of ", block_bytes, " bytes"));
   }
-  TENON_ASSIGN_OR_RETURN(std::unique_ptr<DecoderRunner> runner,
-                         DecoderRunner::Create(model.decoder, num_kv_blocks, config.kv_block_size,
-                                               max_context_tokens));
+  TENON_ASSIGN_OR_RETURN(
+      std::unique_ptr<TensorParallelRunner> runner,
+      TensorParallelRunner::Create(model.decoder, num_kv_blocks, config.kv_block_size,
+                                   max_context_tokens));
   batch_invariant = runner->is_batch_invariant();
   if (config.deterministic && !batch_invariant) {
     return absl::FailedPreconditionError(

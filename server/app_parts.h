@@ -21,8 +21,8 @@
 #include "server/engine/merge_tier.h"
 #include "server/engine/text_generation.h"
 #include "server/http/http_server.h"
-#include "server/model/decoder_runner.h"
 #include "server/model/model.h"
+#include "server/model/tensor_parallel_runner.h"
 #include "server/rpc/adapter_service.h"
 #include "server/rpc/generation_service.h"
 #include "server/rpc/residency_service.h"
@@ -83,7 +83,8 @@ struct App::Parts {
  private:
   void MakeCache();
   int64_t ChooseKvBytes(int64_t block_bytes) const;
-  EngineOptions MakeEngineOptions(int64_t num_kv_blocks, const DecoderRunner& runner) const;
+  EngineOptions MakeEngineOptions(int64_t num_kv_blocks,
+                                  const TensorParallelRunner& runner) const;
   void LogMemoryPlan(int64_t num_kv_blocks, int64_t block_bytes) const;
 
   ServerFacts MakeFacts() const;

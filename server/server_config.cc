@@ -76,7 +76,8 @@ absl::Status CheckComputation(const ServerConfig& config) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--device=", config.device, " with --quantization=int8: int8 is computed on the CPU only"));
   }
-  return CheckRange("threads", config.threads, 0, 1024);
+  TENON_RETURN_IF_ERROR(CheckRange("threads", config.threads, 0, 1024));
+  return CheckRange("tensor_parallel_size", config.tensor_parallel_size, 1, 64);
 }
 
 absl::Status CheckSizes(const ServerConfig& config) {

@@ -20,6 +20,7 @@ struct ServerConfig {
   std::string quantization;  ///< "none" or "int8"
   std::string device;      ///< "auto", "cpu", "cuda" or "cuda:N"
   int32_t threads = 0;     ///< of a step; 0: one per CPU
+  int64_t tensor_parallel_size = 1;  ///< ranks that share the model
   std::string listen;      ///< gRPC
   std::string http_listen;
   std::string admin_listen;      ///< gRPC of TenantService; empty: admin.sock in the store's folder
