@@ -9,6 +9,7 @@
 #include "adapters/base/status_macros.h"
 #include "tests/device/test_device.h"
 #include "tests/golden/adapter_files.h"
+#include "tests/golden/golden_run.h"
 #include "tests/source_dir.h"
 
 namespace tenon {
@@ -24,17 +25,13 @@ constexpr std::pair<const char*, const char*> kLibraries[] = {
 
 DriverRequest MakeRequest(const GoldenCase& golden, const std::string& library,
                           int64_t vocab_size) {
-  DriverRequest request;
-  if (!golden.adapter.empty()) {
-    request.adapter = absl::StrCat(library, "/", golden.adapter);
+  DriverRequest request = GreedyRequest(golden, vocab_size);
+  if (!request.adapter.empty()) {
+    request.adapter = absl::StrCat(library, "/", request.adapter);
   }
-  for (const auto& [adapter, weight] : golden.selection) {
-    request.selection.emplace_back(absl::StrCat(library, "/", adapter), weight);
+  for (auto& [adapter, weight] : request.selection) {
+    adapter = absl::StrCat(library, "/", adapter);
   }
-  request.prompt = golden.prompt;
-  request.sampling.temperature = 0;
-  request.sampling.max_tokens = static_cast<int32_t>(golden.tokens.size());
-  request.sampling.logprobs = static_cast<int32_t>(vocab_size);
   return request;
 }
 

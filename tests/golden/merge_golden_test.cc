@@ -19,6 +19,7 @@
 #include "tests/device/test_device.h"
 #include "tests/golden/adapter_files.h"
 #include "tests/golden/golden_files.h"
+#include "tests/golden/golden_run.h"
 #include "tests/golden/step_driver.h"
 #include "tests/source_dir.h"
 
@@ -93,14 +94,7 @@ class MergeGoldenTest : public testing::TestWithParam<std::pair<const char*, con
   }
 
   DriverRequest RequestOf(const GoldenCase& golden) const {
-    DriverRequest request;
-    request.adapter = golden.adapter;
-    request.selection = golden.selection;
-    request.prompt = golden.prompt;
-    request.sampling.temperature = 0;
-    request.sampling.max_tokens = static_cast<int32_t>(golden.tokens.size());
-    request.sampling.logprobs = static_cast<int32_t>(model_.config.vocab_size);
-    return request;
+    return GreedyRequest(golden, model_.config.vocab_size);
   }
 
   // Runs all together; `overhead_ns` decides whether merged weights are used in a mixed batch.

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "adapters/kernels/parallel.h"
 #include "tests/golden/bf16_errors.h"
+#include "tests/golden/golden_run.h"
 #include "tests/golden/matrix_batch.h"
 #include "tests/golden/matrix_table.h"
 #include "tests/source_dir.h"
@@ -22,12 +23,6 @@ namespace {
 
 constexpr float kTolerance = 1e-4f;  // of log-probs in fp32
 
-// Where Tenon's composition is not PEFT's. There DoRA takes what earlier adapters added for W x, so
-// that the order matters, and a weight changes the norm but not the magnitude, so that weight 0 is
-// not the base.
-bool ComputedAnotherWay(const std::string& method) {
-  return method == "dora-last" || method == "dora-twice" || method == "dora-scaled";
-}
 constexpr size_t kNumComputedAnotherWay = 3;
 
 // Shared by the tests of this program, which run in order; MatrixReport prints them.
@@ -87,16 +82,6 @@ class MethodsGoldenTest : public testing::TestWithParam<const char*> {
   std::vector<MatrixCase> cases_;
   std::vector<DriverResult> results_;
 };
-
-float LargestDifference(const GoldenCase& golden, const DriverResult& result) {
-  float largest = 0;
-  for (size_t step = 0; step < golden.logprobs.size(); ++step) {
-    for (const TokenLogprob& top : result.steps[step].top_logprobs) {
-      largest = std::max(largest, std::abs(top.logprob - golden.logprobs[step][top.token]));
-    }
-  }
-  return largest;
-}
 
 TEST_P(MethodsGoldenTest, Fp32) {
   Run(at::kFloat);

@@ -21,6 +21,7 @@
 #include "tests/golden/adapter_files.h"
 #include "tests/golden/bf16_errors.h"
 #include "tests/golden/golden_files.h"
+#include "tests/golden/golden_run.h"
 #include "tests/golden/matrix_batch.h"
 #include "tests/golden/step_driver.h"
 #include "tests/source_dir.h"
@@ -29,21 +30,6 @@ namespace tenon {
 namespace {
 
 constexpr float kTolerance = 1e-4f;  // of log-probs in fp32, as for one rank
-
-float LargestDifference(const GoldenCase& golden, const DriverResult& result) {
-  float largest = 0;
-  for (size_t step = 0; step < golden.logprobs.size(); ++step) {
-    for (const TokenLogprob& top : result.steps[step].top_logprobs) {
-      largest = std::max(largest, std::abs(top.logprob - golden.logprobs[step][top.token]));
-    }
-  }
-  return largest;
-}
-
-// As MethodsGoldenTest: PEFT computes these three another way.
-bool ComputedAnotherWay(const std::string& method) {
-  return method == "dora-last" || method == "dora-twice" || method == "dora-scaled";
-}
 
 using ModelAndRanks = std::pair<const char*, int64_t>;
 
@@ -146,14 +132,7 @@ class TensorParallelModel {
   }
 
   DriverRequest RequestOf(const GoldenCase& golden) const {
-    DriverRequest request;
-    request.adapter = golden.adapter;
-    request.selection = golden.selection;
-    request.prompt = golden.prompt;
-    request.sampling.temperature = 0;
-    request.sampling.max_tokens = static_cast<int32_t>(golden.tokens.size());
-    request.sampling.logprobs = static_cast<int32_t>(model.config.vocab_size);
-    return request;
+    return GreedyRequest(golden, model.config.vocab_size);
   }
   std::vector<DriverRequest> AllRequests() const {
     std::vector<DriverRequest> requests;
