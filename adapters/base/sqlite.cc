@@ -95,6 +95,20 @@ absl::StatusOr<SqliteConnection> SqliteConnection::Open(const std::string& path,
   return connection;
 }
 
+absl::StatusOr<SqliteConnection> SqliteConnection::OpenOwned(const std::string& path,
+                                                             absl::string_view name) {
+  // Under an exclusive lock the WAL's index lives in memory rather than in a mapped file that a
+  // full disk can deny.
+  constexpr char kPragmas[] =
+      "PRAGMA locking_mode = EXCLUSIVE;"
+      "PRAGMA journal_mode = WAL;"
+      "PRAGMA synchronous = FULL;"
+      "PRAGMA foreign_keys = ON;";
+  TENON_ASSIGN_OR_RETURN(SqliteConnection connection, Open(path, name));
+  TENON_RETURN_IF_ERROR(connection.Execute(kPragmas));
+  return connection;
+}
+
 absl::Status SqliteConnection::Execute(const char* sql) {
   return tenon::Execute(connection_.get(), name_, sql);
 }

@@ -74,6 +74,10 @@ class SqliteConnection {
  public:
   /// Opens or creates the database `path`. Errors call it `name`, for example "adapter catalogue".
   static absl::StatusOr<SqliteConnection> Open(const std::string& path, absl::string_view name);
+  /// The same for the one process that the database belongs to, locked until the connection ends:
+  /// what is committed is on the disk, and foreign keys hold.
+  static absl::StatusOr<SqliteConnection> OpenOwned(const std::string& path,
+                                                    absl::string_view name);
 
   /// Runs statements without parameters or results.
   absl::Status Execute(const char* sql);

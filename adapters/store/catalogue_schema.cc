@@ -13,14 +13,6 @@ namespace {
 
 constexpr int64_t kSchemaVersion = 3;
 
-// The connection keeps the file locked (locking_mode): one process owns a store, and the WAL's
-// index then lives in memory rather than in a mapped file that a full disk can deny.
-constexpr char kPragmas[] =
-    "PRAGMA locking_mode = EXCLUSIVE;"
-    "PRAGMA journal_mode = WAL;"
-    "PRAGMA synchronous = FULL;"
-    "PRAGMA foreign_keys = ON;";
-
 // Schema 1. `names` outlives the versions of a name, so that a version number is never used twice.
 constexpr char kSchema[] = R"sql(
 CREATE TABLE schema_version (version INTEGER NOT NULL);
@@ -150,8 +142,7 @@ absl::Status Migrate(SqliteConnection* db) {
 }  // namespace
 
 absl::StatusOr<SqliteConnection> OpenCatalogueDatabase(const std::string& path) {
-  TENON_ASSIGN_OR_RETURN(SqliteConnection db, SqliteConnection::Open(path, "adapter catalogue"));
-  TENON_RETURN_IF_ERROR(db.Execute(kPragmas));
+  TENON_ASSIGN_OR_RETURN(SqliteConnection db, SqliteConnection::OpenOwned(path, "adapter catalogue"));
   TENON_RETURN_IF_ERROR(QuickCheck(&db));
   TENON_RETURN_IF_ERROR(Migrate(&db));
   return db;

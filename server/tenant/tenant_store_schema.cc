@@ -10,12 +10,6 @@ namespace {
 
 constexpr int64_t kSchemaVersion = 1;
 
-constexpr char kPragmas[] =
-    "PRAGMA locking_mode = EXCLUSIVE;"
-    "PRAGMA journal_mode = WAL;"
-    "PRAGMA synchronous = FULL;"
-    "PRAGMA foreign_keys = ON;";
-
 constexpr char kSchema[] = R"sql(
 CREATE TABLE schema_version (version INTEGER NOT NULL);
 INSERT INTO schema_version VALUES (1);
@@ -136,8 +130,7 @@ absl::Status Migrate(SqliteConnection& db) {
 }  // namespace
 
 absl::StatusOr<SqliteConnection> OpenTenantDatabase(const std::string& path) {
-  TENON_ASSIGN_OR_RETURN(SqliteConnection db, SqliteConnection::Open(path, "tenant store"));
-  TENON_RETURN_IF_ERROR(db.Execute(kPragmas));
+  TENON_ASSIGN_OR_RETURN(SqliteConnection db, SqliteConnection::OpenOwned(path, "tenant store"));
   TENON_RETURN_IF_ERROR(Migrate(db));
   return db;
 }
