@@ -13,7 +13,9 @@ DriverRequest GreedyRequest(const GoldenCase& golden, int64_t vocab_size) {
   request.prompt = golden.prompt;
   request.sampling.temperature = 0;
   request.sampling.max_tokens = static_cast<int32_t>(golden.tokens.size());
-  request.sampling.logprobs = static_cast<int32_t>(vocab_size);
+  if (!golden.logprobs.empty()) {
+    request.sampling.logprobs = static_cast<int32_t>(vocab_size);
+  }
   return request;
 }
 

@@ -10,7 +10,7 @@
 
 namespace tenon {
 
-/// The case as a greedy request that asks for the log-probs of all tokens.
+/// The case as a greedy request, which asks for the log-probs of all tokens if the case has them.
 DriverRequest GreedyRequest(const GoldenCase& golden, int64_t vocab_size);
 
 /// The largest difference of a result's log-probs, which has them of all tokens, from the case's.

@@ -21,6 +21,7 @@
 #include "tests/device/test_device.h"
 #include "tests/golden/adapter_files.h"
 #include "tests/golden/golden_files.h"
+#include "tests/golden/golden_run.h"
 #include "tests/golden/step_driver.h"
 #include "tests/source_dir.h"
 
@@ -64,18 +65,6 @@ absl::StatusOr<Subject> MakeSubject(const std::string& folder, const std::string
                             subject.driver.block_size, subject.driver.max_context_tokens));
   subject.runner->set_poison_freed_blocks(true);
   return subject;
-}
-
-DriverRequest RequestOf(const GoldenCase& golden, int64_t vocab_size) {
-  DriverRequest request;
-  request.adapter = golden.adapter;
-  request.prompt = golden.prompt;
-  request.sampling.temperature = 0;
-  request.sampling.max_tokens = static_cast<int32_t>(golden.tokens.size());
-  if (!golden.logprobs.empty()) {
-    request.sampling.logprobs = static_cast<int32_t>(vocab_size);  // all of them
-  }
-  return request;
 }
 
 // The largest difference of a step's log-probabilities from the reference's.
@@ -124,7 +113,7 @@ void CheckAllCases(Subject& subject, float tolerance, bool exact,
   std::vector<DriverResult> alone;
   float largest = 0;
   for (const GoldenCase& golden : subject.goldens.cases) {
-    requests.push_back(RequestOf(golden, subject.model.config.vocab_size));
+    requests.push_back(GreedyRequest(golden, subject.model.config.vocab_size));
     absl::StatusOr<std::vector<DriverResult>> result =
         RunTogether(*subject.runner, subject.adapters, {requests.back()}, subject.driver);
     ASSERT_TRUE(result.ok()) << golden.name << ": " << result.status();
@@ -188,7 +177,7 @@ TEST(PrefixCacheGoldenTest, SharedPrefixesChangeNothing) {
     // Twice, so that each second one finds the first one's blocks.
     for (int i = 0; i < 2; ++i) {
       cases.push_back(golden);
-      requests.push_back(RequestOf(golden, subject->model.config.vocab_size));
+      requests.push_back(GreedyRequest(golden, subject->model.config.vocab_size));
     }
   }
   absl::StatusOr<std::vector<DriverResult>> results =
@@ -206,7 +195,7 @@ TEST(TokensGoldenTest, TokensAloneAreTheReferences) {
   ASSERT_TRUE(subject.ok()) << subject.status();
   std::vector<DriverRequest> requests;
   for (const GoldenCase& golden : subject->goldens.cases) {
-    requests.push_back(RequestOf(golden, subject->model.config.vocab_size));
+    requests.push_back(GreedyRequest(golden, subject->model.config.vocab_size));
     requests.back().sampling.logprobs.reset();
   }
   absl::StatusOr<std::vector<DriverResult>> results =
@@ -231,7 +220,7 @@ TEST(PreemptionGoldenTest, RecomputedSequencesGiveTheSameTokens) {
   subject->driver.num_blocks = 12;
   std::vector<DriverRequest> requests;
   for (const GoldenCase& golden : subject->goldens.cases) {
-    requests.push_back(RequestOf(golden, subject->model.config.vocab_size));
+    requests.push_back(GreedyRequest(golden, subject->model.config.vocab_size));
   }
   absl::StatusOr<std::vector<DriverResult>> results =
       RunTogether(*subject->runner, subject->adapters, requests, subject->driver);
