@@ -54,6 +54,19 @@ struct Int8Tile {
 struct FetchList {
   const void* const* next = nullptr;
   const void* const* end = nullptr;
+
+  /// Fetches the next line, if there is one. Never a function of its own: files for other
+  /// instruction sets use it.
+  __attribute__((always_inline)) void FetchOne() {
+    if (next != end) {
+      __builtin_prefetch(*next++, 0, 2);
+    }
+  }
+  __attribute__((always_inline)) void FetchAll() {
+    while (next != end) {
+      FetchOne();
+    }
+  }
 };
 
 /// bf16 is uint16_t here; strides count elements. Every sum is taken over k in one order that

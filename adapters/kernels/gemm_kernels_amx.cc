@@ -178,9 +178,7 @@ void Configure(int64_t rows) {
 void AmxTile(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_t* panels,
              int64_t panel_stride, int64_t num_panels, int64_t k, float* tile,
              int64_t tile_stride, FetchList& fetch) {
-  while (fetch.next != fetch.end) {
-    FetchNext(fetch);
-  }
+  fetch.FetchAll();
   Settle(x);
   const Product product = {x,          x_stride,   rows, panels,     panel_stride,
                            k / kTileK, k % kTileK, tile, tile_stride};

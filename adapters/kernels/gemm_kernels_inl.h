@@ -85,12 +85,6 @@ struct AddScaled {
   void operator()(Vec sum, float* tile) const { Fma(scale, sum, Vec::Load(tile)).Store(tile); }
 };
 
-inline __attribute__((always_inline)) void FetchNext(FetchList& list) {
-  if (list.next != list.end) {
-    __builtin_prefetch(*list.next++, 0, 2);
-  }
-}
-
 // M rows by P strips, all in registers, k from first to last.
 template <typename Panels, int M, int P, typename Finish>
 void RegisterBlock(const typename Panels::Input* x, int64_t x_stride,
@@ -113,7 +107,7 @@ void RegisterBlock(const typename Panels::Input* x, int64_t x_stride,
   FetchList list = fetch;  // in registers
   int64_t at = 0;
   for (; at + Panels::kStep <= k; at += Panels::kStep) {
-    FetchNext(list);
+    list.FetchOne();
     Panels::Step(x + at, x_stride, strips, Panels::kStep, acc);
 #pragma GCC unroll 16
     for (int p = 0; p < P; ++p) {
@@ -139,21 +133,28 @@ void RegisterBlock(const typename Panels::Input* x, int64_t x_stride,
 }
 
 // Few rows take several strips at once: their sums must hide the latency of each other's.
-template <typename Panels, int M, typename Finish>
-void RowsBlock(const typename Panels::Input* x, int64_t x_stride,
-               const typename Panels::Weight* panels, int64_t panel_stride, int64_t num_panels,
-               int64_t k, float* tile, int64_t tile_stride, Finish finish, FetchList& fetch) {
-  constexpr int64_t P = M >= 4 ? 1 : 4 / M;
-  const int64_t num_strips = num_panels * kPanelStrips;
-  int64_t strip = 0;
+template <typename Panels, int M, int64_t P, typename Finish>
+void StripsBlock(const typename Panels::Input* x, int64_t x_stride,
+                 const typename Panels::Weight* panels, int64_t panel_stride, int64_t strip,
+                 int64_t num_strips, int64_t k, float* tile, int64_t tile_stride, Finish finish,
+                 FetchList& fetch) {
   for (; strip + P <= num_strips; strip += P) {
     RegisterBlock<Panels, M, P>(x, x_stride, panels, panel_stride, strip, k, tile, tile_stride,
                                 finish, fetch);
   }
-  for (; strip < num_strips; ++strip) {
-    RegisterBlock<Panels, M, 1>(x, x_stride, panels, panel_stride, strip, k, tile, tile_stride,
-                                finish, fetch);
+  if constexpr (P > 1) {
+    StripsBlock<Panels, M, P / 2>(x, x_stride, panels, panel_stride, strip, num_strips, k, tile,
+                                  tile_stride, finish, fetch);
   }
+}
+
+template <typename Panels, int M, typename Finish>
+void RowsBlock(const typename Panels::Input* x, int64_t x_stride,
+               const typename Panels::Weight* panels, int64_t panel_stride, int64_t num_panels,
+               int64_t k, float* tile, int64_t tile_stride, Finish finish, FetchList& fetch) {
+  StripsBlock<Panels, M, M >= 4 ? 1 : 4 / M>(x, x_stride, panels, panel_stride, 0,
+                                             num_panels * kPanelStrips, k, tile, tile_stride,
+                                             finish, fetch);
 }
 
 // Calls the register block made for `rows`, which the compiler wants to know.

@@ -78,9 +78,7 @@ void MultiplyRows(const at::Tensor& x, const at::Tensor& panels, const at::Tenso
   RunProduct(kernels, output, panel_stride,
              [&](int64_t row, int64_t num_rows, int64_t panel, int64_t num_panels, float* tile,
                  int64_t tile_stride, FetchList& fetch) {
-               for (; fetch.next != fetch.end; ++fetch.next) {
-                 __builtin_prefetch(*fetch.next, 0, 2);
-               }
+               fetch.FetchAll();
                Int8Tile t;
                t.x = rows.values.get() + row * padded_k;
                t.x_scales = rows.scales.data() + row;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "adapters/kernels/parallel.h"
+#include "adapters/kernels/tensor_data.h"
 #include "server/kernels/vector_kernels.h"
 
 namespace tenon {
@@ -32,11 +33,6 @@ void CheckCache(const at::Tensor& k_cache, const at::Tensor& v_cache) {
                   (k_cache.scalar_type() == at::kFloat || k_cache.scalar_type() == at::kBFloat16),
               "attention: cache shapes ", k_cache.sizes(), " and ", v_cache.sizes(),
               " are not those of one KvCacheShape, or not fp32 or bf16");
-}
-
-template <typename T>
-T* Data(const at::Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
 template <typename T>

@@ -113,8 +113,8 @@ struct ModelConfig {
 /// What one of `num_ranks` tensor-parallel ranks computes of the model: its share of the heads, the
 /// KV heads and the intermediate features (rank_share.h); the rest is every rank's, the vocabulary
 /// as well. INVALID_ARGUMENT, naming the field, when the ranks do not divide the heads; when
-/// neither the ranks divide the KV heads nor these the ranks; when there are more ranks than intermediate
-/// features or tokens.
+/// neither the ranks divide the KV heads nor these the ranks; when there are more ranks than
+/// intermediate features or tokens.
 absl::StatusOr<ModelConfig> ConfigOfRank(const ModelConfig& config, int64_t rank,
                                          int64_t num_ranks);
 
