@@ -24,6 +24,11 @@ class KernelPool {
   /// they are first wanted.
   void Run(int64_t num_tasks, int64_t num_workers, absl::FunctionRef<void(int64_t)> task);
 
+  /// What the tasks of a job soon to come will read, in their order. A worker that waits fetches
+  /// what it is likely to get of that into its cache, at most 512 KiB. Memory that has gone does no
+  /// harm.
+  void FetchWhileIdle(const void* begin, int64_t bytes);
+
   /// Whether the calling thread is in a task of a job.
   static bool InTask();
 
@@ -31,17 +36,24 @@ class KernelPool {
   using Task = absl::FunctionRef<void(int64_t)>;
 
   KernelPool() = default;
+  class IdleFetch;
+  enum class End { kFront, kBack };
+
   void AddWorkers(int64_t count);
   void Work(int64_t worker);
-  /// Takes and runs tasks of the job that is open until there are none left.
-  void RunTasks();
-  void WaitForWork(uint32_t seen);
+  /// Takes and runs tasks of the job that is open until there are none left. Workers take them from
+  /// the back, so that each end of what a job reads is read by one thread.
+  void RunTasks(End end);
+  /// At most kMaxTasks.
+  void RunJob(int64_t num_tasks, int64_t num_workers, Task task);
+  void WaitForWork(uint32_t seen, IdleFetch& fetch);
 
   std::mutex owner_;         // held by the caller whose job it is
   int64_t num_workers_ = 0;  // guarded by owner_
 
-  // The generation of the job in the upper half, its next task in the lower. A claim fails when the
-  // job has changed, so what is read of a job before it is claimed may be stale, but is not used.
+  // The generation of the job, and how many of its tasks have been taken from the back and from the
+  // front. A claim fails when the job has changed, so what is read of a job before it is claimed
+  // may be stale, but is not used.
   alignas(64) std::atomic<uint64_t> state_{kClosed};
   std::atomic<int64_t> num_tasks_{0};
   std::atomic<int64_t> job_workers_{0};
@@ -49,8 +61,13 @@ class KernelPool {
   alignas(64) std::atomic<uint32_t> unfinished_{0};
   alignas(64) std::atomic<uint32_t> jobs_{0};  // counts up, for sleepers
 
-  static constexpr uint64_t kNoTask = 0xffffffff;
-  static constexpr uint64_t kClosed = kNoTask;
+  std::atomic<const char*> idle_begin_{nullptr};
+  std::atomic<int64_t> idle_bytes_{0};
+
+  static constexpr int kTakenBits = 20;
+  static constexpr uint64_t kTakenMask = (uint64_t{1} << kTakenBits) - 1;
+  static constexpr int64_t kMaxTasks = kTakenMask - 1;  // of one job
+  static constexpr uint64_t kClosed = kTakenMask;       // more than any job has
 };
 
 }  // namespace tenon

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <span>
 
 #include "absl/container/inlined_vector.h"
@@ -58,6 +59,32 @@ inline constexpr int64_t kTilePanels = 4;
 // Rows of a task, when there are more rows than one core should do alone: several tiles of either
 // height, so that the panels are used more than once.
 inline constexpr int64_t kTaskRows = 96;
+
+// Consecutive panels of one task.
+struct PanelRun {
+  int64_t first, last;
+};
+using PanelRuns = absl::InlinedVector<PanelRun, 64>;
+
+// Cuts panels into runs of at most `most`: long ones at both ends, from which threads take their
+// tasks, one at the front and the others at the back, and short ones where they meet, so that they
+// end together.
+inline PanelRuns CutPanels(int64_t num_panels, int64_t most, int64_t num_threads) {
+  PanelRuns front, back;
+  int64_t first = 0, last = num_panels;
+  for (int64_t turn = 0; first < last; ++turn) {
+    const int64_t size = std::clamp<int64_t>((last - first) / (2 * num_threads), 1, most);
+    if (turn % num_threads == 0) {
+      front.push_back({first, first + size});
+      first += size;
+    } else {
+      back.push_back({last - size, last});
+      last -= size;
+    }
+  }
+  front.insert(front.end(), back.rbegin(), back.rend());
+  return front;
+}
 
 inline GemmKernels::Expand<float> ExpandKernel(const GemmKernels& kernels, const float*) {
   return kernels.expand_f32;
@@ -183,20 +210,19 @@ void RunProduct(const GemmKernels& kernels, const ProductOutput<T>& o, int64_t p
   using namespace panel_product;  // NOLINT: its own constants
   const int64_t num_panels = (o.columns + kPanelColumns - 1) / kPanelColumns;
   int64_t task_panels = std::clamp<int64_t>(kTaskWeightBytes / panel_bytes, 1, kMaxTaskPanels);
-  // Enough tasks for every thread to get some; for their sake first narrower, then shorter ones.
-  const int64_t want_tasks = 4 * NumKernelThreads();
-  task_panels = std::clamp<int64_t>(num_panels / want_tasks, 1, task_panels);
-  if (task_panels > 1) {
-    task_panels = task_panels / 2 * 2;  // few rows take panels in pairs
+  if (task_panels > kTilePanels) {
+    task_panels = task_panels / kTilePanels * kTilePanels;
   }
-  const int64_t panel_groups = (num_panels + task_panels - 1) / task_panels;
-  const int64_t task_rows = panel_groups < want_tasks ? kTaskRows : o.rows;
+  const PanelRuns runs = CutPanels(num_panels, task_panels, NumKernelThreads());
+  const int64_t num_runs = std::ssize(runs);
+  // Shorter ones where there are not enough of them for every thread to get some.
+  const int64_t task_rows = num_panels < 4 * NumKernelThreads() ? kTaskRows : o.rows;
   const int64_t row_groups = (o.rows + task_rows - 1) / task_rows;
   // About 8 bytes of weights a nanosecond, and 8 rows at no other cost than these.
-  const int64_t cost = task_panels * panel_bytes / 8 * (1 + std::min(o.rows, task_rows) / 8);
-  ParallelFor(panel_groups * row_groups, cost, [&](int64_t task) {
-    const int64_t first = task / row_groups * task_panels;
-    const int64_t last = std::min(num_panels, first + task_panels);
+  const int64_t cost =
+      num_panels * panel_bytes / num_runs / 8 * (1 + std::min(o.rows, task_rows) / 8);
+  ParallelFor(num_runs * row_groups, cost, [&](int64_t task) {
+    const auto [first, last] = runs[static_cast<size_t>(task / row_groups)];
     const int64_t row_end = std::min(o.rows, (task % row_groups + 1) * task_rows);
     for (int64_t row = task % row_groups * task_rows; row < row_end; row += kernels.tile_rows) {
       const int64_t rows = std::min(kernels.tile_rows, row_end - row);

@@ -26,6 +26,10 @@ int64_t NumKernelThreads() { return Count().load(std::memory_order_relaxed); }
 
 void SetNumKernelThreads(int64_t count) { Count().store(std::max<int64_t>(count, 1)); }
 
+void FetchWhileIdle(const void* begin, int64_t bytes) {
+  KernelPool::Get().FetchWhileIdle(begin, bytes);
+}
+
 void ParallelFor(int64_t num_tasks, int64_t task_cost, absl::FunctionRef<void(int64_t)> task) {
   const int64_t useful =
       std::min(num_tasks, num_tasks * std::max<int64_t>(task_cost, 1) / kMinCostPerThread);

@@ -17,6 +17,10 @@ namespace tenon {
 /// thread's tasks have the pool. Tasks must not throw.
 void ParallelFor(int64_t num_tasks, int64_t task_cost, absl::FunctionRef<void(int64_t)> task);
 
+/// What the tasks of a ParallelFor soon to come will read, in their order: a thread that has no
+/// task meanwhile fetches a part of it into its cache. Memory that has gone does no harm.
+void FetchWhileIdle(const void* begin, int64_t bytes);
+
 /// The number of threads that ParallelFor may use: at first as many as LibTorch would.
 int64_t NumKernelThreads();
 /// At least 1; those that are running end with the process.

@@ -42,11 +42,13 @@ class QuantizedMatrix {
   int64_t out_features() const { return scales_.size(0); }
   at::ScalarType dtype() const { return dtype_; }
   int64_t nbytes() const;
+  /// [num_panels, padded in / 4, 32, 4] int8, zero where there is no weight.
+  const at::Tensor& panels() const { return panels_; }
 
  private:
   int64_t in_features_ = 0;
   at::ScalarType dtype_ = at::ScalarType::Undefined;
-  at::Tensor panels_;  // [num_panels, padded in / 4, 32, 4] int8, zero where there is no weight
+  at::Tensor panels_;
   at::Tensor scales_;  // [out] fp32
 };
 

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/kernels/parallel.h"
 
 namespace tenon {
 namespace {
@@ -98,6 +99,14 @@ void Linear::Forward(const at::Tensor& x, const at::Tensor& y,
   TORCH_CHECK(y.dim() == 2 && y.size(0) == x.size(0) && y.size(1) == out_features_,
               "linear: y has shape ", y.sizes(), ", want [", x.size(0), ", ", out_features_, "]");
   y.copy_(at::linear(x, weight_, bias_.defined() ? std::optional(bias_) : std::nullopt));
+}
+
+void Linear::FetchWhileIdle() const {
+  if (packed_ == nullptr && quantized_ == nullptr) {
+    return;
+  }
+  const at::Tensor& panels = packed_ != nullptr ? packed_->panels() : quantized_->panels();
+  tenon::FetchWhileIdle(panels.const_data_ptr(), static_cast<int64_t>(panels.nbytes()));
 }
 
 at::Tensor Linear::Rows(const at::Tensor& index) const {

@@ -60,6 +60,9 @@ class Linear {
   void Forward(const at::Tensor& x, const at::Tensor& y, std::span<const PanelUpdate> updates = {},
                int64_t first_row = 0) const;
 
+  /// Says that Forward comes next or soon, for threads that are idle until then.
+  void FetchWhileIdle() const;
+
   /// Rows of W: [R, in], the weights' dtype, for `index` [R] int64, each in [0, out). For a matrix
   /// that is an embedding as well. Throws c10::Error when an index is out of range.
   at::Tensor Rows(const at::Tensor& index) const;

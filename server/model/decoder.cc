@@ -9,7 +9,6 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
-#include <array>
 #include <iterator>
 #include <utility>
 
@@ -68,6 +67,8 @@ struct Decoder::Buffers {
   at::Tensor attention;  // [T, q]
   at::Tensor gate_up;    // [T, 2 intermediate], or [T, intermediate] without a gate
   at::Tensor activated;  // [T, intermediate]
+  // The same memory as `qkv` and `attention`, [T, heads, head_dim].
+  at::Tensor q_heads, k_heads, v_heads, attention_heads;
   AttentionTable attention_table;  // kCuda only
 
   Buffers(const ModelConfig& config, const at::TensorOptions& options, int64_t tokens) {
@@ -78,15 +79,29 @@ struct Decoder::Buffers {
     attention = make(config.q_size());
     gate_up = make((config.is_gated() ? 2 : 1) * config.intermediate_size);
     activated = make(config.intermediate_size);
+    ViewHeads(config);
   }
 
   // Goes on with these tokens [W] int64 alone; what a sublayer overwrites first is not kept.
-  void Select(const at::Tensor& tokens) {
+  void Select(const ModelConfig& config, const at::Tensor& tokens) {
     residual = at::index_select(residual, 0, tokens);
     qkv = at::index_select(qkv, 0, tokens);
     for (at::Tensor* buffer : {&normed, &out, &attention, &gate_up, &activated}) {
       *buffer = buffer->narrow(0, 0, tokens.size(0));
     }
+    ViewHeads(config);
+  }
+
+ private:
+  void ViewHeads(const ModelConfig& config) {
+    const auto view = [&](const at::Tensor& rows, int64_t begin, int64_t heads) {
+      return rows.narrow(1, begin, heads * config.head_dim)
+          .view({rows.size(0), heads, config.head_dim});
+    };
+    q_heads = view(qkv, 0, config.num_heads);
+    k_heads = view(qkv, config.q_size(), config.num_kv_heads);
+    v_heads = view(qkv, config.q_size() + config.kv_size(), config.num_kv_heads);
+    attention_heads = view(attention, 0, config.num_heads);
   }
 };
 
@@ -139,13 +154,23 @@ absl::StatusOr<std::unique_ptr<const Decoder>> Decoder::Create(const ModelConfig
   return first;
 }
 
+const Linear& Decoder::Following(int64_t layer, LinearKind kind) const {
+  if (kind != LinearKind::kDown) {
+    return linear(layer, static_cast<LinearKind>(static_cast<int>(kind) + 1));
+  }
+  return layer + 1 < config_.num_layers ? linear(layer + 1, LinearKind::kQkv) : lm_head_;
+}
+
 void Decoder::Multiply(int64_t layer, LinearKind kind, const DecoderInput& input,
                        const at::Tensor& x, const at::Tensor& y,
                        std::span<const PanelUpdate> updates) const {
   const Linear& base = linear(layer, kind);
   const int64_t tokens = x.size(0);
+  Following(layer, kind).FetchWhileIdle();
   const auto run = [&](const Linear& weights, int64_t begin, int64_t end) {
-    if (begin < end) {
+    if (begin == 0 && end == tokens) {
+      weights.Forward(x, y, updates);
+    } else if (begin < end) {
       weights.Forward(x.narrow(0, begin, end - begin), y.narrow(0, begin, end - begin), updates,
                       begin);
     }
@@ -166,48 +191,37 @@ void Decoder::Multiply(int64_t layer, LinearKind kind, const DecoderInput& input
 void Decoder::ProjectQkv(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
                          const KvCache& cache, Buffers& buffers) const {
   const Layer& weights = layers_[layer];
-  const int64_t tokens = buffers.qkv.size(0), q_size = config_.q_size();
-  const int64_t kv_size = config_.kv_size();
-  const auto heads = [&](int64_t begin, int64_t count) {
-    return buffers.qkv.narrow(1, begin, count * config_.head_dim)
-        .view({tokens, count, config_.head_dim});
-  };
   deltas.AddOffset(layer, Site::kAttentionNorm, buffers.normed);
   deltas.AddTo(layer, SitesOf(LinearKind::kQkv), buffers.normed, buffers.qkv,
                [&](std::span<const PanelUpdate> updates) {
                  Multiply(layer, LinearKind::kQkv, input, buffers.normed, buffers.qkv, updates);
                });
-  const at::Tensor q_heads = heads(0, config_.num_heads);
-  const at::Tensor k_heads = heads(q_size, config_.num_kv_heads);
   if (weights.q_norm.defined()) {
-    kernels_->normalize_heads(q_heads, weights.q_norm);
-    kernels_->normalize_heads(k_heads, weights.k_norm);
+    kernels_->normalize_heads(buffers.q_heads, weights.q_norm);
+    kernels_->normalize_heads(buffers.k_heads, weights.k_norm);
   }
   if (!config_.ropes.empty()) {
     const RopeRows& rope = input.ropes[config_.layers[layer].rope];
-    kernels_->apply_rope(q_heads, rope.cos, rope.sin, rope.positions);
-    kernels_->apply_rope(k_heads, rope.cos, rope.sin, rope.positions);
+    kernels_->apply_rope(buffers.q_heads, rope.cos, rope.sin, rope.positions);
+    kernels_->apply_rope(buffers.k_heads, rope.cos, rope.sin, rope.positions);
   }
-  kernels_->write_kv(k_heads, heads(q_size + kv_size, config_.num_kv_heads), input.slots,
-                     cache.keys(layer), cache.values(layer));
+  kernels_->write_kv(buffers.k_heads, buffers.v_heads, input.slots, cache.keys(layer),
+                     cache.values(layer));
 }
 
 void Decoder::Attention(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
                         const KvCache& cache, Buffers& buffers) const {
   const Layer& weights = layers_[layer];
-  const std::array<int64_t, 3> shape = {buffers.qkv.size(0), config_.num_heads, config_.head_dim};
-  const at::Tensor queries = buffers.qkv.narrow(1, 0, config_.q_size()).view(shape);
-  const at::Tensor out = buffers.attention.view(shape);
   AttentionScoring scoring;
   scoring.scale = static_cast<float>(config_.layers[layer].attention_scale);
   scoring.window = config_.layers[layer].window;
   scoring.softcap = static_cast<float>(config_.attention_softcap);
   if (options_.kernels == KernelKind::kCuda) {
-    PagedAttentionCuda(queries, cache.keys(layer), cache.values(layer), buffers.attention_table,
-                       scoring, out);
+    PagedAttentionCuda(buffers.q_heads, cache.keys(layer), cache.values(layer),
+                       buffers.attention_table, scoring, buffers.attention_heads);
   } else {
-    kernels_->paged_attention(queries, cache.keys(layer), cache.values(layer), input.rows, scoring,
-                              out);
+    kernels_->paged_attention(buffers.q_heads, cache.keys(layer), cache.values(layer), input.rows,
+                              scoring, buffers.attention_heads);
   }
   deltas.AddTo(layer, SitesOf(LinearKind::kO), buffers.attention, buffers.out,
                [&](std::span<const PanelUpdate> updates) {
@@ -307,7 +321,7 @@ void Decoder::FinishWanted(const DecoderInput& input, const KvCache& cache,
   wanted.segments = selection.segments;
   const at::Tensor index = at::empty({count}, at::TensorOptions(at::kLong));
   std::copy(input.wanted.begin(), input.wanted.end(), index.mutable_data_ptr<int64_t>());
-  buffers.Select(index.to(options_.device));
+  buffers.Select(config_, index.to(options_.device));
   AdapterDeltas deltas(wanted.segments, options_.kernels, rank_);
   if (options_.kernels == KernelKind::kCuda) {
     deltas.Plan(layer, config_.num_layers, sites_, options_.device);
@@ -363,6 +377,7 @@ at::Tensor Decoder::Logits(const at::Tensor& hidden, std::span<const int64_t> to
                            std::span<const AdapterSegment> segments,
                            Collective* collective) const {
   at::Tensor logits = at::empty({hidden.size(0), lm_head_.out_features()}, TensorOptions());
+  linear(0, LinearKind::kQkv).FetchWhileIdle();  // of the next step
   lm_head_.Forward(hidden, logits);
   if (collective != nullptr) {
     logits = GatherLogits(logits, *collective);

@@ -124,6 +124,8 @@ class Decoder {
   at::Tensor LookUp(const DecoderInput& input) const;
   /// The logits [R, vocab] of all ranks' [R, vocab / num_ranks]; undefined but for rank 0.
   at::Tensor GatherLogits(const at::Tensor& logits, Collective& collective) const;
+  /// The matrix that a step multiplies with after this one.
+  const Linear& Following(int64_t layer, LinearKind kind) const;
   at::Tensor Embed(const DecoderInput& input, const AdapterDeltas& deltas) const;
   /// y = x W^T + updates + b, each run of tokens with its own W and b.
   void Multiply(int64_t layer, LinearKind kind, const DecoderInput& input, const at::Tensor& x,

@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -65,6 +67,40 @@ TEST(KernelPoolTest, SaysThatATaskIsRunning) {
   KernelPool::Get().Run(4, 1, [&](int64_t) { inside += KernelPool::InTask(); });
   EXPECT_EQ(inside, 4);
   EXPECT_FALSE(KernelPool::InTask());
+}
+
+// Two threads that read neighbouring memory stay out of each other's.
+TEST(KernelPoolTest, CallersTakeTasksFromTheFrontAndWorkersFromTheBack) {
+  const std::thread::id caller = std::this_thread::get_id();
+  for (int round = 0; round < 200; ++round) {
+    std::vector<std::thread::id> ran_by(64);
+    KernelPool::Get().Run(64, 3, [&](int64_t i) {
+      ran_by[static_cast<size_t>(i)] = std::this_thread::get_id();
+    });
+    const auto first_of_workers = std::find_if(ran_by.begin(), ran_by.end(),
+                                               [&](std::thread::id id) { return id != caller; });
+    EXPECT_EQ(std::count(first_of_workers, ran_by.end(), caller), 0);
+  }
+}
+
+TEST(KernelPoolTest, RunsMoreTasksThanOneJobHolds) {
+  constexpr int64_t kTasks = (int64_t{1} << 21) + 5;
+  std::vector<uint8_t> runs(kTasks);
+  KernelPool::Get().Run(kTasks, 1, [&](int64_t i) { ++runs[static_cast<size_t>(i)]; });
+  EXPECT_EQ(std::count(runs.begin(), runs.end(), 1), kTasks);
+}
+
+TEST(KernelPoolTest, FetchesAheadWhateverTheMemory) {
+  for (const int64_t bytes : {int64_t{0}, int64_t{1}, int64_t{100}, int64_t{1} << 30}) {
+    auto memory = std::make_unique<char[]>(4096);
+    KernelPool::Get().FetchWhileIdle(memory.get(), bytes);
+    memory.reset();
+    std::atomic<int64_t> sum(0);
+    KernelPool::Get().Run(8, 2, [&](int64_t i) { sum += i; });
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));  // the workers are idle
+    EXPECT_EQ(sum, 28);
+  }
+  KernelPool::Get().FetchWhileIdle(nullptr, 0);
 }
 
 }  // namespace
