@@ -4,9 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cells import Cell
-from limits import decode_tokens_per_s_limit, share_of_limit
 from probes import Probe, Setup
-from shapes import SHAPES
 
 OWN = ("tenon", "engine")
 PEERS = ("llama.cpp", "vllm", "peft-mixed", "peft-grouped", "mistral.rs")
@@ -15,15 +13,24 @@ ROTATION = (1, 10, 32, 100, 1000, 2000)  # adapters in rotation
 
 @dataclass
 class Results:
-    """values: key of a probe -> metric -> one number a round; reasons: key -> why there is none."""
+    """values: key of a probe -> metric -> round -> number; reasons: key -> why there is none."""
 
     values: dict
     reasons: dict
     limits: dict
 
+    def rounds(self, probe: Probe, metric: str) -> dict:
+        return {at: number for at, number in self.values.get(probe.key, {}).get(metric, {}).items() if number is not None}
+
     def median(self, probe: Probe, metric: str) -> float | None:
-        numbers = [number for number in self.values.get(probe.key, {}).get(metric, []) if number is not None]
+        numbers = self.rounds(probe, metric).values()
         return statistics.median(numbers) if numbers else None
+
+    def ratio(self, a: Probe, b: Probe, metric: str) -> float | None:
+        """The median over the rounds that have both: the machine is not the same at every hour."""
+        above, below = self.rounds(a, metric), self.rounds(b, metric)
+        ratios = [above[at] / below[at] for at in above if below.get(at)]
+        return statistics.median(ratios) if ratios else None
 
     def reason(self, probe: Probe) -> str:
         return self.reasons.get(probe.key, "not run")
@@ -55,13 +62,14 @@ class Line:
 
 
 def _missing(results: Results, *probes: Probe) -> str:
-    return "; ".join(f"{probe.setup.peer}: {results.reason(probe)}" for probe in probes if probe.key not in results.values)
+    why = "; ".join(f"{probe.setup.peer}: {results.reason(probe)}" for probe in probes if probe.key not in results.values)
+    return why or "never in one round"
 
 
 def _ratio(a: Probe, b: Probe, metric: str = "tokens_per_s", turn=lambda ratio: ratio) -> Callable:
     def value(results: Results) -> tuple:
-        above, below = results.median(a, metric), results.median(b, metric)
-        return (turn(above / below), "") if above and below else (None, _missing(results, a, b))
+        ratio = results.ratio(a, b, metric)
+        return (None, _missing(results, a, b)) if ratio is None else (turn(ratio), "")
 
     return value
 
@@ -75,10 +83,11 @@ def best_of(results: Results, probes: tuple, metric: str, least: bool = False) -
 
 def _to_best_peer(own: Probe, peers: tuple, metric: str = "tokens_per_s", least: bool = False) -> Callable:
     def value(results: Results) -> tuple:
-        number, (best, rate) = results.median(own, metric), best_of(results, peers, metric, least)
-        if not number or best is None:
-            return None, _missing(results, own) if not number else _missing(results, *peers)
-        return number / rate, best.setup.peer
+        ratios = [(results.ratio(own, peer, metric), peer.setup.peer) for peer in peers]
+        ratios = [(ratio, name) for ratio, name in ratios if ratio is not None]
+        if not ratios:
+            return None, _missing(results, own, *peers)
+        return (max if least else min)(ratios)
 
     return value
 
@@ -87,26 +96,6 @@ def _plain(probe: Probe, metric: str) -> Callable:
     def value(results: Results) -> tuple:
         number = results.median(probe, metric)
         return (number, "") if number is not None else (None, _missing(results, probe))
-
-    return value
-
-
-def _of_limit(probe: Probe) -> Callable:
-    def value(results: Results) -> tuple:
-        rate = results.median(probe, "tokens_per_s")
-        if not rate:
-            return None, _missing(results, probe)
-        return share_of_limit(probe.cell, SHAPES[probe.cell.model], results.limits, rate), ""
-
-    return value
-
-
-def _of_bandwidth(probe: Probe) -> Callable:
-    def value(results: Results) -> tuple:
-        rate = results.median(probe, "decode_tokens_per_s")
-        if not rate:
-            return None, _missing(results, probe)
-        return rate / decode_tokens_per_s_limit(probe.cell, SHAPES[probe.cell.model], results.limits), ""
 
     return value
 
@@ -142,10 +131,12 @@ def _with_adapters(name: str, adapters: int, of_base: float, to_peer: float) -> 
 def _base_lines() -> list:
     probes_32, to_best_32 = _against_peers(BASE_32, 1.6)
     probes_1, to_best_1 = _against_peers(BASE_1, 1.05, "decode_tokens_per_s")
+    limit_32, limit_1 = (Probe(Setup("tenon"), cell, "beside limits") for cell in (BASE_32, BASE_1))
     return [
-        Line("base-32", "base, 32 at once", probes_32, (to_best_32, Figure("of the machine's limit", 0.60, _of_limit(_own(BASE_32))))),
-        Line("base-1", "base, 1 at once, decode", probes_1,
-             (to_best_1, Figure("of the bandwidth's limit", 0.88, _of_bandwidth(_own(BASE_1)))))]
+        Line("base-32", "base, 32 at once", (*probes_32, limit_32),
+             (to_best_32, Figure("of the machine's limit", 0.60, _plain(limit_32, "of_limit")))),
+        Line("base-1", "base, 1 at once, decode", (*probes_1, limit_1),
+             (to_best_1, Figure("of the bandwidth's limit", 0.88, _plain(limit_1, "of_bandwidth"))))]
 
 
 def _unused_line() -> Line:
@@ -254,7 +245,7 @@ def to_markdown(chosen: list, results: Results) -> str:
         medians = {metric: results.median(probe, metric) for metric in (*known, *values)}
         columns = ["" if medians[metric] is None else f"{medians[metric]:.4g}" for metric in known]
         others = ", ".join(f"{metric} {number:.3g}" for metric, number in medians.items() if metric not in known)
-        rounds = max((len(numbers) for numbers in values.values()), default=0)
+        rounds = max((len(results.rounds(probe, metric)) for metric in values), default=0)
         note = "" if values else results.reason(probe)
         table.append("| " + " | ".join([probe.key.replace(" | ", "; "), *columns, others or note, str(rounds)]) + " |")
     return "\n".join(table) + "\n"

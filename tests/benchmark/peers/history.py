@@ -33,7 +33,7 @@ class History:
             if run["reason"]:
                 reasons[run["probe"]] = run["reason"]
             for metric, number in run["values"].items():
-                values.setdefault(run["probe"], {}).setdefault(metric, []).append(number)
+                values.setdefault(run["probe"], {}).setdefault(metric, {})[run["round"]] = number
         return Results(values, reasons, self.data["limits"])
 
     def highest_load(self) -> float:

@@ -141,7 +141,7 @@ def probe(peer: str, adapters: int = 0, **cell) -> Probe:
 
 
 def results(rates: dict, reasons: dict | None = None) -> Results:
-    values = {key.key: {"tokens_per_s": [rate], "first_token_s": [1 / rate]} for key, rate in rates.items()}
+    values = {key.key: {"tokens_per_s": {1: rate}, "first_token_s": {1: 1 / rate}} for key, rate in rates.items()}
     return Results(values, {key.key: reason for key, reason in (reasons or {}).items()}, LIMITS)
 
 
@@ -159,6 +159,17 @@ class BarsTest(unittest.TestCase):
     def test_the_best_peer_decides(self):
         measured = results({probe("tenon"): 160, probe("vllm"): 100, probe("llama.cpp"): 80})
         self.assertEqual(self.judge("base-32", measured)[0], (1.6, "vllm", True))
+
+    def test_only_rounds_that_have_both_are_compared(self):
+        measured = results({probe("tenon"): 100, probe("vllm"): 50})
+        measured.values[probe("tenon").key]["tokens_per_s"] |= {2: 300, 3: 120}
+        measured.values[probe("vllm").key]["tokens_per_s"] |= {3: 40, 4: 1000}
+        self.assertEqual(self.judge("base-32", measured)[0], (2.5, "vllm", True))
+
+    def test_figures_of_different_rounds_are_not_compared(self):
+        measured = results({probe("tenon"): 100})
+        measured.values[probe("vllm").key] = {"tokens_per_s": {2: 50}}
+        self.assertIsNone(self.judge("base-32", measured)[0][0])
 
     def test_a_missed_bar_is_not_met(self):
         self.assertFalse(self.judge("base-32", results({probe("tenon"): 159, probe("vllm"): 100}))[0][2])
@@ -211,6 +222,7 @@ class HistoryTest(unittest.TestCase):
     def test_rounds_of_several_calls_add_up(self):
         for number in (1.0, 3.0):
             history = History(self.path, {"CPU": "a"})
+            history.data["rounds"] += 1
             history.add(probe("vllm"), "build", 0.1, {"tokens_per_s": number})
             history.write()
         self.assertEqual(history.results("build").median(probe("vllm"), "tokens_per_s"), 2.0)

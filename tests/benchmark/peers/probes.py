@@ -6,8 +6,10 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+import limits
 from cells import Cell, Outcome, Request, percentile
 from peer import Peer
+from shapes import SHAPES
 from tenon_peer import BIN
 
 WARMUP_OUTPUT_TOKENS = 8
@@ -85,6 +87,15 @@ def serve(peer: Peer, cell: Cell, vocab_size: int, salt: str) -> dict:
             "decode_tokens_per_s": outcome.decode_tokens_per_s}
 
 
+def beside_limits(peer: Peer, cell: Cell, vocab_size: int, salt: str) -> dict:
+    """What the machine allows is measured just before and just after, since it is not the same machine at every hour."""
+    before = limits.measure(peer.threads)
+    served = serve(peer, cell, vocab_size, salt)
+    now, shape = limits.best(before, limits.measure(peer.threads)), SHAPES[cell.model]
+    return {"of_limit": limits.share_of_limit(cell, shape, now, served["tokens_per_s"]),
+            "of_bandwidth": served["decode_tokens_per_s"] / limits.decode_tokens_per_s_limit(cell, shape, now)}
+
+
 LONG_PROMPT_TOKENS = 2000
 
 
@@ -125,7 +136,7 @@ def engine(peer: EngineOnly, cell: Cell, vocab_size: int, salt: str) -> dict:
     return {"tokens_per_s": peer.tokens_per_s(cell)}
 
 
-WAYS = {"serve": serve, "long prompt": long_prompt, "neighbour": neighbour, "engine": engine}
+WAYS = {"serve": serve, "beside limits": beside_limits, "long prompt": long_prompt, "neighbour": neighbour, "engine": engine}
 
 
 def build_digest() -> str:
