@@ -96,6 +96,12 @@ cuda::CacheLayout LayoutOf(const at::Tensor& k_cache, const at::Tensor& v_cache)
   return layout;
 }
 
+void CheckLogits(const at::Tensor& logits) {
+  TORCH_CHECK(logits.dim() == 2 && logits.scalar_type() == at::kFloat && logits.is_contiguous(),
+              "sampling: logits are ", logits.scalar_type(), " ", logits.sizes(),
+              ", want contiguous rows of fp32");
+}
+
 void RunGate(const at::Tensor& x, bool gated, Activation activation, const at::Tensor& y) {
   CheckTokens(x, "gate: x", y.size(0), y);
   CheckTokens(y, "gate: y", y.size(0), y);
@@ -250,12 +256,33 @@ void PagedAttentionCuda(const at::Tensor& q, const at::Tensor& k_cache, const at
   Run(Kernels().attention, call, q);
 }
 
+void AdjustLogitsCuda(const at::Tensor& logits,
+                      std::span<const cuda::LogitAdjustment> adjustments) {
+  CheckLogits(logits);
+  if (adjustments.empty()) {
+    return;
+  }
+  for (const cuda::LogitAdjustment& entry : adjustments) {
+    TORCH_CHECK(entry.row >= 0 && entry.row < logits.size(0) && entry.token >= 0 &&
+                    entry.token < logits.size(1),
+                "sampling: an adjustment of row ", entry.row, ", token ", entry.token,
+                ", logits are ", logits.sizes());
+  }
+  std::vector<cuda::LogitAdjustment> copy(adjustments.begin(), adjustments.end());
+  const at::Tensor entries = ToDevice(copy, at::kByte, logits.device());
+  cuda::AdjustCall call{};
+  call.num_entries = static_cast<int32_t>(adjustments.size());
+  call.logits = logits.mutable_data_ptr<float>();
+  call.stride = logits.stride(0);
+  call.entries = static_cast<const cuda::LogitAdjustment*>(entries.const_data_ptr());
+  Run(Kernels().adjust, call, logits);
+}
+
 std::vector<cuda::SampledRow> SampleCuda(const at::Tensor& logits,
                                          std::span<const cuda::RowSampling> sampling) {
   const auto rows = static_cast<int64_t>(sampling.size());
-  TORCH_CHECK(logits.dim() == 2 && logits.size(0) == rows && logits.scalar_type() == at::kFloat &&
-                  logits.is_contiguous(),
-              "sampling: logits are ", logits.scalar_type(), " ", logits.sizes(), " for ", rows,
+  CheckLogits(logits);
+  TORCH_CHECK(logits.size(0) == rows, "sampling: logits are ", logits.sizes(), " for ", rows,
               " rows");
   std::vector<cuda::RowSampling> copy(sampling.begin(), sampling.end());
   std::vector<cuda::SampledRow> results(sampling.size());

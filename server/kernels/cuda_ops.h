@@ -47,6 +47,11 @@ void PagedAttentionCuda(const at::Tensor& q, const at::Tensor& k_cache, const at
                         const AttentionTable& table, const AttentionScoring& scoring,
                         const at::Tensor& out);
 
+/// Adjusts logits [R, vocab] fp32, contiguous, in place; entries are of different logits. Throws
+/// c10::Error on one that is not there.
+void AdjustLogitsCuda(const at::Tensor& logits,
+                      std::span<const cuda::LogitAdjustment> adjustments);
+
 /// Chooses a token for each row of logits [R, vocab] fp32, contiguous; rows are `sampling`'s. Waits
 /// for the results. Rows that fail are for Sampler to name (cuda::SampledStatus).
 std::vector<cuda::SampledRow> SampleCuda(const at::Tensor& logits,

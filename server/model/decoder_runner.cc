@@ -36,6 +36,9 @@ std::span<const float> LogitsRow(const at::Tensor& logits, int64_t index) {
   return {logits.const_data_ptr<float>() + index * width, static_cast<size_t>(width)};
 }
 
+// Whether no log-probabilities are asked for.
+bool NeedsTokenAlone(const Sequence& sequence) { return !sequence.sampling().logprobs.has_value(); }
+
 SamplingContext ContextOf(const Sequence& sequence) {
   SamplingContext context;
   context.params = &sequence.sampling();
@@ -76,7 +79,8 @@ DecoderRunner::DecoderRunner(std::shared_ptr<const Decoder> decoder, KvCache cac
                              int64_t max_positions)
     : decoder_(std::move(decoder)),
       cache_(std::move(cache)),
-      max_positions_(max_positions) {
+      max_positions_(max_positions),
+      adjustments_(decoder_->config().vocab_size) {
   for (const RopeConfig& rope : decoder_->config().ropes) {
     ropes_.emplace_back(rope, max_positions, device());
   }
@@ -336,20 +340,24 @@ std::vector<std::optional<int32_t>> DecoderRunner::SampleOnDevice(
   }
   std::vector<cuda::RowSampling> rows;
   bool any = false;
+  adjustments_.Clear();
   for (const Sequence* const sequence : sequences) {
     const SamplingContext context = ContextOf(*sequence);
     const SamplingParams& params = *context.params;
-    rows.push_back({Sampler::Uniform(context), params.temperature, params.top_k, params.top_p,
-                    params.min_p});
-    any = any || Sampler::NeedsLogitsAlone(context);
+    if (NeedsTokenAlone(*sequence)) {
+      adjustments_.Add(static_cast<int32_t>(rows.size()), context);
+      any = true;
+    }
+    rows.push_back(
+        {Sampler::Uniform(context), params.temperature, params.top_k, params.top_p, params.min_p});
   }
   if (!any) {
     return chosen;
   }
+  AdjustLogitsCuda(logits, adjustments_.entries());
   const std::vector<cuda::SampledRow> sampled = SampleCuda(logits, rows);
   for (size_t i = 0; i < sequences.size(); ++i) {
-    if (Sampler::NeedsLogitsAlone(ContextOf(*sequences[i])) &&
-        sampled[i].status == cuda::SampledStatus::kOk) {
+    if (NeedsTokenAlone(*sequences[i]) && sampled[i].status == cuda::SampledStatus::kOk) {
       chosen[i] = sampled[i].token;
     }
   }

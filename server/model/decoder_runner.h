@@ -15,6 +15,7 @@
 #include "server/model/decoder.h"
 #include "server/model/flat_batch.h"
 #include "server/model/kv_cache.h"
+#include "server/model/logit_adjustments.h"
 #include "server/model/merge_choice.h"
 #include "server/model/model_runner.h"
 #include "server/model/rope_table.h"
@@ -87,8 +88,9 @@ class DecoderRunner : public ModelRunner {
   /// hidden [flat.wanted.size(), hidden]: the states of the tokens that are wanted.
   void SampleRows(const Batch& batch, const at::Tensor& hidden,
                   const FlatBatch& flat, StepOutput& output);
-  /// The tokens of rows that need nothing but their logits and a draw, chosen on the device; none
-  /// for the others, and for rows whose logits are bad.
+  /// The tokens of rows without log-probabilities, chosen on the device from logits that are
+  /// adjusted in place; none for the others, and for rows that fail, which they do for SampleOnCpu
+  /// then, too.
   std::vector<std::optional<int32_t>> SampleOnDevice(const at::Tensor& logits,
                                                      std::span<const Sequence* const> sequences);
   void ScorePrompts(const Batch& batch, const at::Tensor& hidden,
@@ -101,6 +103,7 @@ class DecoderRunner : public ModelRunner {
   int64_t max_positions_;
   std::vector<RopeTable> ropes_;  // one for each of ModelConfig::ropes
   std::vector<Sampler> samplers_;  // one for each part of a step's rows
+  LogitAdjustments adjustments_;   // of the rows that the device chooses for
   MergeCosts merge_costs_;
 };
 

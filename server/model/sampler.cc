@@ -41,18 +41,6 @@ absl::StatusOr<int32_t> Best(std::span<const float> scores) {
   return static_cast<int32_t>(std::find(scores.begin(), scores.end(), best) - scores.begin());
 }
 
-int64_t NumGenerated(const SamplingContext& context) {
-  return static_cast<int64_t>(context.tokens.size()) - context.num_prompt_tokens;
-}
-
-// Whether steps 1 to 4 leave the logits as they are.
-bool LeavesLogits(const SamplingContext& context) {
-  const SamplingParams& params = *context.params;
-  return params.logit_bias.empty() && params.repetition_penalty == 1.0f &&
-         params.presence_penalty == 0.0f && params.frequency_penalty == 0.0f &&
-         (NumGenerated(context) >= params.min_tokens || params.stop_token_ids.empty());
-}
-
 // log(sum(exp(logits))).
 double LogSumExp(std::span<const float> logits) {
   const float largest = Largest(logits);
@@ -64,7 +52,7 @@ double LogSumExp(std::span<const float> logits) {
 }  // namespace
 
 Sampler::Sampler(int64_t vocab_size)
-    : scores_(vocab_size), weights_(vocab_size), counts_(vocab_size) {}
+    : scores_(vocab_size), weights_(vocab_size), adjustments_(vocab_size) {}
 
 SampledToken Sampler::Score(std::span<const float> logits, int32_t token, int32_t num_top) {
   const double normalizer = LogSumExp(logits);
@@ -85,48 +73,6 @@ SampledToken Sampler::Score(std::span<const float> logits, int32_t token, int32_
     scored.top_logprobs.push_back({ids[i], static_cast<float>(logits[ids[i]] - normalizer)});
   }
   return scored;
-}
-
-void Sampler::ApplyPenalties(const SamplingContext& context) {
-  const SamplingParams& params = *context.params;
-  const bool repetition = params.repetition_penalty != 1.0f;
-  const bool counted = params.presence_penalty != 0.0f || params.frequency_penalty != 0.0f;
-  if (!repetition && !counted) {
-    return;
-  }
-  const std::span<const int32_t> generated = context.tokens.subspan(context.num_prompt_tokens);
-  for (const int32_t token : generated) {
-    ++counts_[token];
-  }
-  constexpr int32_t kPenalized = std::numeric_limits<int32_t>::min();  // this token was dealt with
-  for (const int32_t token : repetition ? context.tokens : generated) {
-    if (counts_[token] == kPenalized) {
-      continue;
-    }
-    float& score = scores_[token];
-    if (repetition) {
-      score = score < 0 ? score * params.repetition_penalty : score / params.repetition_penalty;
-    }
-    if (counts_[token] > 0) {
-      score -=
-          params.presence_penalty + params.frequency_penalty * static_cast<float>(counts_[token]);
-    }
-    counts_[token] = kPenalized;
-  }
-  for (const int32_t token : context.tokens) {
-    counts_[token] = 0;
-  }
-}
-
-void Sampler::MaskStopTokens(const SamplingContext& context) {
-  if (NumGenerated(context) >= context.params->min_tokens) {
-    return;
-  }
-  for (const int32_t token : context.params->stop_token_ids) {
-    if (token >= 0 && token < static_cast<int64_t>(scores_.size())) {
-      scores_[token] = kMasked;
-    }
-  }
 }
 
 void Sampler::Collect(float threshold) {
@@ -248,30 +194,27 @@ absl::StatusOr<int32_t> Sampler::Choose(const SamplingContext& context) {
 
 double Sampler::Uniform(const SamplingContext& context) {
   return PhiloxUniform(context.params->seed, static_cast<uint32_t>(context.sample_index),
-                       static_cast<uint64_t>(NumGenerated(context)));
-}
-
-bool Sampler::NeedsLogitsAlone(const SamplingContext& context) {
-  return LeavesLogits(context) && !context.params->logprobs.has_value();
+                       static_cast<uint64_t>(context.num_generated()));
 }
 
 absl::StatusOr<int32_t> Sampler::Adjust(std::span<const float> logits,
                                         const SamplingContext& context) {
   scores_.assign(logits.begin(), logits.end());
-  for (const auto& [token, bias] : context.params->logit_bias) {
-    if (token >= 0 && token < static_cast<int64_t>(scores_.size())) {
-      scores_[token] += bias;
-    }
+  for (const cuda::LogitAdjustment& entry : adjustments_.entries()) {
+    float& score = scores_[static_cast<size_t>(entry.token)];
+    score += entry.bias;
+    score = score < 0 ? score * entry.repetition : score / entry.repetition;
+    score -= entry.penalty;
   }
-  ApplyPenalties(context);
-  MaskStopTokens(context);
   return Choose(context);
 }
 
 absl::StatusOr<SampledToken> Sampler::Sample(std::span<const float> logits,
                                              const SamplingContext& context) {
   TENON_RETURN_IF_ERROR(CheckLogits(logits));
-  const bool takes_largest = context.params->temperature == 0.0f && LeavesLogits(context);
+  adjustments_.Clear();
+  adjustments_.Add(0, context);
+  const bool takes_largest = context.params->temperature == 0.0f && adjustments_.entries().empty();
   TENON_ASSIGN_OR_RETURN(const int32_t token,
                          takes_largest ? Best(logits) : Adjust(logits, context));
   if (context.params->logprobs.has_value()) {

@@ -7,17 +7,10 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "server/model/logit_adjustments.h"
 #include "server/scheduler/sampling_params.h"
 
 namespace tenon {
-
-/// What the choice of a token depends on, apart from the logits.
-struct SamplingContext {
-  const SamplingParams* params = nullptr;  ///< never null
-  std::span<const int32_t> tokens;         ///< prompt, then generated tokens
-  int64_t num_prompt_tokens = 0;
-  int32_t sample_index = 0;  ///< separates the n samples of one request and seed
-};
 
 /// Chooses tokens, row by row: nothing of one row reaches another, and the random number is a
 /// function of (seed, sample_index, index of the generated token). The same logits thus give the
@@ -45,9 +38,6 @@ class Sampler {
   absl::StatusOr<SampledToken> Sample(std::span<const float> logits,
                                       const SamplingContext& context);
 
-  /// Whether the choice depends on the logits and on steps 5 to 9 alone, and nothing but the token
-  /// is asked for.
-  static bool NeedsLogitsAlone(const SamplingContext& context);
   /// The random number of the draw, in [0, 1).
   static double Uniform(const SamplingContext& context);
 
@@ -64,8 +54,6 @@ class Sampler {
 
   /// Steps 1 to 9 on a copy of the logits.
   absl::StatusOr<int32_t> Adjust(std::span<const float> logits, const SamplingContext& context);
-  void ApplyPenalties(const SamplingContext& context);
-  void MaskStopTokens(const SamplingContext& context);
   absl::StatusOr<int32_t> Choose(const SamplingContext& context);
 
   /// Makes candidates_ of the unmasked tokens with at least this score, in order of their ids.
@@ -78,9 +66,9 @@ class Sampler {
   double CandidateMass() const;
   int32_t Draw(double uniform) const;
 
-  std::vector<float> scores_;    // [vocab_size]
-  std::vector<float> weights_;   // [vocab_size]
-  std::vector<int32_t> counts_;  // [vocab_size], zero between rows
+  std::vector<float> scores_;   // [vocab_size]
+  std::vector<float> weights_;  // [vocab_size]
+  LogitAdjustments adjustments_;
   std::vector<Candidate> candidates_;
 };
 

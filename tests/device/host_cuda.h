@@ -58,6 +58,7 @@ T ShuffleFrom(T value, unsigned lane) {
 #define blockDim (::tenon::host_cuda::coordinates.block)
 #define gridDim (::tenon::host_cuda::coordinates.grid)
 #define __syncthreads() ::tenon::host_cuda::SyncBlock()
+#define __fmul_rn(a, b) ((a) * (b))
 #define __shfl_sync(mask, value, lane) ::tenon::host_cuda::ShuffleFrom(value, lane)
 #define __shfl_xor_sync(mask, value, bits) \
   ::tenon::host_cuda::ShuffleFrom(value, ::tenon::host_cuda::Lane() ^ static_cast<unsigned>(bits))

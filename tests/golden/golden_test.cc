@@ -211,6 +211,41 @@ TEST(TokensGoldenTest, TokensAloneAreTheReferences) {
   }
 }
 
+// A row that asks for log-probabilities is adjusted and chosen for on the host, another where its
+// logits are.
+TEST(TokensGoldenTest, AdjustedRowsChooseTheSameWhereverTheyAre) {
+  const std::string folder = DataFolder("tiny-llama-tied-bias");
+  absl::StatusOr<Subject> subject = MakeSubject(folder, folder + "/model");
+  ASSERT_TRUE(subject.ok()) << subject.status();
+  std::vector<DriverRequest> requests;
+  for (const GoldenCase& golden : subject->goldens.cases) {
+    DriverRequest request = RequestOf(golden, subject->model.config.vocab_size);
+    const auto index = static_cast<int32_t>(requests.size());
+    request.sampling.temperature = index % 2 == 0 ? 0.0f : 0.8f;
+    request.sampling.seed = static_cast<uint64_t>(index);
+    request.sampling.repetition_penalty = 1.3f;
+    request.sampling.presence_penalty = 0.5f;
+    request.sampling.frequency_penalty = 0.25f;
+    request.sampling.logit_bias = {{golden.tokens.front(), -3.0f}, {index, 2.0f}};
+    request.sampling.logprobs = 0;
+    requests.push_back(request);
+  }
+  const auto on_host = RunTogether(*subject->runner, subject->adapters, requests, subject->driver);
+  ASSERT_TRUE(on_host.ok()) << on_host.status();
+  for (DriverRequest& request : requests) {
+    request.sampling.logprobs.reset();
+  }
+  const auto on_device =
+      RunTogether(*subject->runner, subject->adapters, requests, subject->driver);
+  ASSERT_TRUE(on_device.ok()) << on_device.status();
+  int num_changed = 0;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ((*on_device)[i].tokens(), (*on_host)[i].tokens()) << subject->goldens.cases[i].name;
+    num_changed += (*on_device)[i].tokens() == subject->goldens.cases[i].tokens ? 0 : 1;
+  }
+  EXPECT_GT(num_changed, 0) << "the adjustments did nothing";
+}
+
 TEST(PreemptionGoldenTest, RecomputedSequencesGiveTheSameTokens) {
   absl::StatusOr<Subject> subject =
       MakeSubject(DataFolder("tiny-llama-rope-dynamic"),

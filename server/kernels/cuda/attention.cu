@@ -175,9 +175,9 @@ const char* RunAttention(const AttentionCall& call, void* stream) {
 }  // namespace
 }  // namespace tenon::cuda
 
-extern "C" const tenon::cuda::ModelKernels* tenon_model_kernels_1() {
+extern "C" const tenon::cuda::ModelKernels* tenon_model_kernels_2() {
   using namespace tenon::cuda;
   static const ModelKernels kernels = {&RunNorm,      &RunRope, &RunWriteKv,
-                                       &RunAttention, &RunGate, &RunSoftCap, &RunSample};
+                                       &RunAttention, &RunGate, &RunSoftCap, &RunAdjust, &RunSample};
   return &kernels;
 }

@@ -108,6 +108,22 @@ struct SoftCapCall {
   float* x;
 };
 
+/// What becomes of one logit: bias is added to it, then it is divided by `repetition`, or
+/// multiplied when it is negative, then `penalty` is subtracted (Sampler's steps 1 to 4).
+struct LogitAdjustment {
+  int32_t row, token;
+  float bias, repetition;
+  float penalty;  ///< +inf masks the token
+};
+
+/// Changes logits in place; entries, in device memory, are of different logits.
+struct AdjustCall {
+  int32_t num_entries;
+  float* logits;
+  int64_t stride;  ///< from a row to the next
+  const LogitAdjustment* entries;
+};
+
 /// How one row of logits becomes a token (Sampler's steps 5 to 9).
 struct RowSampling {
   double uniform;     ///< in [0, 1): the draw
@@ -144,6 +160,7 @@ struct ModelKernels {
   const char* (*attention)(const AttentionCall& call, void* stream);
   const char* (*gate)(const GateCall& call, void* stream);
   const char* (*soft_cap)(const SoftCapCall& call, void* stream);
+  const char* (*adjust)(const AdjustCall& call, void* stream);
   const char* (*sample)(const SampleCall& call, void* stream);
 };
 
@@ -153,7 +170,7 @@ inline constexpr int32_t kMaxAttentionHeadDim = 256;
 }  // namespace tenon::cuda
 
 /// The name under which the library has its table: a function `const ModelKernels*()`.
-#define TENON_MODEL_KERNELS_SYMBOL "tenon_model_kernels_1"
-extern "C" const tenon::cuda::ModelKernels* tenon_model_kernels_1();
+#define TENON_MODEL_KERNELS_SYMBOL "tenon_model_kernels_2"
+extern "C" const tenon::cuda::ModelKernels* tenon_model_kernels_2();
 
 #endif  // TENON_SERVER_KERNELS_CUDA_MODEL_KERNELS_H_

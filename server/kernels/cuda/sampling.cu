@@ -1,5 +1,6 @@
-// The choice of a token without a sort: a block has one row of logits. Thresholds are found bit by
-// bit, with a pass over the row for each bit; sums are in double and in one order.
+// The choice of a token, behind adjustments of single logits. It needs no sort: a block has one row
+// of logits. Thresholds are found bit by bit, with a pass over the row for each bit; sums are in
+// double and in one order.
 #include "server/kernels/cuda/tables.cuh"
 
 namespace tenon::cuda {
@@ -220,7 +221,29 @@ __global__ void SampleRow(SampleCall call) {
   Draw(row, sampling, call.vocab_size, result);
 }
 
+// The product is rounded, as on the CPU, before anything is subtracted from it.
+__global__ void AdjustLogit(AdjustCall call) {
+  const int i = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
+  if (i >= call.num_entries) {
+    return;
+  }
+  const LogitAdjustment entry = call.entries[i];
+  float* const logit = call.logits + entry.row * call.stride + entry.token;
+  const float biased = *logit + entry.bias;
+  const float repeated =
+      biased < 0.0f ? __fmul_rn(biased, entry.repetition) : biased / entry.repetition;
+  *logit = repeated - entry.penalty;
+}
+
 }  // namespace
+
+const char* RunAdjust(const AdjustCall& call, void* stream) {
+  if (call.num_entries > 0) {
+    const int blocks = (call.num_entries + kThreads - 1) / kThreads;
+    TENON_LAUNCH(AdjustLogit, blocks, kThreads, stream, call);
+  }
+  return LaunchProblem();
+}
 
 const char* RunSample(const SampleCall& call, void* stream) {
   if (call.num_rows > 0) {

@@ -11,6 +11,7 @@ const char* RunNorm(const NormCall& call, void* stream);
 const char* RunRope(const RopeCall& call, void* stream);
 const char* RunGate(const GateCall& call, void* stream);
 const char* RunSoftCap(const SoftCapCall& call, void* stream);
+const char* RunAdjust(const AdjustCall& call, void* stream);
 const char* RunSample(const SampleCall& call, void* stream);
 
 }  // namespace tenon::cuda
