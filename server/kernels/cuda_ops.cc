@@ -96,6 +96,27 @@ cuda::CacheLayout LayoutOf(const at::Tensor& k_cache, const at::Tensor& v_cache)
   return layout;
 }
 
+// What an append rotates q [T, heads, head_dim] and its keys with.
+void AddRope(const at::Tensor& q, const RopeRows& rope, cuda::AppendKvCall& call) {
+  TORCH_CHECK(q.dim() == 3 && q.size(0) == call.num_tokens && q.size(2) == call.cache.head_dim &&
+                  (call.num_tokens == 0 || q.select(0, 0).is_contiguous()) &&
+                  TypeOf(q, "rope: q") == call.type,
+              "rope: q is ", q.scalar_type(), " ", q.sizes(), " with strides ", q.strides(),
+              " for ", call.num_tokens, " keys of ", call.cache.head_dim);
+  CheckIndex(rope.positions, "rope: positions", call.num_tokens, at::kLong);
+  TORCH_CHECK(rope.cos.sizes() == rope.sin.sizes() && rope.cos.dim() == 2 &&
+                  2 * rope.cos.size(1) == q.size(2) && rope.cos.scalar_type() == at::kFloat &&
+                  rope.sin.scalar_type() == at::kFloat && rope.cos.is_contiguous() &&
+                  rope.sin.is_contiguous(),
+              "rope: q is ", q.sizes(), ", cos is ", rope.cos.sizes());
+  call.num_heads = static_cast<int32_t>(q.size(1));
+  call.q = q.mutable_data_ptr();
+  call.q_stride = q.stride(0);
+  call.cos = rope.cos.const_data_ptr<float>();
+  call.sin = rope.sin.const_data_ptr<float>();
+  call.positions = rope.positions.const_data_ptr<int64_t>();
+}
+
 void CheckLogits(const at::Tensor& logits) {
   TORCH_CHECK(logits.dim() == 2 && logits.scalar_type() == at::kFloat && logits.is_contiguous(),
               "sampling: logits are ", logits.scalar_type(), " ", logits.sizes(),
@@ -167,27 +188,6 @@ void NormalizeHeadsCuda(const at::Tensor& x, const Norm& norm) {
   Run(Kernels().norm, call, x);
 }
 
-void ApplyRopeCuda(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
-                   const at::Tensor& positions) {
-  CheckTokens(x, "rope: x", x.size(0), x);
-  CheckIndex(positions, "rope: positions", x.size(0), at::kLong);
-  TORCH_CHECK(cos.sizes() == sin.sizes() && cos.dim() == 2 && 2 * cos.size(1) == x.size(2) &&
-                  cos.scalar_type() == at::kFloat && sin.scalar_type() == at::kFloat &&
-                  cos.is_contiguous() && sin.is_contiguous(),
-              "rope: x is ", x.sizes(), ", cos is ", cos.sizes());
-  cuda::RopeCall call{};
-  call.type = TypeOf(x, "rope");
-  call.num_tokens = static_cast<int32_t>(x.size(0));
-  call.num_heads = static_cast<int32_t>(x.size(1));
-  call.half = static_cast<int32_t>(cos.size(1));
-  call.x = x.mutable_data_ptr();
-  call.x_stride = x.stride(0);
-  call.cos = cos.const_data_ptr<float>();
-  call.sin = sin.const_data_ptr<float>();
-  call.positions = positions.const_data_ptr<int64_t>();
-  Run(Kernels().rope, call, x);
-}
-
 void GateCuda(const at::Tensor& gate_up, Activation activation, const at::Tensor& y) {
   RunGate(gate_up, /*gated=*/true, activation, y);
 }
@@ -202,9 +202,10 @@ void SoftCapCuda(const at::Tensor& x, float cap) {
   Run(Kernels().soft_cap, cuda::SoftCapCall{x.numel(), cap, x.mutable_data_ptr<float>()}, x);
 }
 
-void WriteKvCuda(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots,
-                 const at::Tensor& k_cache, const at::Tensor& v_cache) {
-  cuda::WriteKvCall call{};
+void AppendKvCuda(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                  const RopeRows* rope, const at::Tensor& slots, const at::Tensor& k_cache,
+                  const at::Tensor& v_cache) {
+  cuda::AppendKvCall call{};
   call.cache = LayoutOf(k_cache, v_cache);
   CheckTokens(k, "attention: k", k.size(0), k_cache);
   CheckTokens(v, "attention: v", k.size(0), k_cache);
@@ -221,7 +222,10 @@ void WriteKvCuda(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slo
   call.slots = slots.const_data_ptr<int64_t>();
   call.keys = k_cache.mutable_data_ptr();
   call.values = v_cache.mutable_data_ptr();
-  Run(Kernels().write_kv, call, k);
+  if (rope != nullptr) {
+    AddRope(q, *rope, call);
+  }
+  Run(Kernels().append_kv, call, k);
 }
 
 void PagedAttentionCuda(const at::Tensor& q, const at::Tensor& k_cache, const at::Tensor& v_cache,

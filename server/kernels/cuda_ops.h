@@ -12,6 +12,7 @@
 #include "server/kernels/attention.h"
 #include "server/kernels/cuda/model_kernels.h"
 #include "server/kernels/norm.h"
+#include "server/kernels/rope.h"
 
 namespace tenon {
 
@@ -35,22 +36,22 @@ void NormalizeCuda(const at::Tensor& x, const Norm& norm, const at::Tensor& y);
 void AddNormalizeCuda(const at::Tensor& x, const at::Tensor& residual, const Norm& norm,
                       const at::Tensor& y);
 void NormalizeHeadsCuda(const at::Tensor& x, const Norm& norm);
-void ApplyRopeCuda(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
-                   const at::Tensor& positions);
 void GateCuda(const at::Tensor& gate_up, Activation activation, const at::Tensor& y);
 void ActivateCuda(const at::Tensor& x, Activation activation, const at::Tensor& y);
 /// x fp32, contiguous.
 void SoftCapCuda(const at::Tensor& x, float cap);
-void WriteKvCuda(const at::Tensor& k, const at::Tensor& v, const at::Tensor& slots,
-                 const at::Tensor& k_cache, const at::Tensor& v_cache);
+/// ApplyRope of q and k, then WriteKv, in one launch; k itself keeps its values. No rope: null, and
+/// q is not looked at.
+void AppendKvCuda(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                  const RopeRows* rope, const at::Tensor& slots, const at::Tensor& k_cache,
+                  const at::Tensor& v_cache);
 void PagedAttentionCuda(const at::Tensor& q, const at::Tensor& k_cache, const at::Tensor& v_cache,
                         const AttentionTable& table, const AttentionScoring& scoring,
                         const at::Tensor& out);
 
 /// Adjusts logits [R, vocab] fp32, contiguous, in place; entries are of different logits. Throws
 /// c10::Error on one that is not there.
-void AdjustLogitsCuda(const at::Tensor& logits,
-                      std::span<const cuda::LogitAdjustment> adjustments);
+void AdjustLogitsCuda(const at::Tensor& logits, std::span<const cuda::LogitAdjustment> adjustments);
 
 /// Chooses a token for each row of logits [R, vocab] fp32, contiguous; rows are `sampling`'s. Waits
 /// for the results. Rows that fail are for Sampler to name (cuda::SampledStatus).

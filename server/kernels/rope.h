@@ -6,6 +6,13 @@
 
 namespace tenon {
 
+/// What ApplyRope takes: row positions[t] of cos and sin belongs to token t.
+struct RopeRows {
+  at::Tensor cos;        ///< [rows, head_dim / 2] fp32
+  at::Tensor sin;        ///< [rows, head_dim / 2] fp32
+  at::Tensor positions;  ///< [T] int64
+};
+
 /// Rotates each head of each token in place by its position (RoFormer, arXiv:2104.09864; pairs are
 /// (i, i + head_dim / 2), as in Hugging Face's Llama):
 ///   x[i], x[i + d/2] = x[i] * cos - x[i + d/2] * sin,  x[i + d/2] * cos + x[i] * sin

@@ -22,14 +22,27 @@
 #include "server/model/token_selection.h"
 
 namespace tenon {
+namespace {
+
+// AppendKvCuda, of two operations.
+template <auto kApplyRope, auto kWriteKv>
+void AppendKv(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const RopeRows* rope,
+              const at::Tensor& slots, const at::Tensor& k_cache, const at::Tensor& v_cache) {
+  if (rope != nullptr) {
+    kApplyRope(q, rope->cos, rope->sin, rope->positions);
+    kApplyRope(k, rope->cos, rope->sin, rope->positions);
+  }
+  kWriteKv(k, v, slots, k_cache, v_cache);
+}
+
+}  // namespace
 
 // The operations of one KernelKind.
 struct Decoder::Kernels {
   decltype(&Normalize) normalize;
   decltype(&AddNormalize) add_normalize;
   decltype(&NormalizeHeads) normalize_heads;
-  decltype(&ApplyRope) apply_rope;
-  decltype(&WriteKv) write_kv;
+  decltype(&AppendKvCuda) append_kv;
   decltype(&PagedAttention) paged_attention;  // null for kCuda, which reads an AttentionTable
   decltype(&Gate) gate;
   decltype(&Activate) activate;
@@ -37,15 +50,16 @@ struct Decoder::Kernels {
 
   static const Kernels* Of(KernelKind kind) {
     static constexpr Kernels kReference = {
-        &NormalizeReference, &AddNormalizeReference, &NormalizeHeadsReference,
-        &ApplyRopeReference, &WriteKvReference,      &PagedAttentionReference,
-        &GateReference,      &ActivateReference,     &SoftCapReference};
-    static constexpr Kernels kCpu = {&Normalize, &AddNormalize, &NormalizeHeads,
-                                     &ApplyRope, &WriteKv,      &PagedAttention,
-                                     &Gate,      &Activate,     &SoftCap};
+        &NormalizeReference,      &AddNormalizeReference,
+        &NormalizeHeadsReference, &AppendKv<&ApplyRopeReference, &WriteKvReference>,
+        &PagedAttentionReference, &GateReference,
+        &ActivateReference,       &SoftCapReference};
+    static constexpr Kernels kCpu = {
+        &Normalize,      &AddNormalize, &NormalizeHeads, &AppendKv<&ApplyRope, &WriteKv>,
+        &PagedAttention, &Gate,         &Activate,       &SoftCap};
     static constexpr Kernels kCuda = {&NormalizeCuda, &AddNormalizeCuda, &NormalizeHeadsCuda,
-                                      &ApplyRopeCuda, &WriteKvCuda,      nullptr,
-                                      &GateCuda,      &ActivateCuda,     &SoftCapCuda};
+                                      &AppendKvCuda,  nullptr,           &GateCuda,
+                                      &ActivateCuda,  &SoftCapCuda};
     switch (kind) {
       case KernelKind::kReference:
         return &kReference;
@@ -200,13 +214,10 @@ void Decoder::ProjectQkv(int64_t layer, const DecoderInput& input, const Adapter
     kernels_->normalize_heads(buffers.q_heads, weights.q_norm);
     kernels_->normalize_heads(buffers.k_heads, weights.k_norm);
   }
-  if (!config_.ropes.empty()) {
-    const RopeRows& rope = input.ropes[config_.layers[layer].rope];
-    kernels_->apply_rope(buffers.q_heads, rope.cos, rope.sin, rope.positions);
-    kernels_->apply_rope(buffers.k_heads, rope.cos, rope.sin, rope.positions);
-  }
-  kernels_->write_kv(buffers.k_heads, buffers.v_heads, input.slots, cache.keys(layer),
-                     cache.values(layer));
+  const RopeRows* const rope =
+      config_.ropes.empty() ? nullptr : &input.ropes[config_.layers[layer].rope];
+  kernels_->append_kv(buffers.q_heads, buffers.k_heads, buffers.v_heads, rope, input.slots,
+                      cache.keys(layer), cache.values(layer));
 }
 
 void Decoder::Attention(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,

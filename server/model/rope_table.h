@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "server/kernels/rope.h"
 #include "server/model/model_config.h"
 
 namespace tenon {
@@ -17,13 +18,6 @@ namespace tenon {
 struct RopePosition {
   int64_t position = 0;
   int64_t length = 0;
-};
-
-/// What ApplyRope takes: row positions[t] of cos and sin belongs to token t.
-struct RopeRows {
-  at::Tensor cos;        ///< [rows, head_dim / 2] fp32
-  at::Tensor sin;        ///< [rows, head_dim / 2] fp32
-  at::Tensor positions;  ///< [T] int64
 };
 
 /// The inverse frequencies of one head, fp32 [head_dim / 2], as transformers 5.23 computes them in

@@ -1,5 +1,6 @@
-// Paged attention: a block has one query row and head. Its warps take tiles of 32 positions in
-// turn, each lane one key; what they have is joined in the order of the warps.
+// KV append, with a block for each token, and paged attention: a block has one query row and head.
+// Its warps take tiles of 32 positions in turn, each lane one key; what they have is joined in the
+// order of the warps.
 #include "server/kernels/cuda/tables.cuh"
 
 namespace tenon::cuda {
@@ -9,20 +10,56 @@ constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarp;
 constexpr int kDimsPerLane = kMaxAttentionHeadDim / kWarp;
 
+// One token's rotation: pair i of a head turns by row i of the tables.
+struct Rotation {
+  const float* cos;
+  const float* sin;
+
+  template <typename T>
+  __device__ void Turn(int pair, T& first, T& second) const {
+    const float a = ToFloat(first), b = ToFloat(second);
+    first = Rounded<T>(a * cos[pair] - b * sin[pair]);
+    second = Rounded<T>(b * cos[pair] + a * sin[pair]);
+  }
+};
+
+// keys[i * stride] = k[i], rotated, for all heads.
 template <typename T>
-__global__ void StoreToken(WriteKvCall call) {
+__device__ void StoreRotated(const Rotation& rotation, const T* k, int num_heads, int half, T* keys,
+                             int64_t stride) {
+  for (int i = threadIdx.x; i < num_heads * half; i += kThreads) {
+    const int at = i / half * 2 * half + i % half;
+    T first = k[at], second = k[at + half];
+    rotation.Turn(i % half, first, second);
+    keys[at * stride] = first;
+    keys[(at + half) * stride] = second;
+  }
+}
+
+template <typename T>
+__global__ void AppendToken(AppendKvCall call) {
   const CacheLayout cache = call.cache;
   const int64_t token = blockIdx.x;
   const int64_t block = call.slots[token] / cache.block_size;
   const int64_t offset = call.slots[token] % cache.block_size;
   const T* const k = static_cast<const T*>(call.k) + token * call.k_stride;
   const T* const v = static_cast<const T*>(call.v) + token * call.v_stride;
-  const int64_t num_dims = int64_t{cache.kv_heads} * cache.head_dim;
+  const int num_dims = cache.kv_heads * cache.head_dim;
   T* const keys = static_cast<T*>(call.keys) + block * num_dims * cache.key_stride + offset;
   T* const values = static_cast<T*>(call.values) +
                     (block * cache.kv_heads * cache.block_size + offset) * cache.value_stride;
-  for (int64_t i = threadIdx.x; i < num_dims; i += kThreads) {
-    keys[i * cache.key_stride] = k[i];
+  if (call.num_heads > 0) {
+    const int half = cache.head_dim / 2;
+    const int64_t table = call.positions[token] * half;
+    const Rotation rotation = {call.cos + table, call.sin + table};
+    T* const q = static_cast<T*>(call.q) + token * call.q_stride;
+    StoreRotated(rotation, q, call.num_heads, half, q, 1);
+    StoreRotated(rotation, k, cache.kv_heads, half, keys, cache.key_stride);
+  }
+  for (int i = threadIdx.x; i < num_dims; i += kThreads) {
+    if (call.num_heads == 0) {
+      keys[i * cache.key_stride] = k[i];
+    }
     const int64_t head = i / cache.head_dim;
     values[head * cache.block_size * cache.value_stride + i % cache.head_dim] = v[i];
   }
@@ -153,11 +190,11 @@ __global__ void AttendToken(AttentionCall call) {
   Join(running, cache.head_dim, out);
 }
 
-const char* RunWriteKv(const WriteKvCall& call, void* stream) {
+const char* RunAppendKv(const AppendKvCall& call, void* stream) {
   if (call.num_tokens > 0 && call.type == ElementType::kFloat32) {
-    TENON_LAUNCH(StoreToken<float>, call.num_tokens, kThreads, stream, call);
+    TENON_LAUNCH(AppendToken<float>, call.num_tokens, kThreads, stream, call);
   } else if (call.num_tokens > 0) {
-    TENON_LAUNCH(StoreToken<BFloat16>, call.num_tokens, kThreads, stream, call);
+    TENON_LAUNCH(AppendToken<BFloat16>, call.num_tokens, kThreads, stream, call);
   }
   return LaunchProblem();
 }
@@ -175,9 +212,9 @@ const char* RunAttention(const AttentionCall& call, void* stream) {
 }  // namespace
 }  // namespace tenon::cuda
 
-extern "C" const tenon::cuda::ModelKernels* tenon_model_kernels_2() {
+extern "C" const tenon::cuda::ModelKernels* tenon_model_kernels_3() {
   using namespace tenon::cuda;
-  static const ModelKernels kernels = {&RunNorm,      &RunRope, &RunWriteKv,
-                                       &RunAttention, &RunGate, &RunSoftCap, &RunAdjust, &RunSample};
+  static const ModelKernels kernels = {&RunNorm,    &RunAppendKv, &RunAttention, &RunGate,
+                                       &RunSoftCap, &RunAdjust,   &RunSample};
   return &kernels;
 }

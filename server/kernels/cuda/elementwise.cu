@@ -1,4 +1,4 @@
-// Norms, rotary embedding, gates and soft caps: one block a row.
+// Norms, gates and soft caps: one block a row.
 #include "server/kernels/cuda/tables.cuh"
 
 namespace tenon::cuda {
@@ -70,22 +70,6 @@ __global__ void NormRow(NormCall call) {
   }
 }
 
-template <typename T>
-__global__ void RopeToken(RopeCall call) {
-  const int64_t token = blockIdx.x;
-  const int64_t table = call.positions[token] * call.half;
-  T* const x = static_cast<T*>(call.x) + token * call.x_stride;
-  for (int i = threadIdx.x; i < call.num_heads * call.half; i += kThreads) {
-    const int pair = i % call.half;
-    T* const first = x + i / call.half * 2 * call.half + pair;
-    T* const second = first + call.half;
-    const float a = ToFloat(*first), b = ToFloat(*second);
-    const float c = call.cos[table + pair], s = call.sin[table + pair];
-    *first = Rounded<T>(a * c - b * s);
-    *second = Rounded<T>(b * c + a * s);
-  }
-}
-
 __device__ float Activated(GateFunction function, float x) {
   if (function == GateFunction::kSilu) {
     return x / (1.0f + expf(-x));
@@ -122,15 +106,6 @@ const char* RunNorm(const NormCall& call, void* stream) {
     TENON_LAUNCH(NormRow<float>, grid, kThreads, stream, call);
   } else if (call.num_tokens > 0) {
     TENON_LAUNCH(NormRow<BFloat16>, grid, kThreads, stream, call);
-  }
-  return LaunchProblem();
-}
-
-const char* RunRope(const RopeCall& call, void* stream) {
-  if (call.num_tokens > 0 && call.type == ElementType::kFloat32) {
-    TENON_LAUNCH(RopeToken<float>, call.num_tokens, kThreads, stream, call);
-  } else if (call.num_tokens > 0) {
-    TENON_LAUNCH(RopeToken<BFloat16>, call.num_tokens, kThreads, stream, call);
   }
   return LaunchProblem();
 }

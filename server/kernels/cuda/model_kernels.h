@@ -30,17 +30,6 @@ struct NormCall {
   int64_t y_stride;
 };
 
-/// Rotates pairs (i, i + half) of each head in place by cos and sin [positions, half] fp32.
-struct RopeCall {
-  ElementType type;
-  int32_t num_tokens, num_heads, half;
-  void* x;
-  int64_t x_stride;
-  const float* cos;
-  const float* sin;
-  const int64_t* positions;  ///< [num_tokens], each a row of cos and sin
-};
-
 /// The layout of a KV cache (KvCacheShape), in elements.
 struct CacheLayout {
   int32_t block_size, kv_heads, head_dim;
@@ -48,8 +37,10 @@ struct CacheLayout {
   int64_t value_stride;  ///< from a token of a block's values to the next
 };
 
-/// Stores the keys and values of a step at slots [num_tokens], block * block_size + offset.
-struct WriteKvCall {
+/// Stores the keys and values of a step at slots [num_tokens], block * block_size + offset. With
+/// num_heads > 0 keys are rotated on the way, and q in place: pairs (i, i + head_dim / 2) of each
+/// head, by cos and sin [positions, head_dim / 2] fp32.
+struct AppendKvCall {
   ElementType type;
   CacheLayout cache;
   int32_t num_tokens;
@@ -60,6 +51,12 @@ struct WriteKvCall {
   const int64_t* slots;
   void* keys;
   void* values;
+  int32_t num_heads;  ///< of q; 0: nothing is rotated, and what follows is not read
+  void* q;
+  int64_t q_stride;
+  const float* cos;
+  const float* sin;
+  const int64_t* positions;  ///< [num_tokens], each a row of cos and sin
 };
 
 /// AttentionRow, with its blocks from blocks_begin on in AttentionCall::blocks.
@@ -155,8 +152,7 @@ struct SampleCall {
 /// Functions run on the CUDA stream given and return null, or what is wrong.
 struct ModelKernels {
   const char* (*norm)(const NormCall& call, void* stream);
-  const char* (*rope)(const RopeCall& call, void* stream);
-  const char* (*write_kv)(const WriteKvCall& call, void* stream);
+  const char* (*append_kv)(const AppendKvCall& call, void* stream);
   const char* (*attention)(const AttentionCall& call, void* stream);
   const char* (*gate)(const GateCall& call, void* stream);
   const char* (*soft_cap)(const SoftCapCall& call, void* stream);
@@ -170,7 +166,7 @@ inline constexpr int32_t kMaxAttentionHeadDim = 256;
 }  // namespace tenon::cuda
 
 /// The name under which the library has its table: a function `const ModelKernels*()`.
-#define TENON_MODEL_KERNELS_SYMBOL "tenon_model_kernels_2"
-extern "C" const tenon::cuda::ModelKernels* tenon_model_kernels_2();
+#define TENON_MODEL_KERNELS_SYMBOL "tenon_model_kernels_3"
+extern "C" const tenon::cuda::ModelKernels* tenon_model_kernels_3();
 
 #endif  // TENON_SERVER_KERNELS_CUDA_MODEL_KERNELS_H_

@@ -8,7 +8,6 @@
 namespace tenon::cuda {
 
 const char* RunNorm(const NormCall& call, void* stream);
-const char* RunRope(const RopeCall& call, void* stream);
 const char* RunGate(const GateCall& call, void* stream);
 const char* RunSoftCap(const SoftCapCall& call, void* stream);
 const char* RunAdjust(const AdjustCall& call, void* stream);

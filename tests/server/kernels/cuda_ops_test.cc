@@ -55,18 +55,12 @@ TEST_P(CudaOpsTest, NormsMatchTheReference) {
   }
 }
 
-TEST_P(CudaOpsTest, HeadNormsAndRopeWorkInPlaceOnSlices) {
+TEST_P(CudaOpsTest, HeadNormsWorkInPlaceOnSlices) {
   const at::Tensor fused = Normal({6, 5 * 16}), copy = fused.clone();
   const auto heads = [](const at::Tensor& x) { return x.narrow(1, 16, 48).view({6, 3, 16}); };
   const Norm norm = Norm::Make(NormKind::kRms, 1e-6f, Floats({16}), at::Tensor());
   NormalizeHeadsCuda(heads(fused), norm);
   NormalizeHeadsReference(heads(copy), norm);
-  ExpectNear(fused, copy);
-  copy.copy_(fused);
-  const at::Tensor cos = Floats({40, 8}), sin = Floats({40, 8});
-  const at::Tensor positions = at::tensor({0, 39, 3, 3, 17, 20}, at::kLong).to(device_);
-  ApplyRopeCuda(heads(fused), cos, sin, positions);
-  ApplyRopeReference(heads(copy), cos, sin, positions);
   ExpectNear(fused, copy);
 }
 
@@ -111,9 +105,9 @@ class CudaAttentionTest : public CudaOpsTest {
     for (int64_t p = first; p < first + count; ++p) {
       slots.push_back(blocks[p / shape_.block_size] * shape_.block_size + p % shape_.block_size);
     }
-    WriteKvCuda(Normal({count, shape_.kv_heads, shape_.head_dim}),
-                Normal({count, shape_.kv_heads, shape_.head_dim}),
-                at::tensor(slots, at::kLong).to(device_), k_cache_, v_cache_);
+    AppendKvCuda(at::Tensor(), Normal({count, shape_.kv_heads, shape_.head_dim}),
+                 Normal({count, shape_.kv_heads, shape_.head_dim}), nullptr,
+                 at::tensor(slots, at::kLong).to(device_), k_cache_, v_cache_);
   }
 
   at::Tensor Attend(const at::Tensor& q, std::span<const AttentionRow> rows,
@@ -150,6 +144,38 @@ class CudaAttentionTest : public CudaOpsTest {
     EXPECT_TRUE(SameBits(first.cpu(), out.cpu().narrow(0, 0, 1)));
   }
 
+  // What an append makes of q, k and v that lie side by side, and of the cache.
+  void ExpectAppendReference(const AttentionShape& shape, int64_t tokens, bool with_rope) {
+    MakeCache(shape);
+    const int64_t heads = shape.heads + 2 * shape.kv_heads, dim = shape.head_dim;
+    const at::Tensor qkv = Normal({tokens, heads * dim}), expected = qkv.clone();
+    const auto part = [&](const at::Tensor& x, int64_t begin, int64_t count) {
+      return x.narrow(1, begin * dim, count * dim).view({tokens, count, dim});
+    };
+    std::vector<int64_t> positions, slots;
+    for (int64_t t = 0; t < tokens; ++t) {
+      positions.push_back(random_.Between(0, 39));
+      slots.push_back(blocks_[t] * shape.block_size + random_.Between(0, shape.block_size - 1));
+    }
+    const RopeRows rope = {Floats({40, dim / 2}), Floats({40, dim / 2}),
+                           at::tensor(positions, at::kLong).to(device_)};
+    const at::Tensor slot_tensor = at::tensor(slots, at::kLong).to(device_);
+    const at::Tensor k_cache = k_cache_.zero_().clone(), v_cache = v_cache_.zero_().clone();
+    const int64_t v_begin = shape.heads + shape.kv_heads;
+    AppendKvCuda(part(qkv, 0, shape.heads), part(qkv, shape.heads, shape.kv_heads),
+                 part(qkv, v_begin, shape.kv_heads), with_rope ? &rope : nullptr, slot_tensor,
+                 k_cache_, v_cache_);
+    const at::Tensor k = part(expected, shape.heads, shape.kv_heads).clone();
+    if (with_rope) {
+      ApplyRopeReference(part(expected, 0, shape.heads), rope.cos, rope.sin, rope.positions);
+      ApplyRopeReference(k, rope.cos, rope.sin, rope.positions);
+    }
+    WriteKvReference(k, part(expected, v_begin, shape.kv_heads), slot_tensor, k_cache, v_cache);
+    ExpectNear(qkv, expected);
+    ExpectNear(k_cache_, k_cache);
+    EXPECT_TRUE(SameBits(v_cache_.cpu(), v_cache.cpu()));
+  }
+
   KvCacheShape shape_;
   at::Tensor k_cache_, v_cache_;
   std::vector<int32_t> blocks_;
@@ -160,6 +186,28 @@ TEST_P(CudaAttentionTest, GroupsAndSizesMatchTheReference) {
                                       AttentionShape{4, 1, 20, 5}, AttentionShape{2, 1, 256, 32}}) {
     ExpectReference(shape, {.scale = 0.2f});
   }
+}
+
+TEST_P(CudaAttentionTest, AppendRotatesSlicesOfOneProductAndStoresThem) {
+  for (const AttentionShape& shape : {AttentionShape{4, 4, 16, 16}, AttentionShape{6, 2, 64, 16},
+                                      AttentionShape{3, 1, 2, 5}, AttentionShape{2, 1, 256, 32}}) {
+    for (const int64_t tokens : {0, 1, 7}) {
+      ExpectAppendReference(shape, tokens, /*with_rope=*/true);
+      ExpectAppendReference(shape, tokens, /*with_rope=*/false);
+    }
+  }
+}
+
+TEST_P(CudaAttentionTest, AppendOfWhatDoesNotFitThrows) {
+  MakeCache({4, 2, 16, 16});
+  const at::Tensor q = Normal({3, 4, 16}), kv = Normal({3, 2, 16});
+  const at::Tensor slots = at::tensor({0, 1, 2}, at::kLong).to(device_);
+  const RopeRows narrow = {Floats({9, 4}), Floats({9, 4}), slots};
+  EXPECT_THROW(AppendKvCuda(q, kv, kv, &narrow, slots, k_cache_, v_cache_), c10::Error);
+  const RopeRows rope = {Floats({9, 8}), Floats({9, 8}), slots};
+  EXPECT_THROW(AppendKvCuda(q.narrow(0, 0, 2), kv, kv, &rope, slots, k_cache_, v_cache_),
+               c10::Error);
+  EXPECT_THROW(AppendKvCuda(q, q, q, &rope, slots, k_cache_, v_cache_), c10::Error);
 }
 
 TEST_P(CudaAttentionTest, WindowsAndSoftCapsMatchTheReference) {
