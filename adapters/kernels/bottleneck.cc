@@ -26,11 +26,10 @@ bool Fits(const LayerNormWeights& norm, int64_t hidden) {
   return !norm.weight.defined() || (IsVector(norm.weight, hidden) && IsVector(norm.bias, hidden));
 }
 
-bool Fits(const BottleneckDelta& delta, const at::Tensor& out) {
-  const int64_t hidden = out.size(1);
+bool Fits(const BottleneckDelta& delta, int64_t hidden, at::ScalarType dtype) {
   return delta.down.defined() && delta.up.defined() && delta.down.in_features() == hidden &&
          delta.up.out_features() == hidden && delta.up.in_features() == delta.width() &&
-         delta.down.dtype() == out.scalar_type() && delta.up.dtype() == out.scalar_type() &&
+         delta.down.dtype() == dtype && delta.up.dtype() == dtype &&
          IsVector(delta.down_bias, delta.width()) && IsVector(delta.up_bias, hidden) &&
          IsVector(delta.scale, hidden) &&
          (!delta.input_norm.defined() || IsVector(delta.input_norm, hidden)) &&
@@ -47,8 +46,8 @@ void CheckOperands(const at::Tensor& residual, std::span<const BottleneckTerm> t
               "bottleneck: residual is ", residual.scalar_type(), " ", residual.sizes(),
               ", out is ", out.scalar_type(), " ", out.sizes());
   for (const BottleneckTerm& term : terms) {
-    TORCH_CHECK(term.delta != nullptr && Fits(*term.delta, out),
-                "bottleneck: a module does not fit out, ", out.scalar_type(), " ", out.sizes());
+    TORCH_CHECK(term.delta != nullptr, "bottleneck: a term has no module");
+    CheckBottleneck(*term.delta, out.size(1), out.scalar_type());
     TORCH_CHECK(0 <= term.begin && term.begin <= term.end && term.end <= out.size(0),
                 "bottleneck: rows ", term.begin, " to ", term.end, " of ", out.size(0));
   }
@@ -269,6 +268,11 @@ int64_t BottleneckDelta::nbytes() const {
     total += tensor->defined() ? static_cast<int64_t>(tensor->nbytes()) : 0;
   }
   return total;
+}
+
+void CheckBottleneck(const BottleneckDelta& delta, int64_t hidden, at::ScalarType dtype) {
+  TORCH_CHECK(Fits(delta, hidden, dtype), "bottleneck: a module does not fit rows of ", hidden,
+              " elements of ", dtype);
 }
 
 void ApplyBottleneck(const at::Tensor& residual, std::span<const BottleneckTerm> terms,

@@ -3,6 +3,7 @@
 #define TENON_ADAPTERS_KERNELS_BOTTLENECK_H_
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
 
 #include <cstdint>
 #include <span>
@@ -67,6 +68,9 @@ struct BottleneckDelta {
   int64_t width() const { return down.out_features(); }
   int64_t nbytes() const;
 };
+
+/// Throws c10::Error when the module's tensors do not fit rows of `hidden` elements of `dtype`.
+void CheckBottleneck(const BottleneckDelta& delta, int64_t hidden, at::ScalarType dtype);
 
 /// A run of token rows that one module applies to.
 struct BottleneckTerm {

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "adapters/kernels/device.h"
+#include "adapters/kernels/row_groups.h"
 #include "adapters/kernels/tensor_data.h"
 
 namespace tenon {
@@ -41,7 +42,7 @@ cuda::DeltaTerm Entry(const DeltaPlan::Term& term, int64_t shrunk_begin) {
   entry.offset = Vector(term.offset, term.num_columns);
   entry.weight = term.weight;
   if (term.low_rank != nullptr) {
-    entry.down = term.low_rank->down.const_data_ptr();
+    entry.down = term.low_rank->dense() ? nullptr : term.low_rank->down.const_data_ptr();
     entry.up = term.low_rank->packed_up.panels().const_data_ptr();
     entry.panel_stride = term.low_rank->packed_up.panel_stride();
     entry.shrunk_begin = shrunk_begin;
@@ -54,7 +55,7 @@ cuda::DeltaTerm Entry(const DeltaPlan::Term& term, int64_t shrunk_begin) {
 }  // namespace
 
 bool DeltaPlan::Fits(const LowRankDelta& delta) {
-  return delta.packed_up.defined() && delta.down.defined();
+  return delta.packed_up.defined() && !delta.down_pairs.defined();
 }
 
 void DeltaPlan::CheckTerm(const Term& term, Product& product) {
@@ -76,21 +77,21 @@ void DeltaPlan::CheckTerm(const Term& term, Product& product) {
 
 void DeltaPlan::AddSegment(std::span<const Term> terms, Product& product) {
   const Term& first = terms.front();
-  for (int64_t row = first.begin; row < first.end; row += cuda::kGroupRows) {
-    cuda::RowGroup group{};
-    group.row_begin = static_cast<int32_t>(row);
-    group.num_rows = static_cast<int32_t>(std::min<int64_t>(cuda::kGroupRows, first.end - row));
+  ForEachRowGroup(first.begin, first.end, [&](cuda::RowGroup group) {
     group.column_begin = static_cast<int32_t>(first.column);
     group.num_columns = static_cast<int32_t>(first.num_columns);
     group.term_begin = static_cast<int32_t>(terms_.size());
     for (const Term& term : terms) {
       terms_.push_back(Entry(term, product.shrunk_size));
       product.shrunk_size += group.num_rows * terms_.back().rank;
-      product.max_rank = std::max<int64_t>(product.max_rank, terms_.back().rank);
+      if (term.low_rank != nullptr) {
+        product.max_rank =
+            std::max<int64_t>(product.max_rank, term.low_rank->dense() ? 1 : terms_.back().rank);
+      }
     }
     group.term_end = static_cast<int32_t>(terms_.size());
     groups_.push_back(group);
-  }
+  });
   product.row_end = std::max(product.row_end, first.end);
   product.column_end = std::max(product.column_end, first.column + first.num_columns);
   product.max_columns = std::max(product.max_columns, first.num_columns);

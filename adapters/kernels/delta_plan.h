@@ -31,7 +31,8 @@ class DeltaPlan {
     float weight = 1.0f;                     ///< the request's
   };
 
-  /// Whether the kernels take a low-rank delta: one with two factors (LowRankDelta::OnDevice).
+  /// Whether the kernels take a low-rank delta: one whose `up` is packed and whose `down`, if any,
+  /// is not (LowRankDelta::OnDevice).
   static bool Fits(const LowRankDelta& delta);
 
   /// Adds the deltas of one product and returns its number. Terms with the same columns, one behind

@@ -27,6 +27,7 @@ set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)  # LibTorch's, which is there already
 enable_language(CUDA)
 
 set(TENON_CUDA_SOURCES
+  ${PROJECT_SOURCE_DIR}/adapters/kernels/cuda/bottlenecks.cu
   ${PROJECT_SOURCE_DIR}/adapters/kernels/cuda/deltas.cu
   ${PROJECT_SOURCE_DIR}/server/kernels/cuda/attention.cu
   ${PROJECT_SOURCE_DIR}/server/kernels/cuda/elementwise.cu

@@ -7,8 +7,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "adapters/kernels/bottleneck.h"
-
 namespace tenon {
 namespace {
 
@@ -181,6 +179,21 @@ void AdapterDeltas::Plan(int64_t first_layer, int64_t last_layer,
   if (!plan_.empty()) {
     plan_.Upload(device);
   }
+  PlanBottlenecks(first_layer, last_layer, device);
+}
+
+void AdapterDeltas::PlanBottlenecks(int64_t first_layer, int64_t last_layer, at::Device device) {
+  for (int64_t layer = first_layer; layer < last_layer; ++layer) {
+    for (const Sublayer sublayer : {Sublayer::kAttention, Sublayer::kFeedForward}) {
+      const std::vector<BottleneckTerm> terms = BottlenecksAt(layer, sublayer);
+      if (!terms.empty()) {
+        planned_bottlenecks_[{layer, sublayer}] = bottleneck_plan_.Add(terms);
+      }
+    }
+  }
+  if (!bottleneck_plan_.empty()) {
+    bottleneck_plan_.Upload(device);
+  }
 }
 
 void AdapterDeltas::AddTo(int64_t layer, std::span<const SiteColumns> sites, const at::Tensor& x,
@@ -215,8 +228,7 @@ void AdapterDeltas::AddOffset(int64_t layer, Site site, const at::Tensor& y) con
   ApplySite(TermsAt(layer, site), y, y);
 }
 
-void AdapterDeltas::AddBottleneck(int64_t layer, Sublayer sublayer, const at::Tensor& residual,
-                                  const at::Tensor& out) const {
+std::vector<BottleneckTerm> AdapterDeltas::BottlenecksAt(int64_t layer, Sublayer sublayer) const {
   std::vector<BottleneckTerm> terms;
   for (const Term& term : terms_) {
     if (const BottleneckDelta* delta = term.adapter->bottleneck(layer, sublayer);
@@ -224,6 +236,19 @@ void AdapterDeltas::AddBottleneck(int64_t layer, Sublayer sublayer, const at::Te
       terms.push_back({term.begin, term.end, delta, term.weight});
     }
   }
+  return terms;
+}
+
+void AdapterDeltas::AddBottleneck(int64_t layer, Sublayer sublayer, const at::Tensor& residual,
+                                  const at::Tensor& out) const {
+  if (kernels_ == KernelKind::kCuda) {
+    const auto planned = planned_bottlenecks_.find({layer, sublayer});
+    if (planned != planned_bottlenecks_.end()) {
+      bottleneck_plan_.Apply(planned->second, residual, out);
+    }
+    return;
+  }
+  const std::vector<BottleneckTerm> terms = BottlenecksAt(layer, sublayer);
   if (!terms.empty()) {
     (kernels_ == KernelKind::kCpu ? &ApplyBottleneck : &ApplyBottleneckReference)(residual, terms,
                                                                                   out);

@@ -12,8 +12,9 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
 #include "adapters/kernels/affine.h"
-#include "adapters/kernels/low_rank.h"
+#include "adapters/kernels/bottleneck_plan.h"
 #include "adapters/kernels/delta_plan.h"
+#include "adapters/kernels/low_rank.h"
 #include "adapters/methods/compiled_adapter.h"
 #include "server/kernels/linear.h"
 #include "server/model/model_runner.h"
@@ -45,9 +46,9 @@ class AdapterDeltas {
   /// `rank` of a tensor-parallel model: its part of each adapter.
   AdapterDeltas(std::span<const AdapterSegment> segments, KernelKind kernels, int64_t rank = 0);
 
-  /// For KernelKind::kCuda: puts the deltas of layers [first_layer, last_layer) on the device in
-  /// one copy. Once, in front of the first AddTo. `products` are the sites that each of AddTo's
-  /// calls for a layer will name.
+  /// For KernelKind::kCuda: puts the tables of what AddTo and AddBottleneck will do in layers
+  /// [first_layer, last_layer) on the device. Once, in front of the first of either. `products` are
+  /// the sites that each of AddTo's calls for a layer will name.
   void Plan(int64_t first_layer, int64_t last_layer,
             std::span<const std::vector<SiteColumns>> products, at::Device device);
 
@@ -101,6 +102,8 @@ class AdapterDeltas {
   /// Moves those that can go with a plan.
   static std::vector<DeltaPlan::Term> TakePlanned(std::vector<SiteTerm>& terms,
                                                   const SiteColumns& site);
+  std::vector<BottleneckTerm> BottlenecksAt(int64_t layer, Sublayer sublayer) const;
+  void PlanBottlenecks(int64_t first_layer, int64_t last_layer, at::Device device);
   void ApplySite(std::span<const SiteTerm> terms, const at::Tensor& x, const at::Tensor& y) const;
   void AddLowRankEmbedding(const Term& term, const at::Tensor& tokens, float scale,
                            const at::Tensor& hidden) const;
@@ -112,6 +115,8 @@ class AdapterDeltas {
   DeltaPlan plan_;
   /// The plan's product at a layer and the first of its sites.
   absl::flat_hash_map<std::pair<int64_t, Site>, size_t> planned_;
+  BottleneckPlan bottleneck_plan_;
+  absl::flat_hash_map<std::pair<int64_t, Sublayer>, size_t> planned_bottlenecks_;
   KernelKind kernels_;
 };
 

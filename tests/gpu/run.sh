@@ -63,6 +63,7 @@ rm -f "$out"/*.log "$out/parts.tsv" "$out"/*.xml
 
 gtest() { echo "--gtest_output=xml:$out/$1.xml"; }
 part kernels_deltas 60 "$work/bin/delta_plan_test" "$(gtest delta_plan_test)"
+part kernels_bottlenecks 60 "$work/bin/bottleneck_plan_test" "$(gtest bottleneck_plan_test)"
 part kernels_model 60 "$work/bin/cuda_ops_test" "$(gtest cuda_ops_test)"
 part kernels_sampling 60 "$work/bin/sampling_cuda_test" "$(gtest sampling_cuda_test)"
 part golden 90 "$work/bin/golden_test" "$(gtest golden_test)"

@@ -15,7 +15,7 @@ inline constexpr int32_t kGroupRows = 8;
 
 /// One adapter's delta on the rows of one group. Pointers are the device's.
 struct DeltaTerm {
-  const void* down;      ///< [rank, in], contiguous
+  const void* down;      ///< [rank, in], contiguous; null for a dense delta, whose rank is in
   const void* up;        ///< panels of [columns, rank] (PackedMatrix)
   const float* gain;     ///< [columns], or null for zeros
   const float* offset;   ///< [columns], or null for zeros
@@ -49,20 +49,82 @@ struct DeltaCall {
   const DeltaTerm* terms;  ///< device memory, as are the groups
   const RowGroup* groups;
   int32_t num_groups;
-  int32_t max_rank;     ///< of the terms; 0: x and shrunk are not read
+  int32_t max_rank;     ///< of the terms that are not dense, 1 if only such are; 0: x is not read
   int32_t max_columns;  ///< of the groups
   float* shrunk;        ///< device memory, written before it is read
+};
+
+enum class BottleneckFunction : int32_t {  ///< BottleneckActivation
+  kIdentity,
+  kRelu,
+  kLeakyRelu,
+  kGelu,
+  kGeluTanh,
+  kSilu,
+  kTanh,
+};
+enum class BottleneckSource : int32_t { kOutput, kOutputPlusResidual, kResidual };  ///< input
+enum class BottleneckSkip : int32_t { kOutput, kInput, kOutputPlusResidual };       ///< residual
+
+/// An affine layer norm over [hidden] elements; null: none.
+struct AffineNorm {
+  const float* weight;
+  const float* bias;
+};
+
+/// One adapter's bottleneck module (BottleneckDelta) on the rows of one group.
+struct BottleneckEntry {
+  const void* down;                ///< panels of [width, hidden] (PackedMatrix)
+  const void* up;                  ///< panels of [hidden, width]
+  int64_t down_stride, up_stride;  ///< elements from one panel to the next
+  const float* down_bias;          ///< [width]
+  const float* up_bias;            ///< [hidden]
+  const float* scale;              ///< [hidden]
+  const float* input_norm;         ///< [hidden], or null
+  float input_norm_eps;
+  AffineNorm norm_before, norm_after;
+  BottleneckFunction function;
+  BottleneckSource source;
+  BottleneckSkip skip;
+  bool adds_residual_before_norm, drops_stream;
+  int32_t width;
+  float weight;
+  int64_t rows_begin;   ///< its [num_rows, hidden] part of BottleneckCall::inputs and values
+  int64_t inner_begin;  ///< its [num_rows, width] part of BottleneckCall::inner
+};
+
+/// For the rows of each group, i running over its terms, which index `entries`:
+///   out += sum_i weight_i * update_i(residual, out)      (bottleneck.h)
+/// All terms of a row read `out` as it came in. Groups are disjoint. All sums are fp32, each in one
+/// order; the result is rounded once into out. A row's bits depend on its own rows and modules
+/// alone.
+struct BottleneckCall {
+  ElementType type;
+  int32_t hidden;
+  const void* residual;  ///< [T, hidden], contiguous within a row
+  int64_t residual_stride;
+  void* out;  ///< [T, hidden], contiguous within a row; must not alias residual
+  int64_t out_stride;
+  const BottleneckEntry* entries;  ///< device memory, as all that follows
+  const RowGroup* groups;          ///< their columns are not read
+  int32_t num_groups;
+  int32_t max_rows;   ///< of the groups
+  int32_t max_width;  ///< of the entries
+  float* inputs;      ///< what modules read; all three are written before they are read
+  float* values;
+  float* inner;
 };
 
 /// Functions run on the CUDA stream given and return null, or what is wrong.
 struct AdapterKernels {
   const char* (*apply_deltas)(const DeltaCall& call, void* stream);
+  const char* (*apply_bottlenecks)(const BottleneckCall& call, void* stream);
 };
 
 }  // namespace tenon::cuda
 
 /// The name under which the library has its table: a function `const AdapterKernels*()`.
-#define TENON_ADAPTER_KERNELS_SYMBOL "tenon_adapter_kernels_1"
-extern "C" const tenon::cuda::AdapterKernels* tenon_adapter_kernels_1();
+#define TENON_ADAPTER_KERNELS_SYMBOL "tenon_adapter_kernels_2"
+extern "C" const tenon::cuda::AdapterKernels* tenon_adapter_kernels_2();
 
 #endif  // TENON_ADAPTERS_KERNELS_CUDA_ADAPTER_KERNELS_H_

@@ -2,13 +2,26 @@
 // each matrix is read once for all of them; ranks are exact, whatever else the call holds.
 #include "adapters/kernels/cuda/adapter_kernels.h"
 #include "adapters/kernels/cuda/element.cuh"
+#include "adapters/kernels/cuda/panel.cuh"
+#include "adapters/kernels/cuda/tables.cuh"
 
 namespace tenon::cuda {
 namespace {
 
 constexpr int kShrinkWarps = 8;
 constexpr int kExpandThreads = 128;
-constexpr int kPanelColumns = 32;  // PackedMatrix's
+
+// The rows themselves, in fp32: what a dense term expands.
+template <typename T>
+__device__ void Widen(const T* x, int64_t x_stride, const RowGroup& group, const DeltaTerm& term,
+                      float* shrunk) {
+  const int first = blockIdx.y * blockDim.x + threadIdx.x;
+  for (int row = 0; row < group.num_rows; ++row) {
+    for (int i = first; i < term.rank; i += gridDim.y * blockDim.x) {
+      shrunk[row * int64_t{term.rank} + i] = ToFloat(x[row * x_stride + i]);
+    }
+  }
+}
 
 // Each warp makes one element of the rank for all rows of the group: its lanes share the inputs.
 template <typename T, int kVector>
@@ -19,6 +32,10 @@ __global__ void Shrink(DeltaCall call) {
   const T* const x = static_cast<const T*>(call.x) + group.row_begin * call.x_stride;
   for (int t = group.term_begin; t < group.term_end; ++t) {
     const DeltaTerm term = call.terms[t];
+    if (term.down == nullptr) {
+      Widen(x, call.x_stride, group, term, call.shrunk + term.shrunk_begin);
+      continue;
+    }
     for (int r = blockIdx.y * kShrinkWarps + warp; r < term.rank; r += gridDim.y * kShrinkWarps) {
       const T* const down = static_cast<const T*>(term.down) + int64_t{r} * call.in_features;
       float sums[kGroupRows] = {};
@@ -42,27 +59,20 @@ __global__ void Shrink(DeltaCall call) {
   }
 }
 
-// sums += scale * shrunk @ up^T at one column. A warp's 32 columns are one panel.
-template <typename T, int kPanelGroup>
+// sums += scale * shrunk @ up^T at one column.
+template <typename T>
 __device__ void AddExpanded(const DeltaTerm& term, const float* shrunk, int column, int num_rows,
                             float (&sums)[kGroupRows]) {
-  const T* const panel = static_cast<const T*>(term.up) +
-                         column / kPanelColumns * term.panel_stride +
-                         column % kPanelColumns * kPanelGroup;
   float products[kGroupRows] = {};
-  for (int r = 0; r < term.rank; ++r) {
-    const float w = ToFloat(panel[r / kPanelGroup * kPanelColumns * kPanelGroup + r % kPanelGroup]);
-    for (int row = 0; row < num_rows; ++row) {
-      products[row] += shrunk[row * term.rank + r] * w;
-    }
-  }
+  AddPanelProduct<T>(term.up, term.panel_stride, column, shrunk, term.rank, num_rows, 0, term.rank,
+                     products);
   for (int row = 0; row < num_rows; ++row) {
     sums[row] += term.scale * products[row];
   }
 }
 
 // Each thread makes one column for all rows of the group.
-template <typename T, int kPanelGroup>
+template <typename T>
 __global__ void Expand(DeltaCall call) {
   const RowGroup group = call.groups[blockIdx.x];
   const int column = blockIdx.y * kExpandThreads + threadIdx.x;
@@ -75,8 +85,7 @@ __global__ void Expand(DeltaCall call) {
     const DeltaTerm term = call.terms[t];
     factor += term.gain != nullptr ? term.weight * term.gain[column] : 0.0f;
     shift += term.offset != nullptr ? term.weight * term.offset[column] : 0.0f;
-    AddExpanded<T, kPanelGroup>(term, call.shrunk + term.shrunk_begin, column, group.num_rows,
-                                sums);
+    AddExpanded<T>(term, call.shrunk + term.shrunk_begin, column, group.num_rows, sums);
   }
   T* const y = static_cast<T*>(call.y) + group.row_begin * call.y_stride + group.column_begin +
                column;
@@ -102,13 +111,13 @@ void RunShrink(const DeltaCall& call, void* stream) {
   }
 }
 
-template <typename T, int kPanelGroup>
+template <typename T>
 void Run(const DeltaCall& call, void* stream) {
   if (call.max_rank > 0) {
     RunShrink<T>(call, stream);
   }
   const dim3 grid(call.num_groups, (call.max_columns + kExpandThreads - 1) / kExpandThreads);
-  TENON_LAUNCH((Expand<T, kPanelGroup>), grid, kExpandThreads, stream, call);
+  TENON_LAUNCH(Expand<T>, grid, kExpandThreads, stream, call);
 }
 
 const char* ApplyDeltas(const DeltaCall& call, void* stream) {
@@ -116,9 +125,9 @@ const char* ApplyDeltas(const DeltaCall& call, void* stream) {
     return nullptr;
   }
   if (call.type == ElementType::kFloat32) {
-    Run<float, 1>(call, stream);
+    Run<float>(call, stream);
   } else {
-    Run<BFloat16, 2>(call, stream);
+    Run<BFloat16>(call, stream);
   }
   return LaunchProblem();
 }
@@ -126,7 +135,8 @@ const char* ApplyDeltas(const DeltaCall& call, void* stream) {
 }  // namespace
 }  // namespace tenon::cuda
 
-extern "C" const tenon::cuda::AdapterKernels* tenon_adapter_kernels_1() {
-  static const tenon::cuda::AdapterKernels kernels = {&tenon::cuda::ApplyDeltas};
+extern "C" const tenon::cuda::AdapterKernels* tenon_adapter_kernels_2() {
+  static const tenon::cuda::AdapterKernels kernels = {&tenon::cuda::ApplyDeltas,
+                                                      &tenon::cuda::ApplyBottlenecks};
   return &kernels;
 }

@@ -81,6 +81,23 @@ __device__ __forceinline__ float WarpMax(float value) {
   return value;
 }
 
+// The sum over a block of kThreads, in one order; every thread gets it.
+template <int kThreads>
+__device__ float BlockSum(float value) {
+  __shared__ float parts[kThreads / kWarp];
+  value = WarpSum(value);
+  if (threadIdx.x % kWarp == 0) {
+    parts[threadIdx.x / kWarp] = value;
+  }
+  __syncthreads();
+  float sum = 0.0f;
+  for (const float part : parts) {
+    sum += part;
+  }
+  __syncthreads();  // before the next sum writes
+  return sum;
+}
+
 }  // namespace tenon::cuda
 
 #endif  // TENON_ADAPTERS_KERNELS_CUDA_ELEMENT_CUH_

@@ -5,23 +5,6 @@ namespace tenon::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / kWarp;
-
-// The sum over a block, in one order; every thread gets it.
-__device__ float BlockSum(float value) {
-  __shared__ float parts[kWarps];
-  value = WarpSum(value);
-  if (threadIdx.x % kWarp == 0) {
-    parts[threadIdx.x / kWarp] = value;
-  }
-  __syncthreads();
-  float sum = 0.0f;
-  for (int warp = 0; warp < kWarps; ++warp) {
-    sum += parts[warp];
-  }
-  __syncthreads();  // before the next sum writes
-  return sum;
-}
 
 template <typename T>
 __device__ T Normed(const NormCall& call, float value, float mean, float inverse, int i) {
@@ -56,14 +39,14 @@ __global__ void NormRow(NormCall call) {
     for (int i = threadIdx.x; i < call.size; i += kThreads) {
       sum += ToFloat(source[i]);
     }
-    mean = BlockSum(sum) / static_cast<float>(call.size);
+    mean = BlockSum<kThreads>(sum) / static_cast<float>(call.size);
   }
   float squares = 0.0f;
   for (int i = threadIdx.x; i < call.size; i += kThreads) {
     const float centred = ToFloat(source[i]) - mean;
     squares += centred * centred;
   }
-  const float variance = BlockSum(squares) / static_cast<float>(call.size);
+  const float variance = BlockSum<kThreads>(squares) / static_cast<float>(call.size);
   const float inverse = 1.0f / sqrtf(variance + call.eps);
   for (int i = threadIdx.x; i < call.size; i += kThreads) {
     y[i] = Normed<T>(call, ToFloat(source[i]), mean, inverse, i);

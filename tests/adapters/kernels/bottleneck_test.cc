@@ -7,52 +7,21 @@
 
 #include <vector>
 
+#include "tests/adapters/kernels/bottleneck_testing.h"
 #include "tests/adapters/kernels/kernel_testing.h"
 
 namespace tenon {
 namespace {
 
 constexpr at::ScalarType kTypes[] = {at::kFloat, at::kBFloat16};
-constexpr int kNumActivations = 7;
 
 class BottleneckTest : public testing::TestWithParam<CpuIsa> {
  protected:
   BottleneckTest() : isa_(GetParam()) {}
 
-  LayerNormWeights RandomNorm(int64_t hidden) {
-    return {random_.Normal({hidden}, at::kFloat), random_.Normal({hidden}, at::kFloat)};
-  }
-
-  BottleneckDelta MakeDelta(int64_t hidden, int64_t width, at::ScalarType dtype) {
-    BottleneckDelta delta;
-    const at::Tensor down = random_.Normal({width, hidden}, dtype, 0.2f);
-    const at::Tensor up = random_.Normal({hidden, width}, dtype, 0.2f);
-    delta.down = *PackedMatrix::Pack({&down, 1});
-    delta.up = *PackedMatrix::Pack({&up, 1});
-    delta.down_bias = random_.Normal({width}, at::kFloat, 0.5f);
-    delta.up_bias = random_.Normal({hidden}, at::kFloat, 0.5f);
-    delta.scale = random_.Normal({hidden}, at::kFloat);
-    return delta;
-  }
-
-  /// One of all combinations of switches.
-  BottleneckDelta MakeVariant(int64_t hidden, int64_t width, at::ScalarType dtype) {
-    BottleneckDelta delta = MakeDelta(hidden, width, dtype);
-    delta.activation = static_cast<BottleneckActivation>(random_.Between(0, kNumActivations - 1));
-    delta.input = static_cast<BottleneckInput>(random_.Between(0, 2));
-    delta.residual = static_cast<BottleneckResidual>(random_.Between(0, 2));
-    delta.adds_residual_before_norm = random_.Between(0, 1) == 1;
-    delta.drops_stream = random_.Between(0, 1) == 1;
-    delta.norm_before = random_.Between(0, 1) == 1 ? RandomNorm(hidden) : LayerNormWeights{};
-    delta.norm_after = random_.Between(0, 1) == 1 ? RandomNorm(hidden) : LayerNormWeights{};
-    if (random_.Between(0, 2) == 0) {
-      delta.input_norm = random_.Normal({hidden}, at::kFloat);
-    }
-    return delta;
-  }
-
   ScopedCpuIsa isa_;
   RandomTensors random_{43};
+  RandomBottlenecks modules_{random_};
 };
 
 TEST_P(BottleneckTest, MatchesReferenceOnRandomBatches) {
@@ -61,7 +30,7 @@ TEST_P(BottleneckTest, MatchesReferenceOnRandomBatches) {
       const int64_t rows = random_.Between(1, 40), hidden = random_.Between(2, 130);
       std::vector<BottleneckDelta> deltas;
       for (int i = 0; i < 3; ++i) {
-        deltas.push_back(MakeVariant(hidden, random_.Between(1, 70), dtype));
+        deltas.push_back(modules_.Variant(hidden, random_.Between(1, 70), dtype));
       }
       std::vector<BottleneckTerm> terms;
       for (int i = 0; i < 4; ++i) {  // may overlap, may be empty
@@ -82,8 +51,8 @@ TEST_P(BottleneckTest, MatchesReferenceOnRandomBatches) {
 TEST_P(BottleneckTest, RowHasSameBitsInAnySegment) {
   for (const at::ScalarType dtype : kTypes) {
     for (int round = 0; round < 6; ++round) {
-      const BottleneckDelta delta = MakeVariant(75, 1 + 12 * round, dtype);
-      const BottleneckDelta other = MakeVariant(75, 4, dtype);
+      const BottleneckDelta delta = modules_.Variant(75, 1 + 12 * round, dtype);
+      const BottleneckDelta other = modules_.Variant(75, 4, dtype);
       const at::Tensor residual = random_.Normal({64, 75}, dtype);
       const at::Tensor before = random_.Normal({64, 75}, dtype), whole = before.clone();
       const BottleneckTerm all{0, 64, &delta, 0.5f};
@@ -102,7 +71,8 @@ TEST_P(BottleneckTest, RowHasSameBitsInAnySegment) {
 }
 
 TEST_P(BottleneckTest, TermsOnOneRowReadWhatCameIn) {
-  const BottleneckDelta first = MakeDelta(20, 5, at::kFloat), second = MakeDelta(20, 3, at::kFloat);
+  const BottleneckDelta first = modules_.Plain(20, 5, at::kFloat),
+                        second = modules_.Plain(20, 3, at::kFloat);
   const at::Tensor residual = random_.Normal({4, 20}, at::kFloat);
   const at::Tensor out = random_.Normal({4, 20}, at::kFloat);
   const at::Tensor together = out.clone(), one = out.clone(), two = out.clone();

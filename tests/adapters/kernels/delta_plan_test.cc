@@ -6,6 +6,7 @@
 #include <c10/util/Exception.h>
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "adapters/kernels/affine.h"
@@ -24,6 +25,13 @@ class DeltaPlanTest : public testing::TestWithParam<at::ScalarType> {
     const LowRankDelta delta = *LowRankDelta::Create(random_.Normal({rank, in}, GetParam(), 0.1f),
                                                      random_.Normal({out, rank}, GetParam()),
                                                      scaling);
+    deltas_.push_back(std::make_unique<LowRankDelta>(delta.OnDevice(device_)));
+    return deltas_.back().get();
+  }
+
+  const LowRankDelta* DenseDelta(int64_t in, int64_t out, float scaling) {
+    const LowRankDelta delta =
+        *LowRankDelta::CreateDense(random_.Normal({out, in}, GetParam(), 0.1f), scaling);
     deltas_.push_back(std::make_unique<LowRankDelta>(delta.OnDevice(device_)));
     return deltas_.back().get();
   }
@@ -87,6 +95,34 @@ TEST_P(DeltaPlanTest, TermsOfTheSameRowsAddUp) {
                   {Term(0, 12, Delta(64, 4, 64, 1.0f), 0.5f),
                    Term(0, 12, Delta(64, 9, 64, 0.3f), 1.0f),
                    Term(0, 12, Delta(64, 2, 64, 1.0f), -2.0f)});
+}
+
+TEST_P(DeltaPlanTest, DenseDeltasMatchTheReference) {
+  for (const auto& [in, out] : {std::pair(1, 1), std::pair(37, 83), std::pair(600, 40)}) {
+    ExpectReference(
+        19, in, out,
+        {Term(0, 1, DenseDelta(in, out, 0.5f), 1.0f), Term(3, 3, DenseDelta(in, out, 1.0f), 1.0f),
+         Term(3, 17, DenseDelta(in, out, 0.5f), -0.7f)});
+  }
+}
+
+TEST_P(DeltaPlanTest, RandomSegmentsOfAllKindsMatchTheReference) {
+  for (int round = 0; round < 25; ++round) {
+    const int64_t in = random_.Between(1, 200), out = random_.Between(1, 150);
+    std::vector<DeltaPlan::Term> terms;
+    int64_t end = 0;
+    for (int64_t segment = random_.Between(1, 4); segment > 0; --segment) {
+      const int64_t begin = end + random_.Between(0, 2);
+      end = begin + random_.Between(0, 19);  // a segment may be empty
+      for (int64_t i = random_.Between(1, 3); i > 0; --i) {
+        const LowRankDelta* const delta = random_.Between(0, 2) == 0
+                                              ? DenseDelta(in, out, 0.4f)
+                                              : Delta(in, random_.Between(1, 40), out, 0.4f);
+        terms.push_back(Term(begin, end, delta, 0.2f * static_cast<float>(i)));
+      }
+    }
+    ExpectReference(end + 1, in, out, terms);
+  }
 }
 
 TEST_P(DeltaPlanTest, GainsAndOffsetsComeBeforeTheLowRankPart) {

@@ -1,0 +1,142 @@
+#include "adapters/kernels/bottleneck_plan.h"
+
+#include <ATen/ops/empty.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+
+#include "adapters/kernels/device.h"
+#include "adapters/kernels/row_groups.h"
+#include "adapters/kernels/tensor_data.h"
+
+namespace tenon {
+namespace {
+
+const float* Vector(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
+}
+
+cuda::AffineNorm NormOf(const LayerNormWeights& norm) {
+  return {Vector(norm.weight), Vector(norm.bias)};
+}
+
+cuda::BottleneckEntry Entry(const BottleneckTerm& term, int64_t rows_begin, int64_t inner_begin) {
+  const BottleneckDelta& module = *term.delta;
+  cuda::BottleneckEntry entry{};
+  entry.down = module.down.panels().const_data_ptr();
+  entry.up = module.up.panels().const_data_ptr();
+  entry.down_stride = module.down.panel_stride();
+  entry.up_stride = module.up.panel_stride();
+  entry.down_bias = Vector(module.down_bias);
+  entry.up_bias = Vector(module.up_bias);
+  entry.scale = Vector(module.scale);
+  entry.input_norm = Vector(module.input_norm);
+  entry.input_norm_eps = module.input_norm_eps;
+  entry.norm_before = NormOf(module.norm_before);
+  entry.norm_after = NormOf(module.norm_after);
+  entry.function = static_cast<cuda::BottleneckFunction>(module.activation);
+  entry.source = static_cast<cuda::BottleneckSource>(module.input);
+  entry.skip = static_cast<cuda::BottleneckSkip>(module.residual);
+  entry.adds_residual_before_norm = module.adds_residual_before_norm;
+  entry.drops_stream = module.drops_stream;
+  entry.width = static_cast<int32_t>(module.width());
+  entry.weight = term.weight;
+  entry.rows_begin = rows_begin;
+  entry.inner_begin = inner_begin;
+  return entry;
+}
+
+void CheckRows(const at::Tensor& tensor, const char* name, int64_t rows, int64_t hidden,
+               at::ScalarType dtype) {
+  TORCH_CHECK(tensor.dim() == 2 && tensor.size(0) >= rows && tensor.size(1) == hidden &&
+                  tensor.scalar_type() == dtype && (tensor.stride(1) == 1 || hidden == 1),
+              "bottleneck: ", name, " is ", tensor.scalar_type(), " ", tensor.sizes(), ", want ",
+              dtype, " of ", rows, " rows and ", hidden, " columns");
+}
+
+}  // namespace
+
+void BottleneckPlan::CheckModule(const BottleneckDelta& module, Sublayer& sublayer) {
+  if (sublayer.hidden == 0) {
+    sublayer.hidden = module.down.in_features();
+    sublayer.dtype = module.down.dtype();
+  }
+  CheckBottleneck(module, sublayer.hidden, sublayer.dtype);
+}
+
+void BottleneckPlan::AddSegment(std::span<const BottleneckTerm> terms, Sublayer& sublayer) {
+  const BottleneckTerm& first = terms.front();
+  ForEachRowGroup(first.begin, first.end, [&](cuda::RowGroup group) {
+    group.term_begin = static_cast<int32_t>(entries_.size());
+    for (const BottleneckTerm& term : terms) {
+      entries_.push_back(Entry(term, sublayer.num_rows * sublayer.hidden, sublayer.inner_size));
+      sublayer.num_rows += group.num_rows;
+      sublayer.inner_size += group.num_rows * term.delta->width();
+      sublayer.max_width = std::max(sublayer.max_width, term.delta->width());
+    }
+    group.term_end = static_cast<int32_t>(entries_.size());
+    sublayer.max_rows = std::max<int64_t>(sublayer.max_rows, group.num_rows);
+    groups_.push_back(group);
+  });
+  sublayer.row_end = std::max(sublayer.row_end, first.end);
+}
+
+size_t BottleneckPlan::Add(std::span<const BottleneckTerm> terms) {
+  Sublayer sublayer;
+  sublayer.group_begin = groups_.size();
+  for (size_t first = 0, last; first < terms.size(); first = last) {
+    const int64_t begin = terms[first].begin, end = terms[first].end;
+    TORCH_CHECK(begin >= (first == 0 ? 0 : terms[first - 1].end) && begin <= end,
+                "bottleneck: rows ", begin, " to ", end, " behind others");
+    for (last = first; last < terms.size() && terms[last].begin == begin && terms[last].end == end;
+         ++last) {
+      CheckModule(*terms[last].delta, sublayer);
+    }
+    AddSegment(terms.subspan(first, last - first), sublayer);
+  }
+  sublayer.group_end = groups_.size();
+  sublayers_.push_back(sublayer);
+  return sublayers_.size() - 1;
+}
+
+void BottleneckPlan::Upload(at::Device device) {
+  int64_t rows = 0, inner = 0;
+  for (const Sublayer& sublayer : sublayers_) {
+    rows = std::max(rows, sublayer.num_rows * sublayer.hidden);
+    inner = std::max(inner, sublayer.inner_size);
+  }
+  device_entries_ = ToDevice(entries_, at::kByte, device);
+  device_groups_ = ToDevice(groups_, at::kByte, device);
+  const auto options = at::TensorOptions(at::kFloat).device(device);
+  inputs_ = at::empty({rows}, options);
+  values_ = at::empty({rows}, options);
+  inner_ = at::empty({inner}, options);
+}
+
+void BottleneckPlan::Apply(size_t sublayer, const at::Tensor& residual,
+                           const at::Tensor& out) const {
+  const Sublayer& one = sublayers_[sublayer];
+  CheckRows(residual, "residual", one.row_end, one.hidden, one.dtype);
+  CheckRows(out, "out", one.row_end, one.hidden, one.dtype);
+  cuda::BottleneckCall call{};
+  call.type = one.dtype == at::kFloat ? cuda::ElementType::kFloat32 : cuda::ElementType::kBFloat16;
+  call.hidden = static_cast<int32_t>(one.hidden);
+  call.residual = residual.const_data_ptr();
+  call.residual_stride = residual.stride(0);
+  call.out = out.mutable_data_ptr();
+  call.out_stride = out.stride(0);
+  call.entries = static_cast<const cuda::BottleneckEntry*>(device_entries_.const_data_ptr());
+  call.groups =
+      static_cast<const cuda::RowGroup*>(device_groups_.const_data_ptr()) + one.group_begin;
+  call.num_groups = static_cast<int32_t>(one.group_end - one.group_begin);
+  call.max_rows = static_cast<int32_t>(one.max_rows);
+  call.max_width = static_cast<int32_t>(one.max_width);
+  call.inputs = inputs_.mutable_data_ptr<float>();
+  call.values = values_.mutable_data_ptr<float>();
+  call.inner = inner_.mutable_data_ptr<float>();
+  static const auto& kernels = KernelTable<cuda::AdapterKernels>(TENON_ADAPTER_KERNELS_SYMBOL);
+  const char* const problem = kernels.apply_bottlenecks(call, CurrentStream(out.device()));
+  TORCH_CHECK(problem == nullptr, "bottleneck: ", problem);
+}
+
+}  // namespace tenon

@@ -1,0 +1,13 @@
+// What the .cu files of this folder give to the table of the library.
+#ifndef TENON_ADAPTERS_KERNELS_CUDA_TABLES_CUH_
+#define TENON_ADAPTERS_KERNELS_CUDA_TABLES_CUH_
+
+#include "adapters/kernels/cuda/adapter_kernels.h"
+
+namespace tenon::cuda {
+
+const char* ApplyBottlenecks(const BottleneckCall& call, void* stream);
+
+}  // namespace tenon::cuda
+
+#endif  // TENON_ADAPTERS_KERNELS_CUDA_TABLES_CUH_
