@@ -219,7 +219,7 @@ TEST(TokensGoldenTest, AdjustedRowsChooseTheSameWhereverTheyAre) {
   ASSERT_TRUE(subject.ok()) << subject.status();
   std::vector<DriverRequest> requests;
   for (const GoldenCase& golden : subject->goldens.cases) {
-    DriverRequest request = RequestOf(golden, subject->model.config.vocab_size);
+    DriverRequest request = GreedyRequest(golden, subject->model.config.vocab_size);
     const auto index = static_cast<int32_t>(requests.size());
     request.sampling.temperature = index % 2 == 0 ? 0.0f : 0.8f;
     request.sampling.seed = static_cast<uint64_t>(index);
