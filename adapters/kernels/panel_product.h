@@ -66,14 +66,15 @@ struct PanelRun {
 };
 using PanelRuns = absl::InlinedVector<PanelRun, 64>;
 
-// Cuts panels into runs of at most `most`: long ones at both ends, from which threads take their
+// Cuts panels into runs of `least` to `most`: long ones at both ends, from which threads take their
 // tasks, one at the front and the others at the back, and short ones where they meet, so that they
-// end together.
-inline PanelRuns CutPanels(int64_t num_panels, int64_t most, int64_t num_threads) {
+// end together. Where the panels are used up, a run may have fewer.
+inline PanelRuns CutPanels(int64_t num_panels, int64_t least, int64_t most, int64_t num_threads) {
   PanelRuns front, back;
   int64_t first = 0, last = num_panels;
   for (int64_t turn = 0; first < last; ++turn) {
-    const int64_t size = std::clamp<int64_t>((last - first) / (2 * num_threads), 1, most);
+    const int64_t wanted = std::clamp<int64_t>((last - first) / (2 * num_threads), least, most);
+    const int64_t size = std::min(wanted, last - first);
     if (turn % num_threads == 0) {
       front.push_back({first, first + size});
       first += size;
@@ -213,7 +214,9 @@ void RunProduct(const GemmKernels& kernels, const ProductOutput<T>& o, int64_t p
   if (task_panels > kTilePanels) {
     task_panels = task_panels / kTilePanels * kTilePanels;
   }
-  const PanelRuns runs = CutPanels(num_panels, task_panels, NumKernelThreads());
+  // Each tile looks at all updates, and few rows of one are added to several panels at once.
+  const int64_t least_panels = o.updates.empty() ? 1 : std::min(kTilePanels, task_panels);
+  const PanelRuns runs = CutPanels(num_panels, least_panels, task_panels, NumKernelThreads());
   const int64_t num_runs = std::ssize(runs);
   // Shorter ones where there are not enough of them for every thread to get some.
   const int64_t task_rows = num_panels < 4 * NumKernelThreads() ? kTaskRows : o.rows;

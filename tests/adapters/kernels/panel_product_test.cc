@@ -18,22 +18,24 @@ int64_t Size(const PanelRun& run) { return run.last - run.first; }
 TEST(CutPanelsTest, CoversAllPanelsInOrder) {
   for (const int64_t threads : {1, 2, 3, 8, 64}) {
     for (int64_t panels = 1; panels <= 300; ++panels) {
-      const PanelRuns runs = CutPanels(panels, 8, threads);
-      int64_t next = 0;
+      const PanelRuns runs = CutPanels(panels, 2, 8, threads);
+      int64_t next = 0, short_runs = 0;
       for (const PanelRun& run : runs) {
         EXPECT_EQ(run.first, next);
         EXPECT_GE(Size(run), 1);
+        short_runs += Size(run) < 2;
         EXPECT_LE(Size(run), 8);
         next = run.last;
       }
       EXPECT_EQ(next, panels) << threads << " threads";
+      EXPECT_LE(short_runs, 1);
     }
   }
 }
 
 TEST(CutPanelsTest, RunsAreLongAtTheEndsAndShortWhereThreadsMeet) {
   for (const int64_t threads : {2, 4, 16}) {
-    const PanelRuns runs = CutPanels(1000, 8, threads);
+    const PanelRuns runs = CutPanels(1000, 1, 8, threads);
     const auto shorter = [](const PanelRun& a, const PanelRun& b) { return Size(a) < Size(b); };
     const auto meeting = std::min_element(runs.begin(), runs.end(), shorter);
     EXPECT_EQ(Size(*meeting), 1);
