@@ -1,4 +1,5 @@
 """The bars: what Tenon has to reach on a machine, line by line, and whether it does. Pure: what was measured comes in as Results."""
+import dataclasses
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from probes import Probe, Setup
 
 OWN = ("tenon", "engine")
 PEERS = ("llama.cpp", "vllm", "peft-mixed", "peft-grouped", "mistral.rs")
+RATE_RATIO = "tokens_per_s ratio"  # what side_by_side gives
 ROTATION = (1, 10, 32, 100, 1000, 2000)  # adapters in rotation
 
 
@@ -66,10 +68,10 @@ def _missing(results: Results, *probes: Probe) -> str:
     return why or "never in one round"
 
 
-def _ratio(a: Probe, b: Probe, metric: str = "tokens_per_s", turn=lambda ratio: ratio) -> Callable:
+def _ratio(a: Probe, b: Probe, metric: str = "tokens_per_s") -> Callable:
     def value(results: Results) -> tuple:
         ratio = results.ratio(a, b, metric)
-        return (None, _missing(results, a, b)) if ratio is None else (turn(ratio), "")
+        return (None, _missing(results, a, b)) if ratio is None else (ratio, "")
 
     return value
 
@@ -92,10 +94,10 @@ def _to_best_peer(own: Probe, peers: tuple, metric: str = "tokens_per_s", least:
     return value
 
 
-def _plain(probe: Probe, metric: str) -> Callable:
+def _plain(probe: Probe, metric: str, turn=lambda number: number) -> Callable:
     def value(results: Results) -> tuple:
         number = results.median(probe, metric)
-        return (number, "") if number is not None else (None, _missing(results, probe))
+        return (turn(number), "") if number is not None else (None, _missing(results, probe))
 
     return value
 
@@ -121,11 +123,17 @@ BASE_32_LONGER = Cell("125m", "bf16", 0, 32, num_requests=128)
 BASE_1 = Cell("125m", "bf16", 0, 1, num_requests=4)
 
 
+def _beside_own_base(adapters: int) -> Probe:
+    """On one server, which has the adapters."""
+    own = _own(Cell("125m", "bf16", adapters, 32))
+    return dataclasses.replace(own, beside=Probe(own.setup, BASE_32))
+
+
 def _with_adapters(name: str, adapters: int, of_base: float, to_peer: float) -> Line:
-    cell = Cell("125m", "bf16", adapters, 32)
-    probes, to_best = _against_peers(cell, to_peer)
+    probes, to_best = _against_peers(Cell("125m", "bf16", adapters, 32), to_peer)
+    beside = _beside_own_base(adapters)
     text = f"{adapters} adapter{'s mixed' if adapters > 1 else ''}, 32 at once"
-    return Line(name, text, (*probes, _own(BASE_32)), (Figure("of own base", of_base, _ratio(_own(cell), _own(BASE_32))), to_best))
+    return Line(name, text, (*probes, beside), (Figure("of own base", of_base, _plain(beside, RATE_RATIO)), to_best))
 
 
 def _base_lines() -> list:
@@ -140,31 +148,31 @@ def _base_lines() -> list:
 
 
 def _unused_line() -> Line:
-    loaded = Probe(Setup("tenon", adapters=32), BASE_32_LONGER)
-    without = _own(BASE_32_LONGER)
-    return Line("unused", "base, 32 at once, with 32 adapters loaded and unused", (loaded, without),
-                (Figure("of a server without", 0.99, _ratio(loaded, without)),))
+    loaded = Probe(Setup("tenon", adapters=32), BASE_32_LONGER, beside=_own(BASE_32_LONGER))
+    return Line("unused", "base, 32 at once, with 32 adapters loaded and unused", (loaded,),
+                (Figure("of a server without", 0.99, _plain(loaded, RATE_RATIO)),))
 
 
 def _first_token_line() -> Line:
     mixed = Cell("125m", "bf16", 8, 32)
-    own, peers, base = _own(mixed), _peers(mixed), _own(BASE_32)
-    return Line("ttft", "mean time to first token, 32 at once, 8 adapters", (own, *peers, base), (
-        Figure("of own base", 1.5, _ratio(own, base, "first_token_s"), at_most=True),
+    own, peers, beside = _own(mixed), _peers(mixed), _beside_own_base(8)
+    return Line("ttft", "mean time to first token, 32 at once, 8 adapters", (own, *peers, beside), (
+        Figure("of own base", 1.5, _plain(beside, "first_token_s ratio"), at_most=True),
         Figure("to the best peer", 0.5, _to_best_peer(own, peers, "first_token_s", least=True), at_most=True)))
 
 
 def _own_lines() -> list:
     stalled = Probe(Setup("tenon"), Cell("125m", "bf16", 0, 16, 64, 128), "long prompt")
     beside = Probe(Setup("tenon"), BASE_32, "neighbour")
-    text, engine = _own(BASE_32_LONGER, kind="text"), Probe(Setup("engine"), BASE_32_LONGER, "engine")
-    int8, bf16 = _own(BASE_32, flags=("--quantization=int8",)), _own(BASE_32)
+    engine = Probe(Setup("engine"), BASE_32_LONGER, "engine")
+    text = dataclasses.replace(_own(BASE_32_LONGER, kind="text"), beside=engine)
+    int8 = dataclasses.replace(_own(BASE_32, flags=("--quantization=int8",)), beside=_own(BASE_32))
     return [
         Line("stall", "between tokens of 16 streams, p99 while a 2 000-token prompt is prefilled over p50 otherwise", (stalled,),
              (Figure("ratio", 3, _plain(stalled, "p99_over_p50"), at_most=True),)),
-        Line("rpc", "gRPC, tokenization and streaming together, 32 at once", (text, engine),
-             (Figure("loss to the engine alone", 0.05, _ratio(text, engine, turn=lambda ratio: 1 - ratio), at_most=True),)),
-        Line("int8", "int8, 32 at once", (int8, bf16), (Figure("to own bf16", 1.5, _ratio(int8, bf16)),)),
+        Line("rpc", "gRPC, tokenization and streaming together, 32 at once", (text,),
+             (Figure("loss to the engine alone", 0.05, _plain(text, RATE_RATIO, turn=lambda ratio: 1 - ratio), at_most=True),)),
+        Line("int8", "int8, 32 at once", (int8,), (Figure("to own bf16", 1.5, _plain(int8, RATE_RATIO)),)),
         Line("neighbour", "decode step beside a busy process, 32 at once", (beside,),
              (Figure("growth", 2.5, _plain(beside, "step_growth"), at_most=True),))]
 

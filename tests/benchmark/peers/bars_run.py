@@ -46,39 +46,63 @@ class BarsRun:
             return TenonPeer(work, self._args.threads, setup.flags, store, as_text=setup.kind == "text")
         return self._make_peer(setup.peer, work)
 
+    def _files(self, setup):
+        return make_model(self._args.cache / "models", setup.model, setup.dtype, 0 if setup.kind == "store" else setup.adapters)
+
+    def _start(self, setup, work: Path):
+        folder = work / f"{time.monotonic_ns()}"  # a store of its own for each start
+        folder.mkdir()
+        peer = self._peer(setup, folder)
+        try:
+            peer.start(self._files(setup), setup.adapters)
+        except Exception:
+            peer.stop()
+            raise
+        return peer
+
     def _run_setup(self, setup, wanted: list, work: Path, where: str):
         results = self._history.results(self._build)
         wanted = [probe for probe in wanted if not bars.is_hopeless(results, probe)]
         if not wanted:
             return
-        folder = work / f"{time.monotonic_ns()}"  # a store of its own for each start
-        folder.mkdir()
-        peer = self._peer(setup, folder)
         print(f"{where}: {setup.peer} {setup.kind} {setup.model} {setup.dtype}, {setup.adapters} adapters, load {os.getloadavg()[0]:.1f}",
               flush=True)
         try:
-            files = make_model(self._args.cache / "models", setup.model, setup.dtype, 0 if setup.kind == "store" else setup.adapters)
-            peer.start(files, setup.adapters)
+            peer = self._start(setup, work)
         except Exception as error:  # noqa: BLE001, one peer's failure is a line of the report
             for probe in wanted:
                 self._fail(probe, error)
-        else:
+            return
+        try:
             for probe in wanted:
-                self._run_probe(peer, probe, files.shape.vocab_size)
+                self._run_probe(peer, probe, self._files(setup).shape.vocab_size, work)
             name = f"{setup.peer} {' '.join(setup.flags)}".strip()
             self._history.data["versions"][name], self._history.data["flags"][name] = peer.version(), peer.flags()
         finally:
             peer.stop()
 
-    def _run_probe(self, peer, probe, vocab_size: int):
+    def _measure(self, peer, probe, vocab_size: int, work: Path) -> dict:
+        salt = f"round {self._history.data['rounds']}"
+        if probe.beside is None:
+            return probes.WAYS[probe.way](peer, probe.cell, vocab_size, salt)
+        if probe.beside.setup == probe.setup:
+            return probes.side_by_side(peer, probe, peer, vocab_size, salt)
+        other = self._start(probe.beside.setup, work)
+        try:
+            return probes.side_by_side(peer, probe, other, vocab_size, salt)
+        finally:
+            other.stop()
+
+    def _run_probe(self, peer, probe, vocab_size: int, work: Path):
         load = os.getloadavg()[0]
         try:
-            values = probes.WAYS[probe.way](peer, probe.cell, vocab_size, f"round {self._history.data['rounds']}")
+            values = self._measure(peer, probe, vocab_size, work)
         except Exception as error:  # noqa: BLE001
             self._fail(probe, error)
             return
         self._history.add(probe, self._build, load, values)
-        print(f"  {probe.way}, {probe.cell}: " + ", ".join(f"{key} {value:.4g}" for key, value in values.items() if value), flush=True)
+        beside = f" beside {probe.beside.setup.peer}, {probe.beside.cell}" if probe.beside else ""
+        print(f"  {probe.way}, {probe.cell}{beside}: " + ", ".join(f"{key} {value:.4g}" for key, value in values.items() if value), flush=True)
 
     def _fail(self, probe, error: Exception):
         if not isinstance(error, Unsupported):

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """The arithmetic of the comparison: its grid, its limits, its bars, its parsers and its tables. Needs nothing but Python."""
+import dataclasses
 import json
 import tempfile
 import unittest
+import unittest.mock
 from pathlib import Path
 
 import bars
 import llama_cpp_peer
+import probes
 import vllm_peer
 from bars import Results
 from cells import Cell, Outcome, Request, grid, percentile
@@ -176,24 +179,22 @@ class BarsTest(unittest.TestCase):
 
     def test_least_time_to_first_token_decides(self):
         # 1 / rate is the time: the peer with 50 is the soonest.
-        measured = results({probe("tenon", 8): 100, probe("vllm", 8): 50, probe("llama.cpp", 8): 10, probe("tenon"): 200})
-        own, to_best = self.judge("ttft", measured)
-        self.assertEqual(own, (2, "", False))
-        self.assertEqual(to_best, (0.5, "vllm", True))
+        measured = results({probe("tenon", 8): 100, probe("vllm", 8): 50, probe("llama.cpp", 8): 10})
+        self.assertEqual(self.judge("ttft", measured)[1], (0.5, "vllm", True))
 
     def test_own_lines_need_no_peer(self):
         for name in ("unused", "stall", "rpc", "int8", "neighbour", "rotation"):
             self.assertLessEqual({probe.setup.peer for probe in self.LINES[name].probes}, set(bars.OWN), name)
 
     def test_loss_is_what_is_missing_to_one(self):
-        text, engine = self.LINES["rpc"].probes
-        (loss, _, met), = self.judge("rpc", results({text: 96, engine: 100}))
+        text, = self.LINES["rpc"].probes
+        (loss, _, met), = self.judge("rpc", Results({text.key: {bars.RATE_RATIO: {1: 0.96}}}, {}, LIMITS))
         self.assertAlmostEqual(loss, 0.04)
         self.assertTrue(met)
 
     def test_what_did_not_run_says_why(self):
-        int8, bf16 = self.LINES["int8"].probes
-        measured = results({bf16: 100}, {int8: "this server has no flag --quantization"})
+        int8, = self.LINES["int8"].probes
+        measured = results({}, {int8: "this server has no flag --quantization"})
         self.assertEqual(self.judge("int8", measured), [(None, "tenon: this server has no flag --quantization", None)])
         self.assertIn("| not measured: tenon: this server has no flag --quantization |", bars.to_markdown([self.LINES["int8"]], measured))
 
@@ -211,6 +212,36 @@ class BarsTest(unittest.TestCase):
 
     def test_fewer_adapters_than_the_plot_has(self):
         self.assertEqual(sorted({k for k, _ in bars.rotation_probes(40)}), [1, 10, 32, 40])
+
+
+class FixedPeer:
+    """Has an answer for each time that it is asked."""
+
+    def __init__(self, rates: list):
+        self.rates, self.asked = rates, []
+
+
+class SideBySideTest(unittest.TestCase):
+    def setUp(self):
+        def way(peer, cell, vocab_size, salt):
+            peer.asked.append((cell.adapters, salt))
+            return {"tokens_per_s": peer.rates[len(peer.asked) - 1], "only here": 1}
+
+        ways = unittest.mock.patch.dict(probes.WAYS, {"serve": way, "engine": lambda *args: {"tokens_per_s": way(*args)["tokens_per_s"]}})
+        ways.start()
+        self.addCleanup(ways.stop)
+
+    def test_medians_of_both_in_turn(self):
+        own, other = FixedPeer([90, 80, 10]), FixedPeer([100, 50, 160])
+        beside = dataclasses.replace(probe("tenon"), beside=Probe(Setup("engine"), CELL, "engine"))
+        self.assertEqual(probes.side_by_side(own, beside, other, 100, "s"), {"tokens_per_s ratio": 0.8})
+        self.assertEqual([salt for _, salt in own.asked], [salt for _, salt in other.asked])
+
+    def test_one_peer_may_be_both(self):
+        peer = FixedPeer([50, 100, 50, 100, 50, 100])
+        beside = dataclasses.replace(probe("tenon", 8), beside=Probe(probe("tenon", 8).setup, CELL))
+        self.assertEqual(probes.side_by_side(peer, beside, peer, 100, "")["tokens_per_s ratio"], 0.5)
+        self.assertEqual([adapters for adapters, _ in peer.asked], [8, 0] * 3)
 
 
 class HistoryTest(unittest.TestCase):

@@ -2,6 +2,7 @@
 import dataclasses
 import hashlib
 import json
+import statistics
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -32,11 +33,13 @@ class Probe:
     setup: Setup
     cell: Cell
     way: str = "serve"  # a function of WAYS
+    beside: "Probe | None" = None  # measured in turn with this one, and the ratios of this one's figures to its
 
     @property
     def key(self) -> str:
         setup = self.setup
-        return " | ".join([" ".join([setup.peer, setup.kind, f"with {setup.adapters} adapters", *setup.flags]), str(self.cell), self.way])
+        own = " | ".join([" ".join([setup.peer, setup.kind, f"with {setup.adapters} adapters", *setup.flags]), str(self.cell), self.way])
+        return f"{own} / {self.beside.key}" if self.beside else own
 
 
 class EngineOnly(Peer):
@@ -134,6 +137,18 @@ def neighbour(peer: Peer, cell: Cell, vocab_size: int, salt: str) -> dict:
 
 def engine(peer: EngineOnly, cell: Cell, vocab_size: int, salt: str) -> dict:
     return {"tokens_per_s": peer.tokens_per_s(cell)}
+
+
+TURNS = 3
+
+
+def side_by_side(peer: Peer, probe: Probe, other: Peer, vocab_size: int, salt: str) -> dict:
+    """Ratios of what is seconds apart: over minutes the machine's own speed moves as much as what is looked for. `other` is the peer
+    of probe.beside, and may be `peer`."""
+    pairs = ((peer, probe), (other, probe.beside))
+    turns = [[WAYS[which.way](who, which.cell, vocab_size, f"turn {turn} {salt}") for who, which in pairs] for turn in range(TURNS)]
+    medians = [{metric: statistics.median(turn[side][metric] for turn in turns) for metric in turns[0][side]} for side in (0, 1)]
+    return {f"{metric} ratio": medians[0][metric] / medians[1][metric] for metric in medians[0] if metric in medians[1]}
 
 
 WAYS = {"serve": serve, "beside limits": beside_limits, "long prompt": long_prompt, "neighbour": neighbour, "engine": engine}
