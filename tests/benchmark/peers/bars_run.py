@@ -82,7 +82,7 @@ class BarsRun:
             peer.stop()
 
     def _measure(self, peer, probe, vocab_size: int, work: Path) -> dict:
-        salt = f"round {self._history.data['rounds']}"
+        salt = f"{probe.salt} round {self._history.data['rounds']}"
         if probe.beside is None:
             return probes.WAYS[probe.way](peer, probe.cell, vocab_size, salt)
         if probe.beside.setup == probe.setup:
@@ -102,7 +102,8 @@ class BarsRun:
             return
         self._history.add(probe, self._build, load, values)
         beside = f" beside {probe.beside.setup.peer}, {probe.beside.cell}" if probe.beside else ""
-        print(f"  {probe.way}, {probe.cell}{beside}: " + ", ".join(f"{key} {value:.4g}" for key, value in values.items() if value), flush=True)
+        figures = ", ".join(f"{key} {value:.4g}" for key, value in values.items() if value)
+        print(f"  {probe.way}, {probe.cell}{beside}: {figures}", flush=True)
 
     def _fail(self, probe, error: Exception):
         if not isinstance(error, Unsupported):

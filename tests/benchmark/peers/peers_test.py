@@ -159,6 +159,13 @@ class BarsTest(unittest.TestCase):
         probes = {probe for line in bars.lines() for probe in line.probes}
         self.assertEqual(len({probe.key for probe in probes}), len(probes))
 
+    def test_no_two_probes_of_a_server_have_the_same_prompts(self):
+        for setup, wanted in bars.by_setup(bars.lines()):
+            self.assertEqual(len({probe.salt for probe in wanted}), len(wanted), setup)
+
+    def test_all_peers_get_the_same_prompts(self):
+        self.assertEqual(len({probe(name).salt for name in bars.PEERS}), 1)
+
     def test_the_best_peer_decides(self):
         measured = results({probe("tenon"): 160, probe("vllm"): 100, probe("llama.cpp"): 80})
         self.assertEqual(self.judge("base-32", measured)[0], (1.6, "vllm", True))

@@ -41,6 +41,11 @@ class Probe:
         own = " | ".join([" ".join([setup.peer, setup.kind, f"with {setup.adapters} adapters", *setup.flags]), str(self.cell), self.way])
         return f"{own} / {self.beside.key}" if self.beside else own
 
+    @property
+    def salt(self) -> str:
+        """Of its prompts: the same as another peer gets, and other ones than any probe of the same server, whose cache would have them."""
+        return f"{self.way} {self.cell}{f' / {self.beside.key}' if self.beside else ''}"
+
 
 class EngineOnly(Peer):
     """Tenon's engine without gRPC, tokenizer and streams: what the server's overhead is measured against."""
