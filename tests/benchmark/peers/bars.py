@@ -19,7 +19,6 @@ class Results:
 
     values: dict
     reasons: dict
-    limits: dict
 
     def rounds(self, probe: Probe, metric: str) -> dict:
         return {at: number for at, number in self.values.get(probe.key, {}).get(metric, {}).items() if number is not None}

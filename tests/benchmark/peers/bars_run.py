@@ -11,6 +11,7 @@ import probes
 from history import History
 from model_files import make_model
 from peer import Unsupported
+from shapes import SHAPES
 from tenon_peer import TenonPeer
 
 class BarsRun:
@@ -46,15 +47,13 @@ class BarsRun:
             return TenonPeer(work, self._args.threads, setup.flags, store, as_text=setup.kind == "text")
         return self._make_peer(setup.peer, work)
 
-    def _files(self, setup):
-        return make_model(self._args.cache / "models", setup.model, setup.dtype, 0 if setup.kind == "store" else setup.adapters)
-
     def _start(self, setup, work: Path):
         folder = work / f"{time.monotonic_ns()}"  # a store of its own for each start
         folder.mkdir()
         peer = self._peer(setup, folder)
         try:
-            peer.start(self._files(setup), setup.adapters)
+            files = make_model(self._args.cache / "models", setup.model, setup.dtype, 0 if setup.kind == "store" else setup.adapters)
+            peer.start(files, setup.adapters)
         except Exception:
             peer.stop()
             raise
@@ -75,13 +74,14 @@ class BarsRun:
             return
         try:
             for probe in wanted:
-                self._run_probe(peer, probe, self._files(setup).shape.vocab_size, work)
+                self._run_probe(peer, probe, work)
             name = f"{setup.peer} {' '.join(setup.flags)}".strip()
             self._history.data["versions"][name], self._history.data["flags"][name] = peer.version(), peer.flags()
         finally:
             peer.stop()
 
-    def _measure(self, peer, probe, vocab_size: int, work: Path) -> dict:
+    def _measure(self, peer, probe, work: Path) -> dict:
+        vocab_size = SHAPES[probe.setup.model].vocab_size
         salt = f"{probe.salt} round {self._history.data['rounds']}"
         if probe.beside is None:
             return probes.WAYS[probe.way](peer, probe.cell, vocab_size, salt)
@@ -93,10 +93,10 @@ class BarsRun:
         finally:
             other.stop()
 
-    def _run_probe(self, peer, probe, vocab_size: int, work: Path):
+    def _run_probe(self, peer, probe, work: Path):
         load = os.getloadavg()[0]
         try:
-            values = self._measure(peer, probe, vocab_size, work)
+            values = self._measure(peer, probe, work)
         except Exception as error:  # noqa: BLE001
             self._fail(probe, error)
             return

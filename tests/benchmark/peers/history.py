@@ -34,7 +34,7 @@ class History:
                 reasons[run["probe"]] = run["reason"]
             for metric, number in run["values"].items():
                 values.setdefault(run["probe"], {}).setdefault(metric, {})[run["round"]] = number
-        return Results(values, reasons, self.data["limits"])
+        return Results(values, reasons)
 
     def highest_load(self) -> float:
         return max((run["load"] for run in self.data["runs"]), default=0.0)

@@ -145,7 +145,7 @@ def probe(peer: str, adapters: int = 0, **cell) -> Probe:
 
 def results(rates: dict, reasons: dict | None = None) -> Results:
     values = {key.key: {"tokens_per_s": {1: rate}, "first_token_s": {1: 1 / rate}} for key, rate in rates.items()}
-    return Results(values, {key.key: reason for key, reason in (reasons or {}).items()}, LIMITS)
+    return Results(values, {key.key: reason for key, reason in (reasons or {}).items()})
 
 
 class BarsTest(unittest.TestCase):
@@ -195,7 +195,7 @@ class BarsTest(unittest.TestCase):
 
     def test_loss_is_what_is_missing_to_one(self):
         text, = self.LINES["rpc"].probes
-        (loss, _, met), = self.judge("rpc", Results({text.key: {bars.RATE_RATIO: {1: 0.96}}}, {}, LIMITS))
+        (loss, _, met), = self.judge("rpc", Results({text.key: {bars.RATE_RATIO: {1: 0.96}}}, {}))
         self.assertAlmostEqual(loss, 0.04)
         self.assertTrue(met)
 
