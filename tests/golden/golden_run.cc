@@ -19,12 +19,18 @@ DriverRequest GreedyRequest(const GoldenCase& golden, int64_t vocab_size) {
   return request;
 }
 
+float LargestDifference(const SampledToken& step, const std::vector<float>& golden) {
+  float largest = 0;
+  for (const TokenLogprob& top : step.top_logprobs) {
+    largest = std::max(largest, std::abs(top.logprob - golden[top.token]));
+  }
+  return largest;
+}
+
 float LargestDifference(const GoldenCase& golden, const DriverResult& result) {
   float largest = 0;
   for (size_t step = 0; step < golden.logprobs.size(); ++step) {
-    for (const TokenLogprob& top : result.steps[step].top_logprobs) {
-      largest = std::max(largest, std::abs(top.logprob - golden.logprobs[step][top.token]));
-    }
+    largest = std::max(largest, LargestDifference(result.steps[step], golden.logprobs[step]));
   }
   return largest;
 }

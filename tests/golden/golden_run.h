@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "tests/golden/golden_files.h"
 #include "tests/golden/step_driver.h"
@@ -13,7 +14,10 @@ namespace tenon {
 /// The case as a greedy request, which asks for the log-probs of all tokens if the case has them.
 DriverRequest GreedyRequest(const GoldenCase& golden, int64_t vocab_size);
 
-/// The largest difference of a result's log-probs, which has them of all tokens, from the case's.
+/// The largest difference of a step's log-probs, which are of all tokens, from the reference's
+/// [vocab_size].
+float LargestDifference(const SampledToken& step, const std::vector<float>& golden);
+/// Of all steps of a result from the case's.
 float LargestDifference(const GoldenCase& golden, const DriverResult& result);
 
 /// Where Tenon's composition is not PEFT's. There DoRA takes what earlier adapters added for W x,

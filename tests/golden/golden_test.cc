@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
@@ -65,15 +64,6 @@ absl::StatusOr<Subject> MakeSubject(const std::string& folder, const std::string
                             subject.driver.block_size, subject.driver.max_context_tokens));
   subject.runner->set_poison_freed_blocks(true);
   return subject;
-}
-
-// The largest difference of a step's log-probabilities from the reference's.
-float LargestDifference(const SampledToken& step, const std::vector<float>& golden) {
-  float largest = 0;
-  for (const TokenLogprob& top : step.top_logprobs) {
-    largest = std::max(largest, std::abs(top.logprob - golden[top.token]));
-  }
-  return largest;
 }
 
 // Compares step by step. Where the reference's two best are closer than the tolerance, another
