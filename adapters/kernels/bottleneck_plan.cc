@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "adapters/kernels/device.h"
+#include "adapters/kernels/kernel_call.h"
 #include "adapters/kernels/row_groups.h"
 #include "adapters/kernels/tensor_data.h"
 
@@ -119,7 +119,7 @@ void BottleneckPlan::Apply(size_t sublayer, const at::Tensor& residual,
   CheckRows(residual, "residual", one.row_end, one.hidden, one.dtype);
   CheckRows(out, "out", one.row_end, one.hidden, one.dtype);
   cuda::BottleneckCall call{};
-  call.type = one.dtype == at::kFloat ? cuda::ElementType::kFloat32 : cuda::ElementType::kBFloat16;
+  call.type = ElementTypeOf(one.dtype, "bottleneck");
   call.hidden = static_cast<int32_t>(one.hidden);
   call.residual = residual.const_data_ptr();
   call.residual_stride = residual.stride(0);
@@ -134,9 +134,7 @@ void BottleneckPlan::Apply(size_t sublayer, const at::Tensor& residual,
   call.inputs = inputs_.mutable_data_ptr<float>();
   call.values = values_.mutable_data_ptr<float>();
   call.inner = inner_.mutable_data_ptr<float>();
-  static const auto& kernels = KernelTable<cuda::AdapterKernels>(TENON_ADAPTER_KERNELS_SYMBOL);
-  const char* const problem = kernels.apply_bottlenecks(call, CurrentStream(out.device()));
-  TORCH_CHECK(problem == nullptr, "bottleneck: ", problem);
+  RunKernel(AdapterKernels().apply_bottlenecks, call, out.device(), "bottleneck");
 }
 
 }  // namespace tenon

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "adapters/kernels/device.h"
+#include "adapters/kernels/kernel_call.h"
 #include "adapters/kernels/row_groups.h"
 #include "adapters/kernels/tensor_data.h"
 
@@ -137,8 +137,7 @@ void DeltaPlan::Apply(size_t product, const at::Tensor& x, const at::Tensor& y) 
               "deltas: x is ", x.scalar_type(), " ", x.sizes(), ", y is ", y.scalar_type(),
               ", the deltas are ", one.dtype, " of ", one.in_features, " inputs");
   cuda::DeltaCall call{};
-  call.type = x.scalar_type() == at::kFloat ? cuda::ElementType::kFloat32
-                                            : cuda::ElementType::kBFloat16;
+  call.type = ElementTypeOf(x.scalar_type(), "deltas");
   call.in_features = static_cast<int32_t>(one.in_features);
   call.x = x.const_data_ptr();
   call.x_stride = x.stride(0);
@@ -151,10 +150,7 @@ void DeltaPlan::Apply(size_t product, const at::Tensor& x, const at::Tensor& y) 
   call.max_rank = static_cast<int32_t>(one.max_rank);
   call.max_columns = static_cast<int32_t>(one.max_columns);
   call.shrunk = shrunk_.mutable_data_ptr<float>();
-  static const auto& kernels =
-      KernelTable<cuda::AdapterKernels>(TENON_ADAPTER_KERNELS_SYMBOL);
-  const char* const problem = kernels.apply_deltas(call, CurrentStream(x.device()));
-  TORCH_CHECK(problem == nullptr, "deltas: ", problem);
+  RunKernel(AdapterKernels().apply_deltas, call, x.device(), "deltas");
 }
 
 }  // namespace tenon

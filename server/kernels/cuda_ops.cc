@@ -6,7 +6,7 @@
 #include <cstring>
 #include <vector>
 
-#include "adapters/kernels/device.h"
+#include "adapters/kernels/kernel_call.h"
 #include "adapters/kernels/tensor_data.h"
 
 namespace tenon {
@@ -19,15 +19,11 @@ const cuda::ModelKernels& Kernels() {
 
 template <typename Call>
 void Run(const char* (*kernel)(const Call&, void*), const Call& call, const at::Tensor& on) {
-  const char* const problem = kernel(call, CurrentStream(on.device()));
-  TORCH_CHECK(problem == nullptr, "CUDA kernel: ", problem);
+  RunKernel(kernel, call, on.device(), "CUDA kernel");
 }
 
 cuda::ElementType TypeOf(const at::Tensor& tensor, const char* name) {
-  TORCH_CHECK(tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16, name,
-              ": ", tensor.scalar_type(), ", want fp32 or bf16");
-  return tensor.scalar_type() == at::kFloat ? cuda::ElementType::kFloat32
-                                            : cuda::ElementType::kBFloat16;
+  return ElementTypeOf(tensor.scalar_type(), name);
 }
 
 // [T, columns...] of `like`'s dtype, contiguous within a token.
