@@ -13,7 +13,7 @@ tests=false
 [ "${1:-}" = "--tests" ] && tests=true
 
 packages=(
-  g++ cmake ninja-build mold ccache pkg-config ca-certificates git
+  g++ cmake ninja-build lld ccache pkg-config ca-certificates git
   libgrpc++-dev libgrpc-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
   libabsl-dev libspdlog-dev nlohmann-json3-dev libre2-dev libssl-dev libsqlite3-dev
   prometheus-cpp-dev libcpp-httplib-dev libcurl4-openssl-dev libpugixml-dev libgloo-dev

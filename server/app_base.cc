@@ -167,10 +167,9 @@ absl::Status App::Parts::StartEngine() {
     return absl::ResourceExhaustedError(absl::StrCat(
         "a KV cache of ", kv_bytes, " bytes does not hold one block of ", block_bytes, " bytes"));
   }
-  TENON_ASSIGN_OR_RETURN(
-      std::unique_ptr<TensorParallelRunner> runner,
-      TensorParallelRunner::Create(model.decoder, num_kv_blocks, config.kv_block_size,
-                                   max_context_tokens));
+  TENON_ASSIGN_OR_RETURN(std::unique_ptr<TensorParallelRunner> runner,
+                         TensorParallelRunner::Create(model.decoder, num_kv_blocks,
+                                                      config.kv_block_size, max_context_tokens));
   batch_invariant = runner->is_batch_invariant();
   if (config.deterministic && !batch_invariant) {
     return absl::FailedPreconditionError(

@@ -83,8 +83,7 @@ struct App::Parts {
  private:
   void MakeCache();
   int64_t ChooseKvBytes(int64_t block_bytes) const;
-  EngineOptions MakeEngineOptions(int64_t num_kv_blocks,
-                                  const TensorParallelRunner& runner) const;
+  EngineOptions MakeEngineOptions(int64_t num_kv_blocks, const TensorParallelRunner& runner) const;
   void LogMemoryPlan(int64_t num_kv_blocks, int64_t block_bytes) const;
 
   ServerFacts MakeFacts() const;

@@ -14,14 +14,14 @@ namespace tenon {
 /// As ReadServerConfig (server_flags.h) gives it, every value is within its range. Zero where
 /// "chosen at start" is written.
 struct ServerConfig {
-  std::string model;       ///< Hugging Face folder
-  std::string model_name;  ///< name under which it is served; the folder's own when not given
-  std::string dtype;       ///< "auto", "fp32" or "bf16"
+  std::string model;         ///< Hugging Face folder
+  std::string model_name;    ///< name under which it is served; the folder's own when not given
+  std::string dtype;         ///< "auto", "fp32" or "bf16"
   std::string quantization;  ///< "none" or "int8"
-  std::string device;      ///< "auto", "cpu", "cuda" or "cuda:N"
-  int32_t threads = 0;     ///< of a step; 0: one per CPU
+  std::string device;        ///< "auto", "cpu", "cuda" or "cuda:N"
+  int32_t threads = 0;       ///< of a step; 0: one per CPU
   int64_t tensor_parallel_size = 1;  ///< ranks that share the model
-  std::string listen;      ///< gRPC
+  std::string listen;                ///< gRPC
   std::string http_listen;
   std::string admin_listen;      ///< gRPC of TenantService; empty: admin.sock in the store's folder
   bool allow_plaintext = false;  ///< on addresses that other machines reach
@@ -41,20 +41,20 @@ struct ServerConfig {
   absl::Duration store_poll_interval;
   std::string s3_endpoint, s3_region, s3_ca_file, s3_credentials_file;
   bool s3_path_style = false;
-  int64_t kv_cache_bytes = 0;      ///< 0: a part of the memory that is free at start
-  int64_t kv_block_size = 16;      ///< tokens
-  int64_t max_batch_tokens = 512;  ///< per step
+  int64_t kv_cache_bytes = 0;         ///< 0: a part of the memory that is free at start
+  int64_t kv_block_size = 16;         ///< tokens
+  int64_t max_batch_tokens = 512;     ///< per step
   int64_t prefill_chunk_tokens = 24;  ///< per step that decodes too; 0: no such bound
-  int64_t max_sequences = 64;      ///< per step
-  int64_t max_queued = 1024;       ///< sequences
-  int64_t max_context_tokens = 0;  ///< 0: the model's own
-  bool fair_shares = true;           ///< among tenants; false: first come, first served
-  bool share_base_prefixes = false;  ///< tenants find each other's prefixes of the base model
-  bool deterministic = false;        ///< as if every request asked for it
-  bool poison_freed_kv = false;      ///< overwrite freed KV blocks with NaN
-  int64_t adapter_device_bytes = 0;  ///< of compiled adapters
-  int64_t adapter_host_bytes = 0;    ///< of adapters' files, mapped and parsed
-  int64_t merged_bytes = 0;          ///< of merged weights; 0: nothing is merged
+  int64_t max_sequences = 64;         ///< per step
+  int64_t max_queued = 1024;          ///< sequences
+  int64_t max_context_tokens = 0;     ///< 0: the model's own
+  bool fair_shares = true;            ///< among tenants; false: first come, first served
+  bool share_base_prefixes = false;   ///< tenants find each other's prefixes of the base model
+  bool deterministic = false;         ///< as if every request asked for it
+  bool poison_freed_kv = false;       ///< overwrite freed KV blocks with NaN
+  int64_t adapter_device_bytes = 0;   ///< of compiled adapters
+  int64_t adapter_host_bytes = 0;     ///< of adapters' files, mapped and parsed
+  int64_t merged_bytes = 0;           ///< of merged weights; 0: nothing is merged
   int64_t max_upload_bytes = 0;
   int64_t max_adapter_rank = 0;
   int64_t max_adapter_tensors = 0;

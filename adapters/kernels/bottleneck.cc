@@ -252,10 +252,9 @@ BottleneckDelta BottleneckDelta::OnDevice(at::Device device) const {
   BottleneckDelta moved = *this;
   moved.down = down.OnDevice(device);
   moved.up = up.OnDevice(device);
-  for (at::Tensor* tensor :
-       {&moved.down_bias, &moved.up_bias, &moved.scale, &moved.input_norm,
-        &moved.norm_before.weight, &moved.norm_before.bias, &moved.norm_after.weight,
-        &moved.norm_after.bias}) {
+  for (at::Tensor* tensor : {&moved.down_bias, &moved.up_bias, &moved.scale, &moved.input_norm,
+                             &moved.norm_before.weight, &moved.norm_before.bias,
+                             &moved.norm_after.weight, &moved.norm_after.bias}) {
     *tensor = tensor->defined() ? tensor->to(device) : *tensor;
   }
   return moved;

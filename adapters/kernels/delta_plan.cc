@@ -71,8 +71,7 @@ void DeltaPlan::CheckTerm(const Term& term, Product& product) {
                   delta.dtype() == product.dtype && delta.out_features() == term.num_columns,
               "deltas: a low-rank delta of ", delta.in_features(), " inputs and ",
               delta.out_features(), " outputs in ", delta.dtype(), " among such of ",
-              product.in_features, " inputs and ", term.num_columns, " outputs in ",
-              product.dtype);
+              product.in_features, " inputs and ", term.num_columns, " outputs in ", product.dtype);
 }
 
 void DeltaPlan::AddSegment(std::span<const Term> terms, Product& product) {
@@ -131,11 +130,11 @@ void DeltaPlan::Apply(size_t product, const at::Tensor& x, const at::Tensor& y) 
   const Product& one = products_[product];
   CheckRows(x, "x", one.row_end, one.in_features);
   CheckRows(y, "y", one.row_end, one.column_end);
-  TORCH_CHECK(x.scalar_type() == y.scalar_type() &&
-                  (one.in_features == 0 ||
-                   (one.dtype == x.scalar_type() && one.in_features == x.size(1))),
-              "deltas: x is ", x.scalar_type(), " ", x.sizes(), ", y is ", y.scalar_type(),
-              ", the deltas are ", one.dtype, " of ", one.in_features, " inputs");
+  TORCH_CHECK(
+      x.scalar_type() == y.scalar_type() &&
+          (one.in_features == 0 || (one.dtype == x.scalar_type() && one.in_features == x.size(1))),
+      "deltas: x is ", x.scalar_type(), " ", x.sizes(), ", y is ", y.scalar_type(),
+      ", the deltas are ", one.dtype, " of ", one.in_features, " inputs");
   cuda::DeltaCall call{};
   call.type = ElementTypeOf(x.scalar_type(), "deltas");
   call.in_features = static_cast<int32_t>(one.in_features);

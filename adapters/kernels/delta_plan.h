@@ -24,8 +24,8 @@ class DeltaPlan {
  public:
   /// One adapter's delta at one site, on the device, for a run of rows.
   struct Term {
-    int64_t begin = 0, end = 0;         ///< rows of x and y
-    int64_t column = 0, num_columns = 0;  ///< of y
+    int64_t begin = 0, end = 0;              ///< rows of x and y
+    int64_t column = 0, num_columns = 0;     ///< of y
     const LowRankDelta* low_rank = nullptr;  ///< Fits, or null for none
     at::Tensor gain, offset;                 ///< [num_columns] fp32, or undefined for zeros
     float weight = 1.0f;                     ///< the request's

@@ -41,8 +41,8 @@ absl::Status CallDriver(void* driver, const char* name, Arguments... arguments) 
     return absl::FailedPreconditionError(absl::StrCat("the NVIDIA driver has no ", name));
   }
   if (const int error = function(arguments...); error != 0) {
-    return absl::FailedPreconditionError(absl::StrCat("the NVIDIA driver's ", name, " fails with ",
-                                                      error));
+    return absl::FailedPreconditionError(
+        absl::StrCat("the NVIDIA driver's ", name, " fails with ", error));
   }
   return absl::OkStatus();
 }

@@ -176,8 +176,8 @@ void Configure(int64_t rows) {
 }
 
 void AmxTile(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_t* panels,
-             int64_t panel_stride, int64_t num_panels, int64_t k, float* tile,
-             int64_t tile_stride, FetchList& fetch) {
+             int64_t panel_stride, int64_t num_panels, int64_t k, float* tile, int64_t tile_stride,
+             FetchList& fetch) {
   fetch.FetchAll();
   Settle(x);
   const Product product = {x,          x_stride,   rows, panels,     panel_stride,
@@ -285,7 +285,8 @@ void AmxExpand(const float* shrunk, int64_t rows, const uint16_t* panels, int64_
       split.Split(shrunk + row * rank + first, rank, height, ranks, scale);
       for (int64_t p = 0; p < num_panels; ++p) {
         ExpandPanel(split, panels + p * panel_stride + first / 2 * kPanelRow, ranks,
-                    rank < kTileK ? rank : kTileK, tile + row * tile_stride + p * kPanelColumns, tile_stride * 4, tail);
+                    rank < kTileK ? rank : kTileK, tile + row * tile_stride + p * kPanelColumns,
+                    tile_stride * 4, tail);
       }
     }
   }
@@ -349,8 +350,8 @@ void PairsBlock(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_
   }
 }
 
-void AmxPairs(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_t* w,
-              int64_t columns, int64_t k, float* out) {
+void AmxPairs(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_t* w, int64_t columns,
+              int64_t k, float* out) {
   Settle(x);
   const int64_t whole_k = k / kTileK * kTileK, rest_k = k - whole_k;
   Tail tail;

@@ -319,8 +319,8 @@ void WidenRow(const uint16_t* x, int64_t n, float* y) {
 inline float ToFloat(float x) { return x; }
 inline float ToFloat(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
 
-// Written for the compiler's vectorizer: the maximum as one of integers, rounding by the addition of
-// a number whose last bit is worth one.
+// Written for the compiler's vectorizer: the maximum as one of integers, rounding by the addition
+// of a number whose last bit is worth one.
 template <typename T>
 float QuantizeRow(const T* x, int64_t n, int8_t* q) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23

@@ -48,10 +48,10 @@ void Int8BlockAvx2(const Int8Tile& t, int64_t row, int64_t panel, int64_t half) 
   for (int i = 0; i < M; ++i) {
     const __m256 x_scale = _mm256_set1_ps(t.x_scales[row + i]);
     for (int j = 0; j < 4; j += 2) {
-      const __m256i sums = _mm256_permute4x64_epi64(
-          _mm256_hadd_epi32(acc[i][j], acc[i][j + 1]), _MM_SHUFFLE(3, 1, 2, 0));
-      const __m256 scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sums),
-                                          _mm256_loadu_ps(t.w_scales + column + j * 4));
+      const __m256i sums = _mm256_permute4x64_epi64(_mm256_hadd_epi32(acc[i][j], acc[i][j + 1]),
+                                                    _MM_SHUFFLE(3, 1, 2, 0));
+      const __m256 scaled =
+          _mm256_mul_ps(_mm256_cvtepi32_ps(sums), _mm256_loadu_ps(t.w_scales + column + j * 4));
       _mm256_storeu_ps(t.tile + (row + i) * t.tile_stride + column + j * 4,
                        _mm256_mul_ps(scaled, x_scale));
     }

@@ -52,8 +52,8 @@ void Int8Block(const Int8Tile& t, const int32_t (&excess)[M], int64_t row, int64
   for (int i = 0; i < M; ++i) {
     const Vec x_scale = Vec::Set(t.x_scales[row + i]);
     for (int j = 0; j < 2; ++j) {
-      const Vec scaled = Vec{_mm512_cvtepi32_ps(acc[i][j])} *
-                         Vec::Load(t.w_scales + column + j * Vec::kLanes);
+      const Vec scaled =
+          Vec{_mm512_cvtepi32_ps(acc[i][j])} * Vec::Load(t.w_scales + column + j * Vec::kLanes);
       (scaled * x_scale).Store(t.tile + (row + i) * t.tile_stride + column + j * Vec::kLanes);
     }
   }

@@ -57,8 +57,7 @@ void CheckTerm(const LowRankTerm& term, const at::Tensor& x, int64_t y_columns) 
 }
 
 void CheckInput(const at::Tensor& x) {
-  TORCH_CHECK(x.dim() == 2 &&
-                  (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
+  TORCH_CHECK(x.dim() == 2 && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
                   (x.stride(1) == 1 || x.size(1) == 1),
               "low rank: x is ", x.scalar_type(), " ", x.sizes());
 }
@@ -169,13 +168,12 @@ void Shrink(const GemmKernels& kernels, const at::Tensor& x, std::span<const Seg
     cost += segment.rows * segment.term->delta->rank() * x.size(1) / 8;
   }
   const auto num_tasks = static_cast<int64_t>(tasks.size());
-  ParallelFor(num_tasks, cost / std::max<int64_t>(num_tasks, 1),
-              [&](int64_t i) {
-                if (const int64_t later = i + NumKernelThreads(); later < num_tasks) {
-                  FetchStart(tasks[static_cast<size_t>(later)]);
-                }
-                ShrinkRows<T>(kernels, x, tasks[static_cast<size_t>(i)], shrunk);
-              });
+  ParallelFor(num_tasks, cost / std::max<int64_t>(num_tasks, 1), [&](int64_t i) {
+    if (const int64_t later = i + NumKernelThreads(); later < num_tasks) {
+      FetchStart(tasks[static_cast<size_t>(later)]);
+    }
+    ShrinkRows<T>(kernels, x, tasks[static_cast<size_t>(i)], shrunk);
+  });
 }
 
 // The panels [panel, panel + num_panels) of delta.up: packed already, or now, into `scratch`.

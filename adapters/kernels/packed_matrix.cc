@@ -25,9 +25,8 @@ std::unique_ptr<float[]> WidenRows(const GemmKernels& kernels, const at::Tensor&
   const int64_t rows = x.size(0), k = x.size(1), stride = x.stride(0);
   auto wide = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(rows * k));
   const uint16_t* const source = Data<uint16_t>(x);
-  ParallelFor(rows, k / 8, [&](int64_t row) {
-    kernels.widen(source + row * stride, k, wide.get() + row * k);
-  });
+  ParallelFor(rows, k / 8,
+              [&](int64_t row) { kernels.widen(source + row * stride, k, wide.get() + row * k); });
   return wide;
 }
 

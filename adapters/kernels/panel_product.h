@@ -34,8 +34,7 @@ absl::Status CheckWeights(std::span<const at::Tensor> weights);
 
 /// Throws c10::Error when an operand or an update does not fit a product with W [out, in].
 void CheckProduct(const at::Tensor& x, const at::Tensor& y, int64_t in_features,
-                  int64_t out_features, at::ScalarType dtype,
-                  std::span<const PanelUpdate> updates);
+                  int64_t out_features, at::ScalarType dtype, std::span<const PanelUpdate> updates);
 
 template <typename T>
 ProductOutput<T> MakeOutput(const at::Tensor& bias, const at::Tensor& y,

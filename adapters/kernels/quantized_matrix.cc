@@ -24,9 +24,7 @@ namespace {
 
 constexpr int64_t kMaxInputs = 131072;  // 127 * 127 * 131072 < 2^31
 
-int64_t PaddedInputs(int64_t inputs) {
-  return (inputs + kInt8Group - 1) / kInt8Group * kInt8Group;
-}
+int64_t PaddedInputs(int64_t inputs) { return (inputs + kInt8Group - 1) / kInt8Group * kInt8Group; }
 
 float QuantizeRow(const GemmKernels& kernels, const float* x, int64_t k, int8_t* q) {
   return kernels.quantize_f32(x, k, q);
@@ -73,8 +71,8 @@ void MultiplyRows(const at::Tensor& x, const at::Tensor& panels, const at::Tenso
                   const ProductOutput<T>& output) {
   const GemmKernels& kernels = ActiveGemmKernels();
   const int64_t panel_stride = panels.stride(0), padded_k = panels.size(1) * 4;
-  const QuantizedRows rows = QuantizeRows(kernels, Data<T>(x), x.stride(0), x.size(0), x.size(1),
-                                          padded_k);
+  const QuantizedRows rows =
+      QuantizeRows(kernels, Data<T>(x), x.stride(0), x.size(0), x.size(1), padded_k);
   RunProduct(kernels, output, panel_stride,
              [&](int64_t row, int64_t num_rows, int64_t panel, int64_t num_panels, float* tile,
                  int64_t tile_stride, FetchList& fetch) {
@@ -99,9 +97,8 @@ void MultiplyRows(const at::Tensor& x, const at::Tensor& panels, const at::Tenso
 absl::StatusOr<QuantizedMatrix> QuantizedMatrix::Quantize(std::span<const at::Tensor> weights) {
   TENON_RETURN_IF_ERROR(CheckWeights(weights));
   if (weights[0].size(1) > kMaxInputs) {
-    return absl::InvalidArgumentError(absl::StrCat("a weight of ", weights[0].size(1),
-                                                   " inputs cannot be quantized: at most ",
-                                                   kMaxInputs));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a weight of ", weights[0].size(1), " inputs cannot be quantized: at most ", kMaxInputs));
   }
   int64_t out = 0;
   for (const at::Tensor& weight : weights) {
@@ -123,10 +120,10 @@ absl::StatusOr<QuantizedMatrix> QuantizedMatrix::Quantize(std::span<const at::Te
     for (int64_t r = 0; r < weight.size(0); ++r, ++column) {
       const at::Tensor wide = weight.select(0, r).to(at::kFloat).contiguous();
       const std::vector<float> row(Data<float>(wide), Data<float>(wide) + k);
-      if (!PackColumn(kernels, row,
-                      Data<int8_t>(matrix.panels_) +
-                          column / kPanelColumns * matrix.panels_.stride(0),
-                      column % kPanelColumns, Data<float>(scales) + column)) {
+      if (!PackColumn(
+              kernels, row,
+              Data<int8_t>(matrix.panels_) + column / kPanelColumns * matrix.panels_.stride(0),
+              column % kPanelColumns, Data<float>(scales) + column)) {
         return absl::InvalidArgumentError(
             absl::StrCat("output ", column, " of a weight has a value that is not finite"));
       }

@@ -93,9 +93,8 @@ class RankCut {
     if (delta.dense()) {
       return LowRankDelta::CreateDense(Part(delta.UpMatrix(), 1), delta.scaling);
     }
-    TENON_ASSIGN_OR_RETURN(
-        LowRankDelta cut,
-        LowRankDelta::Create(Part(delta.DownMatrix(), 1), delta.UpMatrix(), delta.scaling));
+    TENON_ASSIGN_OR_RETURN(LowRankDelta cut, LowRankDelta::Create(Part(delta.DownMatrix(), 1),
+                                                                  delta.UpMatrix(), delta.scaling));
     cut.packed_up = delta.packed_up;
     return cut;
   }
@@ -129,8 +128,7 @@ class RankCut {
 
 absl::StatusOr<std::shared_ptr<const CompiledAdapter>> CutAdapter(const CompiledAdapter& whole,
                                                                   const BaseShape& base) {
-  TENON_ASSIGN_OR_RETURN(const std::shared_ptr<CompiledAdapter> first,
-                         RankCut(base, 0).Cut(whole));
+  TENON_ASSIGN_OR_RETURN(const std::shared_ptr<CompiledAdapter> first, RankCut(base, 0).Cut(whole));
   std::vector<std::shared_ptr<const CompiledAdapter>> others;
   for (int64_t rank = 1; rank < base.num_ranks; ++rank) {
     TENON_ASSIGN_OR_RETURN(auto part, RankCut(base, rank).Cut(whole));

@@ -50,8 +50,7 @@ CompiledAdapter::CompiledAdapter(int64_t num_layers)
     : deltas_(num_layers * kNumSites), bottlenecks_(num_layers * 2) {}
 
 std::shared_ptr<const CompiledAdapter> CompiledAdapter::OnDevice(at::Device device) const {
-  auto moved =
-      std::make_shared<CompiledAdapter>(static_cast<int64_t>(deltas_.size()) / kNumSites);
+  auto moved = std::make_shared<CompiledAdapter>(static_cast<int64_t>(deltas_.size()) / kNumSites);
   for (size_t i = 0; i < deltas_.size(); ++i) {
     moved->deltas_[i] = deltas_[i].OnDevice(device);
     moved->resident_bytes_ += moved->deltas_[i].nbytes();

@@ -22,18 +22,17 @@ absl::Status AliasNotFound(const AdapterRef& ref, absl::string_view alias,
   for (const auto& [other, version] : name.pointers.aliases) {
     absl::StrAppend(&there, there.empty() ? "" : ", ", other, " = ", version);
   }
-  return ResourceNotFoundError(
-      "ADAPTER_NOT_FOUND", ref.ToString(),
-      absl::StrCat("adapter ", Quoted(ref.ToString()), " is not live: ", name.name,
-                   " has no alias ", Quoted(alias), "; it has ",
-                   there.empty() ? "versions only" : there));
+  return ResourceNotFoundError("ADAPTER_NOT_FOUND", ref.ToString(),
+                               absl::StrCat("adapter ", Quoted(ref.ToString()), " is not live: ",
+                                            name.name, " has no alias ", Quoted(alias), "; it has ",
+                                            there.empty() ? "versions only" : there));
 }
 
 absl::Status Quarantined(const AdapterRef& ref, int64_t version, absl::string_view reason) {
-  return ResourceConflictError(absl::StatusCode::kDataLoss, "ADAPTER_QUARANTINED", ref.ToString(),
-                               absl::StrCat("adapter ", Quoted(ref.ToString()), ": version ",
-                                            version, " is quarantined: ", reason,
-                                            "; uploading the same files once more repairs it"));
+  return ResourceConflictError(
+      absl::StatusCode::kDataLoss, "ADAPTER_QUARANTINED", ref.ToString(),
+      absl::StrCat("adapter ", Quoted(ref.ToString()), ": version ", version,
+                   " is quarantined: ", reason, "; uploading the same files once more repairs it"));
 }
 
 // Versions that were there keep their object, by which handles know each other.
@@ -239,8 +238,8 @@ int64_t AdapterRegistry::num_quarantined() const { return snapshot()->num_quaran
 
 std::shared_ptr<void> AdapterRegistry::Subscribe(absl::string_view tenant,
                                                  std::function<void()> on_change) {
-  auto subscriber = std::make_shared<const Subscriber>(
-      Subscriber{std::string(tenant), std::move(on_change)});
+  auto subscriber =
+      std::make_shared<const Subscriber>(Subscriber{std::string(tenant), std::move(on_change)});
   absl::MutexLock lock(&mutex_);
   subscribers_.erase(std::remove_if(subscribers_.begin(), subscribers_.end(),
                                     [](const auto& weak) { return weak.expired(); }),

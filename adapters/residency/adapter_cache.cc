@@ -23,11 +23,10 @@ absl::Status TooLargeError(int64_t num_bytes, int64_t budget_bytes) {
 }
 
 absl::Status NoRoomError(int64_t pinned_bytes, int64_t budget_bytes) {
-  return QuotaExceededError(
-      "ADAPTER_CACHE_TOO_SMALL", "adapter_device_bytes",
-      absl::StrCat("the request's adapters together need more than the ",
-                   budget_bytes - pinned_bytes, " bytes that pinned adapters leave of ",
-                   budget_bytes));
+  return QuotaExceededError("ADAPTER_CACHE_TOO_SMALL", "adapter_device_bytes",
+                            absl::StrCat("the request's adapters together need more than the ",
+                                         budget_bytes - pinned_bytes,
+                                         " bytes that pinned adapters leave of ", budget_bytes));
 }
 
 }  // namespace

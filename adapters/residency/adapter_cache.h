@@ -33,8 +33,8 @@ enum class Residency { kCold, kLoading, kResident, kFailed };
 
 struct AdapterCacheStats {
   int64_t num_resident = 0, resident_bytes = 0, budget_bytes = 0;
-  int64_t held_bytes = 0;    ///< of adapters that are claimed or pinned
-  int64_t pinned_bytes = 0;  ///< of adapters that SetPinned keeps
+  int64_t held_bytes = 0;        ///< of adapters that are claimed or pinned
+  int64_t pinned_bytes = 0;      ///< of adapters that SetPinned keeps
   int64_t hits = 0, misses = 0;  ///< adapters that a request found resident, or not
   int64_t loads = 0, failed_loads = 0, evictions = 0;
 };
@@ -46,7 +46,7 @@ struct AdapterResidency {
   int64_t num_claims = 0;  ///< requests that use it or are about to
   bool pinned = false;
   absl::Time last_used = absl::InfinitePast();
-  int64_t hits = 0;  ///< since it became resident
+  int64_t hits = 0;          ///< since it became resident
   absl::Duration load_time;  ///< reading and compiling, of the last load; zero for an upload
 };
 
@@ -116,13 +116,11 @@ class AdapterCache {
   /// has ended. `wake` is run as in Prefetch, for each adapter that is being loaded.
   /// RESOURCE_EXHAUSTED when they never fit.
   absl::StatusOr<AdapterClaim> Claim(std::span<const AdapterHandle> adapters,
-                                     const std::function<void()>& wake)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+                                     const std::function<void()>& wake) ABSL_LOCKS_EXCLUDED(mutex_);
   /// The same for the oldest request that waits for room, for `waited` by now: it alone takes room,
   /// and after drain_after adapters are drained for it.
   absl::StatusOr<AdapterClaim> ClaimFirst(std::span<const AdapterHandle> adapters,
-                                          absl::Duration waited,
-                                          const std::function<void()>& wake)
+                                          absl::Duration waited, const std::function<void()>& wake)
       ABSL_LOCKS_EXCLUDED(mutex_);
   /// Says whether some request waits for room: then Claim takes none.
   void SetContended(bool contended) ABSL_LOCKS_EXCLUDED(mutex_);

@@ -60,8 +60,8 @@ AdapterRoom::Verdict AdapterRoom::Claim(std::span<const Want> wants, bool first_
   if (unpinned_bytes + pinned_bytes_ > budget_bytes_) {
     return Verdict::kNever;
   }
-  const bool needs_room = std::any_of(
-      wants.begin(), wants.end(), [this](const Want& want) { return !is_held(want.digest); });
+  const bool needs_room = std::any_of(wants.begin(), wants.end(),
+                                      [this](const Want& want) { return !is_held(want.digest); });
   const bool meets_drain = std::any_of(
       wants.begin(), wants.end(), [this](const Want& want) { return is_draining(want.digest); });
   if ((!first_in_line && (needs_room || meets_drain)) ||
@@ -110,8 +110,8 @@ void AdapterRoom::Drain(std::span<const Want> wants) {
   }
   std::vector<std::pair<int64_t, std::string>> candidates;  // by the number of claims
   for (const auto& [digest, held] : held_) {
-    const bool is_wanted = std::any_of(
-        wants.begin(), wants.end(), [&](const Want& want) { return want.digest == digest; });
+    const bool is_wanted = std::any_of(wants.begin(), wants.end(),
+                                       [&](const Want& want) { return want.digest == digest; });
     if (!held.pinned && !is_wanted && !draining_.contains(digest)) {
       candidates.emplace_back(held.num_claims, digest);
     }

@@ -43,12 +43,11 @@ class CurlTransport::Exchange {
     }
     if (code != CURLE_OK) {
       // A certificate may be renewed, or its store be back tomorrow: served as any other outage.
-      return absl::UnavailableError(
-          absl::StrCat("no answer from the object store: ",
-                       error[0] == '\0' ? curl_easy_strerror(code) : error,
-                       code == CURLE_PEER_FAILED_VERIFICATION
-                           ? "; --s3-ca-file names the authorities that are trusted"
-                           : ""));
+      return absl::UnavailableError(absl::StrCat(
+          "no answer from the object store: ", error[0] == '\0' ? curl_easy_strerror(code) : error,
+          code == CURLE_PEER_FAILED_VERIFICATION
+              ? "; --s3-ca-file names the authorities that are trusted"
+              : ""));
     }
     response_.status = StatusCode();
     return std::move(response_);

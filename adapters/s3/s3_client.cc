@@ -119,8 +119,8 @@ absl::StatusOr<HttpResponse> S3Client::SendOnce(const Call& call,
 
 absl::StatusOr<HttpResponse> S3Client::Send(const Call& call, int* tries) const {
   const std::string payload_sha256 = Sha256Hex(call.body);
-  absl::StatusOr<HttpResponse> response = SendWithRetries(
-      options_.retry, [&] { return SendOnce(call, payload_sha256); }, tries);
+  absl::StatusOr<HttpResponse> response =
+      SendWithRetries(options_.retry, [&] { return SendOnce(call, payload_sha256); }, tries);
   return response.ok() ? std::move(response)
                        : Annotate(response.status(), absl::StrCat(call.method, " ", call.key));
 }

@@ -85,11 +85,10 @@ absl::Status AdapterVersions::CheckRoom(const AdapterId& id, const std::string& 
     num_versions += static_cast<int64_t>(name->versions.size());
   }
   if (num_versions >= max_versions_per_tenant_) {
-    return QuotaExceededError(
-        "ADAPTERS_PER_TENANT", "max_adapters_per_tenant",
-        absl::StrCat("tenant ", id.tenant, " has ", num_versions,
-                     " adapter versions, the limit max_adapters is ",
-                     max_versions_per_tenant_, "; delete some first"));
+    return QuotaExceededError("ADAPTERS_PER_TENANT", "max_adapters_per_tenant",
+                              absl::StrCat("tenant ", id.tenant, " has ", num_versions,
+                                           " adapter versions, the limit max_adapters is ",
+                                           max_versions_per_tenant_, "; delete some first"));
   }
   return absl::OkStatus();
 }

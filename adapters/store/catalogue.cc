@@ -18,9 +18,7 @@ constexpr absl::string_view kSelectVersion =
     "SELECT id, tenant, name, version, digest, method, num_parameters, max_rank, num_sites, "
     "stored_bytes, resident_bytes, created_ns, warnings, report, acceptance FROM versions ";
 
-std::string WarningsToJson(const std::vector<std::string>& warnings) {
-  return JsonText(warnings);
-}
+std::string WarningsToJson(const std::vector<std::string>& warnings) { return JsonText(warnings); }
 
 // What is not a list of strings reads as none: warnings are only shown.
 std::vector<std::string> WarningsFromJson(const std::string& text) {
@@ -133,7 +131,7 @@ absl::StatusOr<Catalogue> Catalogue::Open(const std::string& path) {
 }
 
 absl::StatusOr<CommittedVersion> Catalogue::Add(StoredVersion version, const CommitOrder& order,
-                                               absl::Time now) {
+                                                absl::Time now) {
   TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
   CommittedVersion committed;
   TENON_ASSIGN_OR_RETURN(std::optional<AdapterInfo> same,
@@ -145,8 +143,9 @@ absl::StatusOr<CommittedVersion> Catalogue::Add(StoredVersion version, const Com
   }
   committed.info = same.has_value() ? *std::move(same) : std::move(version.info);
   const AdapterId& id = committed.info.id;
-  AliasMove move{id.tenant,  id.name, order.alias, id.version, order.expected_version,
-                 AliasAction::kUpload, order.actor};
+  AliasMove move{
+      id.tenant,  id.name, order.alias, id.version, order.expected_version, AliasAction::kUpload,
+      order.actor};
   AliasChange& change = committed.name.change;
   change = AliasChange{0, now, order.actor, AliasAction::kUpload, "", 0, id.version, ""};
   if (!order.alias.empty()) {
@@ -209,8 +208,8 @@ absl::Status Catalogue::Insert(const StoredVersion& version) {
 }
 
 absl::StatusOr<RemovedFiles> Catalogue::Remove(const AdapterId& id,
-                                              const std::vector<AliasMove>& moves,
-                                              absl::string_view actor, absl::Time now) {
+                                               const std::vector<AliasMove>& moves,
+                                               absl::string_view actor, absl::Time now) {
   TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
   RemovedFiles removed;
   for (const AliasMove& move : moves) {
@@ -222,7 +221,7 @@ absl::StatusOr<RemovedFiles> Catalogue::Remove(const AdapterId& id,
   TENON_RETURN_IF_ERROR(CheckUnused(id));
   TENON_ASSIGN_OR_RETURN(removed.files, RemoveRow(id));
   AliasChange& change = removed.name.change;
-  change = AliasChange{0,  now, std::string(actor), AliasAction::kDelete, "", id.version, 0, ""};
+  change = AliasChange{0, now, std::string(actor), AliasAction::kDelete, "", id.version, 0, ""};
   TENON_RETURN_IF_ERROR(Record(id.tenant, id.name, change));
   TENON_ASSIGN_OR_RETURN(removed.name.after, Name(id.tenant, id.name));
   TENON_RETURN_IF_ERROR(transaction.Commit());
@@ -230,7 +229,7 @@ absl::StatusOr<RemovedFiles> Catalogue::Remove(const AdapterId& id,
 }
 
 absl::StatusOr<RemovedFiles> Catalogue::RemoveName(absl::string_view tenant, absl::string_view name,
-                                                  absl::string_view actor, absl::Time now) {
+                                                   absl::string_view actor, absl::Time now) {
   TENON_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(&db_));
   TENON_ASSIGN_OR_RETURN(const AdapterName before, Name(tenant, name));
   if (before.versions.empty()) {
@@ -238,8 +237,8 @@ absl::StatusOr<RemovedFiles> Catalogue::RemoveName(absl::string_view tenant, abs
   }
   RemovedFiles removed;
   for (const auto& [alias, version] : before.pointers.aliases) {
-    const AliasMove move{before.tenant, before.name, alias, 0, std::nullopt, AliasAction::kDelete,
-                         std::string(actor)};
+    const AliasMove move{before.tenant,        before.name,       alias, 0, std::nullopt,
+                         AliasAction::kDelete, std::string(actor)};
     TENON_ASSIGN_OR_RETURN(AliasChange change, PointAlias(move, now));
     TENON_RETURN_IF_ERROR(Record(tenant, name, change));
   }
@@ -279,7 +278,7 @@ absl::StatusOr<StoredVersion> Catalogue::Find(const AdapterId& id) {
 }
 
 absl::StatusOr<std::vector<AdapterInfo>> Catalogue::Versions(absl::string_view tenant,
-                                                            absl::string_view name) {
+                                                             absl::string_view name) {
   const bool all = tenant.empty();
   TENON_ASSIGN_OR_RETURN(
       SqliteStatement row,

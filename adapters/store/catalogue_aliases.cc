@@ -52,8 +52,10 @@ void BindName(SqliteStatement& statement, absl::string_view tenant, absl::string
 
 absl::StatusOr<AliasChange> ReadChange(const SqliteStatement& row) {
   TENON_ASSIGN_OR_RETURN(const AliasAction action, ParseAliasAction(row.Text(3)));
-  return AliasChange{row.Int(0),  absl::FromUnixNanos(row.Int(1)), row.Text(2), action,
-                     row.Text(4), row.Int(5),                      row.Int(6),  row.Text(7)};
+  return AliasChange{row.Int(0),  absl::FromUnixNanos(row.Int(1)),
+                     row.Text(2), action,
+                     row.Text(4), row.Int(5),
+                     row.Int(6),  row.Text(7)};
 }
 
 }  // namespace
@@ -71,8 +73,7 @@ absl::StatusOr<int64_t> Catalogue::AliasTarget(const AliasMove& move) {
 absl::StatusOr<AliasChange> Catalogue::PointAlias(const AliasMove& move, absl::Time now) {
   TENON_RETURN_IF_ERROR(ValidateAlias("alias", move.alias));
   TENON_ASSIGN_OR_RETURN(const int64_t current, AliasTarget(move));
-  AliasChange change{0,          now,     move.actor,   move.action,
-                     move.alias, current, move.version, ""};
+  AliasChange change{0, now, move.actor, move.action, move.alias, current, move.version, ""};
   if (move.version != 0) {
     TENON_RETURN_IF_ERROR(Find({move.tenant, move.name, move.version}).status());
     if (current == move.version) {
@@ -109,16 +110,15 @@ absl::Status Catalogue::WriteAlias(const AliasMove& move) {
     write.Bind(4, move.version);
     TENON_RETURN_IF_ERROR(write.Run());
   }
-  TENON_ASSIGN_OR_RETURN(
-      SqliteStatement count,
-      db_.Prepare("SELECT count(*) FROM aliases WHERE tenant = ? AND name = ?"));
+  TENON_ASSIGN_OR_RETURN(SqliteStatement count,
+                         db_.Prepare("SELECT count(*) FROM aliases WHERE tenant = ? AND name = ?"));
   BindName(count, move.tenant, move.name);
   TENON_RETURN_IF_ERROR(count.Step().status());
   if (count.Int(0) > kMaxAliases) {
     return QuotaExceededError(
         "ALIASES_PER_ADAPTER", "aliases",
-        absl::StrCat("adapter ", move.name, " would have ", count.Int(0),
-                     " aliases, the limit is ", kMaxAliases, "; remove some first"));
+        absl::StrCat("adapter ", move.name, " would have ", count.Int(0), " aliases, the limit is ",
+                     kMaxAliases, "; remove some first"));
   }
   return absl::OkStatus();
 }
@@ -217,8 +217,8 @@ absl::StatusOr<NameChange> Catalogue::SetSplit(absl::string_view tenant, absl::s
     return result;
   }
   TENON_RETURN_IF_ERROR(WriteSplit(tenant, name, split));
-  result.change = AliasChange{0, now, std::string(actor), AliasAction::kSplit,
-                              "", 0,   0,                  SplitText(split)};
+  result.change =
+      AliasChange{0, now, std::string(actor), AliasAction::kSplit, "", 0, 0, SplitText(split)};
   TENON_RETURN_IF_ERROR(Record(tenant, name, result.change));
   TENON_ASSIGN_OR_RETURN(result.after, Name(tenant, name));
   TENON_RETURN_IF_ERROR(transaction.Commit());
@@ -256,8 +256,8 @@ absl::StatusOr<std::vector<AdapterName>> Catalogue::Names() {
   TENON_ASSIGN_OR_RETURN(std::vector<AdapterInfo> infos, Versions("", ""));
   auto name = names.begin();  // both in the same order
   for (AdapterInfo& info : infos) {
-    while (name != names.end() && std::tie(name->tenant, name->name) !=
-                                      std::tie(info.id.tenant, info.id.name)) {
+    while (name != names.end() &&
+           std::tie(name->tenant, name->name) != std::tie(info.id.tenant, info.id.name)) {
       ++name;
     }
     if (name == names.end()) {

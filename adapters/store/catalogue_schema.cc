@@ -142,7 +142,8 @@ absl::Status Migrate(SqliteConnection* db) {
 }  // namespace
 
 absl::StatusOr<SqliteConnection> OpenCatalogueDatabase(const std::string& path) {
-  TENON_ASSIGN_OR_RETURN(SqliteConnection db, SqliteConnection::OpenOwned(path, "adapter catalogue"));
+  TENON_ASSIGN_OR_RETURN(SqliteConnection db,
+                         SqliteConnection::OpenOwned(path, "adapter catalogue"));
   TENON_RETURN_IF_ERROR(QuickCheck(&db));
   TENON_RETURN_IF_ERROR(Migrate(&db));
   return db;

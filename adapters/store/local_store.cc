@@ -138,8 +138,7 @@ absl::StatusOr<CommittedVersion> LocalAdapterStore::Commit(std::unique_ptr<Stage
                                                            AdapterInfo facts,
                                                            const CommitOrder& order) {
   TENON_ASSIGN_OR_RETURN(LocalUpload* const local, LocalUpload::FindSealed(upload.get()));
-  TENON_ASSIGN_OR_RETURN(StoredVersion version,
-                         local->ToVersion(std::move(facts), clock_()));
+  TENON_ASSIGN_OR_RETURN(StoredVersion version, local->ToVersion(std::move(facts), clock_()));
   const std::string context =
       absl::StrCat("commit ", version.info.id.tenant, "/", version.info.id.name);
 
@@ -311,8 +310,7 @@ absl::StatusOr<NameChange> LocalAdapterStore::DeleteName(absl::string_view tenan
   return FinishRemoval(catalogue_.RemoveName(tenant, name, actor, clock_()));
 }
 
-absl::StatusOr<NameChange> LocalAdapterStore::FinishRemoval(
-    absl::StatusOr<RemovedFiles> removed) {
+absl::StatusOr<NameChange> LocalAdapterStore::FinishRemoval(absl::StatusOr<RemovedFiles> removed) {
   TENON_RETURN_IF_ERROR(removed.status());
   DropUnreferenced(removed->files);
   DropUnreferenced(std::exchange(in_doubt_, {}));

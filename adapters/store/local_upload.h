@@ -14,10 +14,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "adapters/base/sha256.h"
 #include "adapters/store/adapter_store.h"
 #include "adapters/store/catalogue.h"
 #include "adapters/store/posix_file.h"
-#include "adapters/base/sha256.h"
 
 namespace tenon {
 

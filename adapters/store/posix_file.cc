@@ -13,8 +13,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
-#include "adapters/base/status_macros.h"
 #include "adapters/base/sha256.h"
+#include "adapters/base/status_macros.h"
 
 namespace tenon {
 namespace {

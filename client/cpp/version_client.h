@@ -36,9 +36,8 @@ class VersionClient {
 
   /// Watches until `on_message` returns false (OK then) or the server ends it. `after_generation`
   /// as in WatchAdaptersRequest. `on_message` runs on the calling thread.
-  absl::Status Watch(
-      int64_t after_generation,
-      const std::function<bool(const v1::WatchAdaptersResponse&)>& on_message) const;
+  absl::Status Watch(int64_t after_generation,
+                     const std::function<bool(const v1::WatchAdaptersResponse&)>& on_message) const;
 
   /// The full set as it is now, by name.
   absl::StatusOr<std::vector<v1::NamedAdapter>> ReadSet() const;

@@ -140,8 +140,8 @@ CommandResult RunDelete(const Client& client, const Arguments& arguments, Consol
   if (arguments.words().size() != 1) {
     return WrongWords("NAME[@VERSION]", arguments);
   }
-  const absl::StatusOr<std::vector<int64_t>> versions = client.DeleteAdapter(
-      arguments.words()[0], arguments.GetSwitch("force"));
+  const absl::StatusOr<std::vector<int64_t>> versions =
+      client.DeleteAdapter(arguments.words()[0], arguments.GetSwitch("force"));
   if (!versions.ok()) {
     return CommandResult::Of(versions.status());
   }

@@ -60,9 +60,9 @@ std::string AgoWord(const v1::AdapterResidency& adapter, absl::Time now) {
     return "-";
   }
   const absl::Duration ago = now - absl::FromUnixSeconds(adapter.last_use_time().seconds());
-  return absl::StrCat(absl::FormatDuration(
-                          absl::Trunc(std::max(ago, absl::ZeroDuration()), absl::Seconds(1))),
-                      " ago");
+  return absl::StrCat(
+      absl::FormatDuration(absl::Trunc(std::max(ago, absl::ZeroDuration()), absl::Seconds(1))),
+      " ago");
 }
 
 std::string Percent(int64_t part, int64_t rest) {

@@ -42,10 +42,9 @@ CommandResult Print(const absl::StatusOr<Response>& response, const Arguments& a
 }
 
 std::string FormatTenants(const std::vector<v1::Tenant>& tenants) {
-  std::vector<std::vector<std::string>> rows = {{"NAME", "STATE", "REQUESTS/S", "TOKENS/MIN",
-                                                 "CONCURRENT", "QUEUED", "MAX TOKENS", "ADAPTERS",
-                                                 "ADAPTER BYTES", "WEIGHT", "KV %",
-                                                 "PINNED BYTES"}};
+  std::vector<std::vector<std::string>> rows = {
+      {"NAME", "STATE", "REQUESTS/S", "TOKENS/MIN", "CONCURRENT", "QUEUED", "MAX TOKENS",
+       "ADAPTERS", "ADAPTER BYTES", "WEIGHT", "KV %", "PINNED BYTES"}};
   for (const v1::Tenant& tenant : tenants) {
     const v1::TenantLimits& limits = tenant.limits();
     const bool active = tenant.state() == v1::TENANT_STATE_ACTIVE;
@@ -195,17 +194,15 @@ CommandResult RunUsage(const Client& client, const Arguments& arguments, Console
   return Print(
       client.tenants().GetUsage(request), arguments, console,
       [](const v1::GetUsageResponse& response) {
-        std::vector<std::vector<std::string>> rows = {
-            {"ADAPTER", "REQUESTS", "PROMPT", "CACHED", "GENERATED", "DEVICE S", "BYTE S",
-             "LOADS"}};
+        std::vector<std::vector<std::string>> rows = {{"ADAPTER", "REQUESTS", "PROMPT", "CACHED",
+                                                       "GENERATED", "DEVICE S", "BYTE S", "LOADS"}};
         for (const v1::AdapterUsage& usage : response.adapters()) {
-          rows.push_back({usage.adapter().empty() ? "(base)" : usage.adapter(),
-                          absl::StrCat(usage.requests()), absl::StrCat(usage.prompt_tokens()),
-                          absl::StrCat(usage.cached_prompt_tokens()),
-                          absl::StrCat(usage.generated_tokens()),
-                          absl::StrFormat("%.3f", usage.device_seconds()),
-                          absl::StrFormat("%.0f", usage.adapter_byte_seconds()),
-                          absl::StrCat(usage.loads())});
+          rows.push_back(
+              {usage.adapter().empty() ? "(base)" : usage.adapter(), absl::StrCat(usage.requests()),
+               absl::StrCat(usage.prompt_tokens()), absl::StrCat(usage.cached_prompt_tokens()),
+               absl::StrCat(usage.generated_tokens()),
+               absl::StrFormat("%.3f", usage.device_seconds()),
+               absl::StrFormat("%.0f", usage.adapter_byte_seconds()), absl::StrCat(usage.loads())});
         }
         return FormatTable(rows);
       });

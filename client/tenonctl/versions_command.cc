@@ -55,9 +55,7 @@ absl::Status TakeExpected(const Arguments& arguments, Request& request) {
   return expected.status();
 }
 
-std::string VersionWord(int64_t version) {
-  return version == 0 ? "none" : absl::StrCat(version);
-}
+std::string VersionWord(int64_t version) { return version == 0 ? "none" : absl::StrCat(version); }
 
 std::string ChangeLine(const std::string& name, const v1::AliasChange& change) {
   if (change.from() == change.to()) {
@@ -92,10 +90,10 @@ void DrawScreen(const AdapterTable& table, const std::vector<std::string>& news,
   constexpr size_t kNewsRows = 5;
   const size_t rows = ScreenRows();
   const size_t room = rows > kNewsRows + 5 ? rows - kNewsRows - 5 : 1;
-  std::string screen = absl::StrCat(
-      "\x1b[H\x1b[2J", "generation ", table.generation(), "  ",
-      absl::FormatTime("%H:%M:%SZ", absl::Now(), absl::UTCTimeZone()), "  ", note, "\n\n",
-      table.Render(/*with_colour=*/true, room), "\n");
+  std::string screen =
+      absl::StrCat("\x1b[H\x1b[2J", "generation ", table.generation(), "  ",
+                   absl::FormatTime("%H:%M:%SZ", absl::Now(), absl::UTCTimeZone()), "  ", note,
+                   "\n\n", table.Render(/*with_colour=*/true, room), "\n");
   const size_t first = news.size() > kNewsRows ? news.size() - kNewsRows : 0;
   for (size_t i = first; i < news.size(); ++i) {
     absl::StrAppend(&screen, news[i], "\n");

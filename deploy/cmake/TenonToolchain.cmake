@@ -5,9 +5,11 @@ if(TENON_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${TENON_CCACHE})
 endif()
 
-find_program(TENON_MOLD mold)
-if(TENON_MOLD)
-  add_link_options(-fuse-ld=mold)
+# Not mold: before its 2.4 (Debian 12 has 1.10) a large .tbss may make the read-only segment reach beyond what is mapped, depending
+# on where sections happen to fall, and then the program does not start ("cannot apply additional memory protection").
+find_program(TENON_LLD ld.lld)
+if(TENON_LLD)
+  add_link_options(-fuse-ld=lld)
 endif()
 
 # Our own code only: targets made by tenon_library() and its kin link this.

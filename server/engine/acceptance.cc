@@ -51,14 +51,14 @@ SamplingParams SamplingOf(const AcceptanceProbe& probe) {
 
 ProbeOutcome JudgeTokens(const ExpectedTokens& expected, const std::vector<int32_t>& tokens) {
   ProbeOutcome outcome;
-  const auto [wanted, came] = std::mismatch(expected.ids.begin(), expected.ids.end(),
-                                            tokens.begin(), tokens.end());
+  const auto [wanted, came] =
+      std::mismatch(expected.ids.begin(), expected.ids.end(), tokens.begin(), tokens.end());
   outcome.passed = wanted == expected.ids.end();
   outcome.details =
-      outcome.passed ? absl::StrCat("the ", expected.ids.size(), " tokens that were expected")
-                     : absl::StrCat("expected token ", *wanted, " at position ",
-                                    wanted - expected.ids.begin(), ", got ",
-                                    came == tokens.end() ? "none" : absl::StrCat(*came));
+      outcome.passed
+          ? absl::StrCat("the ", expected.ids.size(), " tokens that were expected")
+          : absl::StrCat("expected token ", *wanted, " at position ", wanted - expected.ids.begin(),
+                         ", got ", came == tokens.end() ? "none" : absl::StrCat(*came));
   return outcome;
 }
 

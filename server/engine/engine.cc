@@ -39,8 +39,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(EngineOptions options,
                                                        AdapterCache* cache,
                                                        std::function<absl::Time()> clock) {
   TENON_RETURN_IF_ERROR(ValidateOptions(options));
-  auto inbox =
-      std::make_shared<EngineInbox>(options.max_queued_sequences, options.scheduler.fair);
+  auto inbox = std::make_shared<EngineInbox>(options.max_queued_sequences, options.scheduler.fair);
   auto loop =
       std::make_unique<EngineLoop>(std::move(options), std::move(runner), cache, clock, inbox);
   return std::unique_ptr<Engine>(
@@ -82,8 +81,8 @@ absl::Status Engine::Submit(GenerationRequest request) {
   if (!request.selection->is_base()) {
     // Before the engine looks: an old failure whose back-off is over becomes a new load. Without
     // room now the engine asks again, and it is the engine that says when there never will be.
-    absl::StatusOr<AdapterClaim> claim = cache_->Claim(HandlesOf(*request.selection),
-                                                       [inbox = inbox_] { inbox->Wake(); });
+    absl::StatusOr<AdapterClaim> claim =
+        cache_->Claim(HandlesOf(*request.selection), [inbox = inbox_] { inbox->Wake(); });
     if (claim.ok()) {
       request.claim = *std::move(claim);
     }

@@ -34,9 +34,9 @@ struct GenerationRequest {
   SamplingParams sampling;                            ///< sample i draws from seed + i
   int32_t num_samples = 1;
   absl::Time deadline = absl::InfiniteFuture();
-  int32_t priority = 0;         ///< within the tenant, [kMinPriority, kMaxPriority]
-  TenantShare share = {};       ///< the tenant's, as of now
-  bool deterministic = false;   ///< only arithmetic that is the same in every batch may serve it
+  int32_t priority = 0;        ///< within the tenant, [kMinPriority, kMaxPriority]
+  TenantShare share = {};      ///< the tenant's, as of now
+  bool deterministic = false;  ///< only arithmetic that is the same in every batch may serve it
   std::shared_ptr<TokenStream> stream;  ///< never null
   absl::Time arrival;                   ///< set by Submit
   AdapterClaim claim;                   ///< set by Submit, when there is room for the adapters

@@ -42,8 +42,7 @@ class EngineInbox {
   // --- callers ---
   /// Takes places in the queue for the sequences of one request, or says why not: see
   /// Engine::Submit.
-  absl::Status Reserve(absl::string_view tenant, int64_t num_sequences)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Reserve(absl::string_view tenant, int64_t num_sequences) ABSL_LOCKS_EXCLUDED(mutex_);
   /// Queues a request that has its places. UNAVAILABLE, and gives them back, when stopped since.
   absl::Status Put(GenerationRequest request) ABSL_LOCKS_EXCLUDED(mutex_);
   void Wake() ABSL_LOCKS_EXCLUDED(mutex_);

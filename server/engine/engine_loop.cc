@@ -60,15 +60,14 @@ void EngineLoop::Run() {
 
 void EngineLoop::Start(GenerationRequest request, absl::Time now) {
   const absl::Duration expected_wait = scheduler_.ExpectedWait(request.tenant, now);
-  auto active =
-      std::make_shared<ActiveRequest>(ActiveRequest{.stream = std::move(request.stream),
-                                                    .pins = AdapterPins(request.selection,
-                                                                        std::move(request.claim)),
-                                                    .tenant = request.tenant,
-                                                    .arrival = request.arrival,
-                                                    .adapter_names = {},
-                                                    .samples = {},
-                                                    .prompt_logprobs = {}});
+  auto active = std::make_shared<ActiveRequest>(
+      ActiveRequest{.stream = std::move(request.stream),
+                    .pins = AdapterPins(request.selection, std::move(request.claim)),
+                    .tenant = request.tenant,
+                    .arrival = request.arrival,
+                    .adapter_names = {},
+                    .samples = {},
+                    .prompt_logprobs = {}});
   for (const WeightedAdapter& wanted : request.selection->adapters()) {
     active->adapter_names.push_back(wanted.adapter.id().ToString());
   }
@@ -106,9 +105,8 @@ void EngineLoop::Start(GenerationRequest request, absl::Time now) {
   }
 }
 
-void EngineLoop::RefuseIfLate(const GenerationRequest& request,
-                              std::span<const SequenceId> samples, absl::Duration expected_wait,
-                              absl::Time now) {
+void EngineLoop::RefuseIfLate(const GenerationRequest& request, std::span<const SequenceId> samples,
+                              absl::Duration expected_wait, absl::Time now) {
   if (request.deadline <= now || now + expected_wait <= request.deadline) {
     return;
   }
@@ -371,8 +369,8 @@ void EngineLoop::ShareDeviceTime(const Batch& batch, absl::Duration run) {
   const TokenCosts& costs = options_.scheduler.costs;
   std::vector<std::pair<SequenceId, double>> parts;
   for (const BatchRow& row : batch.rows) {
-    parts.emplace_back(row.sequence->id(), costs.Of(*row.sequence, row.first_token,
-                                                    row.first_token + row.num_tokens));
+    parts.emplace_back(row.sequence->id(),
+                       costs.Of(*row.sequence, row.first_token, row.first_token + row.num_tokens));
   }
   for (const ContextRow& row : batch.contexts) {
     parts.emplace_back(row.user->id(), costs.prefill * static_cast<double>(row.num_tokens));

@@ -63,7 +63,7 @@ class EngineLoop {
   };
   struct ActiveSequence {
     std::shared_ptr<ActiveRequest> request;
-    absl::Status error;           // why it ended, when the reason is kError
+    absl::Status error;          // why it ended, when the reason is kError
     absl::Duration device_time;  // its part of the steps that it was in
   };
 

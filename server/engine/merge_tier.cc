@@ -105,8 +105,8 @@ absl::StatusOr<MergeTier::Weights> MergeTier::Compute(const AdapterSelection& se
   }
   const int64_t nbytes = MergedWeights::Measure(*decoder_, adapters).nbytes;
   TENON_RETURN_IF_ERROR(Reserve(selection.key(), nbytes));
-  absl::StatusOr<Weights> weights = MergedWeights::Merge(
-      *decoder_, adapters, [&] { return Cancelled(selection.key()); });
+  absl::StatusOr<Weights> weights =
+      MergedWeights::Merge(*decoder_, adapters, [&] { return Cancelled(selection.key()); });
   if (!weights.ok()) {
     absl::MutexLock lock(&mutex_);
     live_bytes_ -= nbytes;
@@ -210,8 +210,8 @@ void MergeTier::Finish(const std::string& key, absl::StatusOr<Weights> computed,
       stats_.merged_bytes += entry.status.nbytes;
       old = Replace(key, weights);
     } else {
-      entry.status.mode = entry.status.mode == MergeMode::kAlways ? MergeMode::kAuto
-                                                                  : entry.status.mode;
+      entry.status.mode =
+          entry.status.mode == MergeMode::kAlways ? MergeMode::kAuto : entry.status.mode;
       if (!cancelled) {
         ++stats_.failed_merges;
         not_before_[key] = options_.clock() + options_.retry_after;

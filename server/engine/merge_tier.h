@@ -41,8 +41,8 @@ enum class MergeState { kUnmerged, kMerging, kMerged };
 struct MergeStatus {
   MergeMode mode = MergeMode::kAuto;
   MergeState state = MergeState::kUnmerged;
-  int64_t nbytes = 0;          ///< of its own weights, when merged
-  absl::Duration merge_time;   ///< how long they took to compute
+  int64_t nbytes = 0;         ///< of its own weights, when merged
+  absl::Duration merge_time;  ///< how long they took to compute
   absl::Time merged_at = absl::InfinitePast();
 };
 

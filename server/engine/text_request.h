@@ -51,7 +51,7 @@ struct TextRequest {
   std::vector<std::string> stop;
   bool include_stop = false;
   absl::Time deadline = absl::InfiniteFuture();
-  int32_t priority = 0;  ///< within the tenant
+  int32_t priority = 0;    ///< within the tenant
   TenantShare share = {};  ///< the tenant's
   bool deterministic = false;
 };

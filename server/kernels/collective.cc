@@ -6,12 +6,12 @@
 
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
-#include <torch/csrc/distributed/c10d/HashStore.hpp>
-#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
 #include <chrono>
 #include <exception>
 #include <future>
+#include <torch/csrc/distributed/c10d/HashStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <utility>
 
 #include "absl/base/attributes.h"
@@ -47,8 +47,8 @@ absl::StatusOr<Backend> Connect(const c10::intrusive_ptr<c10d::Store>& store, in
     const auto options = c10d::ProcessGroupGloo::Options::create(limit);
     options->devices = {c10d::ProcessGroupGloo::createDeviceForHostname(kLoopback)};
     options->threads = kGlooThreads;
-    return Backend(c10::make_intrusive<c10d::ProcessGroupGloo>(
-        store, static_cast<int>(rank), static_cast<int>(size), options));
+    return Backend(c10::make_intrusive<c10d::ProcessGroupGloo>(store, static_cast<int>(rank),
+                                                               static_cast<int>(size), options));
   } catch (const std::exception& error) {
     return absl::UnavailableError(
         absl::StrCat("tensor-parallel rank ", rank, " of ", size, ": ", error.what()));

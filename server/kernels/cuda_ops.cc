@@ -29,8 +29,7 @@ cuda::ElementType TypeOf(const at::Tensor& tensor, const char* name) {
 // [T, columns...] of `like`'s dtype, contiguous within a token.
 void CheckTokens(const at::Tensor& x, const char* name, int64_t tokens, const at::Tensor& like) {
   TORCH_CHECK(x.dim() >= 2 && x.size(0) == tokens && x.scalar_type() == like.scalar_type() &&
-                  x.device() == like.device() &&
-                  (tokens == 0 || x.select(0, 0).is_contiguous()),
+                  x.device() == like.device() && (tokens == 0 || x.select(0, 0).is_contiguous()),
               name, " is ", x.scalar_type(), " ", x.sizes(), " with strides ", x.strides(), " on ",
               x.device(), ", want ", tokens, " tokens of ", like.scalar_type(), " on ",
               like.device(), ", contiguous within a token");
@@ -126,8 +125,8 @@ void RunGate(const at::Tensor& x, bool gated, Activation activation, const at::T
               y.sizes());
   cuda::GateCall call{};
   call.type = TypeOf(y, "gate");
-  call.function = activation == Activation::kSilu ? cuda::GateFunction::kSilu
-                                                  : cuda::GateFunction::kGeluTanh;
+  call.function =
+      activation == Activation::kSilu ? cuda::GateFunction::kSilu : cuda::GateFunction::kGeluTanh;
   call.gated = gated;
   call.num_tokens = static_cast<int32_t>(y.size(0));
   call.size = static_cast<int32_t>(y.size(1));
@@ -232,12 +231,11 @@ void PagedAttentionCuda(const at::Tensor& q, const at::Tensor& k_cache, const at
   CheckTokens(q, "attention: q", q.size(0), k_cache);
   CheckTokens(out, "attention: out", q.size(0), k_cache);
   CheckIndex(table.row_of_token, "attention: rows of tokens", q.size(0), at::kInt);
-  TORCH_CHECK(q.dim() == 3 && q.sizes() == out.sizes() && q.size(1) % call.cache.kv_heads == 0 &&
-                  q.size(2) == call.cache.head_dim &&
-                  call.cache.head_dim <= cuda::kMaxAttentionHeadDim,
-              "attention: q is ", q.sizes(), ", out is ", out.sizes(), ", with ",
-              call.cache.kv_heads, " KV heads of ", call.cache.head_dim, ", at most ",
-              cuda::kMaxAttentionHeadDim);
+  TORCH_CHECK(
+      q.dim() == 3 && q.sizes() == out.sizes() && q.size(1) % call.cache.kv_heads == 0 &&
+          q.size(2) == call.cache.head_dim && call.cache.head_dim <= cuda::kMaxAttentionHeadDim,
+      "attention: q is ", q.sizes(), ", out is ", out.sizes(), ", with ", call.cache.kv_heads,
+      " KV heads of ", call.cache.head_dim, ", at most ", cuda::kMaxAttentionHeadDim);
   call.type = TypeOf(q, "attention");
   call.num_tokens = static_cast<int32_t>(q.size(0));
   call.num_heads = static_cast<int32_t>(q.size(1));

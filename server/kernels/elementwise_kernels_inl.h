@@ -49,10 +49,9 @@ const T* AddResidual(const NormRow<T>& row) {
   if (row.residual == nullptr) {
     return row.x;
   }
-  ForEachVec(
-      row.width, [&](auto load, auto store) __attribute__((always_inline)) {
-        store(load(row.residual) + load(row.x), row.residual);
-      });
+  ForEachVec(row.width, [&](auto load, auto store) __attribute__((always_inline)) {
+    store(load(row.residual) + load(row.x), row.residual);
+  });
   return row.residual;
 }
 
@@ -60,22 +59,20 @@ template <typename T, bool kRoundsTwice>
 void RmsNormRow(const NormRow<T>& row) {
   const T* x = row.residual != nullptr ? row.residual : row.x;
   RunningSum squares;
-  ForEachVec(
-      row.width, [&](auto load, auto store) __attribute__((always_inline)) {
-        Vec value = load(x);
-        if (row.residual != nullptr) {
-          value = RoundTo(value + load(row.x), row.x);
-          store(value, row.residual);
-        }
-        squares.Add(value, value);
-      });
+  ForEachVec(row.width, [&](auto load, auto store) __attribute__((always_inline)) {
+    Vec value = load(x);
+    if (row.residual != nullptr) {
+      value = RoundTo(value + load(row.x), row.x);
+      store(value, row.residual);
+    }
+    squares.Add(value, value);
+  });
   const float mean = squares.Total() / static_cast<float>(row.width);
   const Vec inverse = Vec::Set(1.0f / __builtin_sqrtf(mean + row.eps));
-  ForEachVec(
-      row.width, [&](auto load, auto store) __attribute__((always_inline)) {
-        const Vec normed = load(x) * inverse;
-        store(load(row.weight) * (kRoundsTwice ? RoundTo(normed, x) : normed), row.y);
-      });
+  ForEachVec(row.width, [&](auto load, auto store) __attribute__((always_inline)) {
+    const Vec normed = load(x) * inverse;
+    store(load(row.weight) * (kRoundsTwice ? RoundTo(normed, x) : normed), row.y);
+  });
 }
 
 template <typename T>
@@ -84,8 +81,8 @@ void LayerNormRow(const NormRow<T>& row) {
   const float width = static_cast<float>(row.width);
   const Vec one = Vec::Set(1.0f);
   RunningSum sum;
-  ForEachVec(
-      row.width, [&](auto load, auto) __attribute__((always_inline)) { sum.Add(load(x), one); });
+  ForEachVec(row.width,
+             [&](auto load, auto) __attribute__((always_inline)) { sum.Add(load(x), one); });
   const float mean = sum.Total() / width;
   // A part of a vector has zeros in its other lanes; less the mean they would count.
   RunningSum squares;
@@ -100,23 +97,21 @@ void LayerNormRow(const NormRow<T>& row) {
     squares.Add(inside, inside);
   }
   const Vec inverse = Vec::Set(1.0f / __builtin_sqrtf(squares.Total() / width + row.eps));
-  ForEachVec(
-      row.width, [&](auto load, auto store) __attribute__((always_inline)) {
-        const Vec normed = (load(x) - Vec::Set(mean)) * inverse;
-        store(Fma(normed, load(row.weight), load(row.bias)), row.y);
-      });
+  ForEachVec(row.width, [&](auto load, auto store) __attribute__((always_inline)) {
+    const Vec normed = (load(x) - Vec::Set(mean)) * inverse;
+    store(Fma(normed, load(row.weight), load(row.bias)), row.y);
+  });
 }
 
 template <typename T>
 void RotateRow(T* x, int64_t heads, int64_t half, const float* cos, const float* sin) {
   for (int64_t h = 0; h < heads; ++h, x += 2 * half) {
-    ForEachVec(
-        half, [&](auto load, auto store) __attribute__((always_inline)) {
-          const Vec first = load(x), second = load(x + half);
-          const Vec c = load(cos), s = load(sin);
-          store(Fma(first, c, Vec::Zero() - second * s), x);
-          store(Fma(second, c, first * s), x + half);
-        });
+    ForEachVec(half, [&](auto load, auto store) __attribute__((always_inline)) {
+      const Vec first = load(x), second = load(x + half);
+      const Vec c = load(cos), s = load(sin);
+      store(Fma(first, c, Vec::Zero() - second * s), x);
+      store(Fma(second, c, first * s), x + half);
+    });
   }
 }
 
@@ -130,19 +125,18 @@ inline Vec GeluTanh(Vec x) {
 
 template <typename T, Vec (*kFunction)(Vec)>
 void GateRow(const T* gate, const T* up, int64_t width, T* y) {
-  ForEachVec(
-      width, [&](auto load, auto store) __attribute__((always_inline)) {
-        const Vec activated = kFunction(load(gate));
-        store(up != nullptr ? activated * load(up) : activated, y);
-      });
+  ForEachVec(width, [&](auto load, auto store) __attribute__((always_inline)) {
+    const Vec activated = kFunction(load(gate));
+    store(up != nullptr ? activated * load(up) : activated, y);
+  });
 }
 
 template <typename T>
 void SoftCapRow(T* x, int64_t width, float cap) {
   const Vec limit = Vec::Set(cap);
-  ForEachVec(
-      width, [&](auto load, auto store)
-                 __attribute__((always_inline)) { store(limit * Tanh(load(x) / limit), x); });
+  ForEachVec(width, [&](auto load, auto store) __attribute__((always_inline)) {
+    store(limit * Tanh(load(x) / limit), x);
+  });
 }
 
 }  // namespace

@@ -85,8 +85,8 @@ absl::StatusOr<Linear> Linear::Create(std::vector<at::Tensor> weights,
   return linear;
 }
 
-void Linear::Forward(const at::Tensor& x, const at::Tensor& y,
-                     std::span<const PanelUpdate> updates, int64_t first_row) const {
+void Linear::Forward(const at::Tensor& x, const at::Tensor& y, std::span<const PanelUpdate> updates,
+                     int64_t first_row) const {
   if (packed_ != nullptr) {
     packed_->Multiply(x, bias_, y, updates, first_row);
     return;

@@ -70,9 +70,8 @@ AdapterDeltas::AdapterDeltas(std::span<const AdapterSegment> segments, KernelKin
   for (const AdapterSegment& segment : segments) {
     for (const ResolvedAdapter& resolved : segment.adapters) {
       if (resolved.weight != 0.0f && segment.token_begin < segment.token_end) {
-        terms_.push_back(
-            {segment.token_begin, segment.token_end, &resolved.adapter->OfRank(rank),
-             resolved.weight, segment.merged != nullptr});
+        terms_.push_back({segment.token_begin, segment.token_end, &resolved.adapter->OfRank(rank),
+                          resolved.weight, segment.merged != nullptr});
       }
     }
   }

@@ -131,10 +131,7 @@ void AddUp(const DecoderInput& input, const at::Tensor& y) {
 }  // namespace
 
 Decoder::Decoder(const ModelConfig& config, const Options& options, int64_t rank)
-    : config_(config),
-      options_(options),
-      rank_(rank),
-      kernels_(Kernels::Of(options.kernels)) {
+    : config_(config), options_(options), rank_(rank), kernels_(Kernels::Of(options.kernels)) {
   const int64_t q = config_.q_size(), kv = config_.kv_size(), inner = config_.intermediate_size;
   const auto sites = [this](LinearKind kind) -> std::vector<SiteColumns>& {
     return sites_[static_cast<size_t>(kind)];
@@ -336,8 +333,8 @@ void Decoder::FinishWanted(const DecoderInput& input, const KvCache& cache,
   AdapterDeltas deltas(wanted.segments, options_.kernels, rank_);
   if (options_.kernels == KernelKind::kCuda) {
     deltas.Plan(layer, config_.num_layers, sites_, options_.device);
-    buffers.attention_table = AttentionTable(wanted.rows, count, cache.block_size(),
-                                             options_.device);
+    buffers.attention_table =
+        AttentionTable(wanted.rows, count, cache.block_size(), options_.device);
   }
   FinishLayer(layer, wanted, deltas, cache, buffers);
 }
@@ -350,8 +347,8 @@ at::Tensor Decoder::Forward(const DecoderInput& input, const KvCache& cache) con
   AdapterDeltas deltas(input.segments, options_.kernels, rank_);
   if (options_.kernels == KernelKind::kCuda) {
     deltas.Plan(0, config_.num_layers, sites_, options_.device);
-    buffers.attention_table = AttentionTable(input.rows, tokens, cache.block_size(),
-                                             options_.device);
+    buffers.attention_table =
+        AttentionTable(input.rows, tokens, cache.block_size(), options_.device);
   }
   buffers.residual = Embed(input, deltas);
   kernels_->normalize(buffers.residual, layers_.front().attention_norm, buffers.normed);
@@ -385,8 +382,7 @@ at::Tensor Decoder::GatherLogits(const at::Tensor& logits, Collective& collectiv
 }
 
 at::Tensor Decoder::Logits(const at::Tensor& hidden, std::span<const int64_t> token_of_row,
-                           std::span<const AdapterSegment> segments,
-                           Collective* collective) const {
+                           std::span<const AdapterSegment> segments, Collective* collective) const {
   at::Tensor logits = at::empty({hidden.size(0), lm_head_.out_features()}, TensorOptions());
   linear(0, LinearKind::kQkv).FetchWhileIdle();  // of the next step
   lm_head_.Forward(hidden, logits);

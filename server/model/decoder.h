@@ -31,10 +31,10 @@ struct DecoderInput {
   /// [V, hidden]: what the last V tokens enter with, whatever `tokens` says of them; undefined when
   /// V is 0. As they are: an embedding scale does not apply.
   at::Tensor virtual_embeddings;
-  at::Tensor slots;                    ///< [T] int64: where each token's keys and values go
-  at::Tensor positions;                ///< [T] int64
-  std::span<const RopeRows> ropes;     ///< one for each of ModelConfig::ropes
-  std::span<const AttentionRow> rows;  ///< cover all tokens
+  at::Tensor slots;                          ///< [T] int64: where each token's keys and values go
+  at::Tensor positions;                      ///< [T] int64
+  std::span<const RopeRows> ropes;           ///< one for each of ModelConfig::ropes
+  std::span<const AttentionRow> rows;        ///< cover all tokens
   std::span<const AdapterSegment> segments;  ///< ascending, disjoint; need not cover all tokens
   /// [W] ascending: the tokens whose hidden states are asked for. Of the others the last layer
   /// leaves nothing but keys and values.

@@ -33,8 +33,7 @@ absl::StatusOr<Norm> Decoder::Loader::TakeNorm(const std::string& prefix, absl::
 }
 
 Decoder::Loader::Part Decoder::Loader::KvShared() const {
-  const RankShare heads =
-      KvShareOf(config_.num_kv_heads, decoder_->rank(), decoder_->num_ranks());
+  const RankShare heads = KvShareOf(config_.num_kv_heads, decoder_->rank(), decoder_->num_ranks());
   return {config_.kv_size(), {heads.begin * config_.head_dim, heads.count * config_.head_dim}};
 }
 
@@ -71,9 +70,8 @@ absl::StatusOr<Linear> Decoder::Loader::TakeLinear(const std::vector<Module>& mo
     }
     TENON_ASSIGN_OR_RETURN(const at::Tensor weight,
                            Take(absl::StrCat(module.name, ".weight"), shape));
-    weights.push_back(Select(Select(transposed ? weight.t().contiguous() : weight, 0,
-                                    module.outputs),
-                             1, {inputs}));
+    weights.push_back(Select(
+        Select(transposed ? weight.t().contiguous() : weight, 0, module.outputs), 1, {inputs}));
     if (bias) {
       TENON_ASSIGN_OR_RETURN(const at::Tensor vector,
                              Take(absl::StrCat(module.name, ".bias"), {out_features}));
@@ -90,8 +88,7 @@ absl::Status Decoder::Loader::LoadAttention(const std::string& prefix, Layer& la
   const int64_t hidden = config.hidden_size;
   std::vector<Module> qkv;
   if (config.has_fused_qkv()) {
-    qkv = {{absl::StrCat(prefix, names.qkv),
-            {Shared(config.q_size()), KvShared(), KvShared()}}};
+    qkv = {{absl::StrCat(prefix, names.qkv), {Shared(config.q_size()), KvShared(), KvShared()}}};
   } else {
     qkv = {{absl::StrCat(prefix, names.q), {Shared(config.q_size())}},
            {absl::StrCat(prefix, names.k), {KvShared()}},

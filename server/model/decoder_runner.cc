@@ -63,9 +63,9 @@ absl::StatusOr<std::unique_ptr<DecoderRunner>> DecoderRunner::Create(
                                                    ", the model has learned ",
                                                    config.max_position_embeddings));
   }
-  TENON_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(decoder->config(), num_blocks, block_size,
-                                                        decoder->options().dtype,
-                                                        decoder->options().device));
+  TENON_ASSIGN_OR_RETURN(KvCache cache,
+                         KvCache::Create(decoder->config(), num_blocks, block_size,
+                                         decoder->options().dtype, decoder->options().device));
   try {
     return std::unique_ptr<DecoderRunner>(
         new DecoderRunner(std::move(decoder), std::move(cache), max_positions));
@@ -182,8 +182,8 @@ absl::Status DecoderRunner::CheckContext(const ContextRow& row,
   return absl::OkStatus();
 }
 
-absl::Status DecoderRunner::CheckBatch(
-    const Batch& batch, std::span<const ResolvedSelection> adapters) const {
+absl::Status DecoderRunner::CheckBatch(const Batch& batch,
+                                       std::span<const ResolvedSelection> adapters) const {
   if (adapters.size() != batch.segments.size() + batch.contexts.size()) {
     return absl::InternalError(absl::StrCat(adapters.size(), " adapter lists for ",
                                             batch.segments.size(), " segments and ",
@@ -204,8 +204,9 @@ absl::Status DecoderRunner::CheckBatch(
   return absl::OkStatus();
 }
 
-std::vector<size_t> DecoderRunner::StartContexts(
-    const Batch& batch, std::span<const ResolvedSelection> adapters, StepOutput& output) {
+std::vector<size_t> DecoderRunner::StartContexts(const Batch& batch,
+                                                 std::span<const ResolvedSelection> adapters,
+                                                 StepOutput& output) {
   std::vector<size_t> soft_prompts;
   bool all_ok = true;
   for (size_t i = 0; i < batch.contexts.size(); ++i) {
@@ -297,8 +298,8 @@ void DecoderRunner::SampleOnCpu(const at::Tensor& logits,
   });
 }
 
-void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden,
-                               const FlatBatch& flat, StepOutput& output) {
+void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden, const FlatBatch& flat,
+                               StepOutput& output) {
   std::vector<int64_t> last_tokens;
   std::vector<const Sequence*> sequences;
   int64_t token_end = 0;
@@ -315,9 +316,8 @@ void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden,
   const at::Tensor index = IndexTensor(static_cast<int64_t>(last_tokens.size()));
   std::transform(last_tokens.begin(), last_tokens.end(), index.mutable_data_ptr<int64_t>(),
                  [&flat](int64_t token) { return IndexIn(flat.wanted, token); });
-  const at::Tensor logits =
-      decoder_->Logits(at::index_select(hidden, 0, index.to(device())), last_tokens, flat.segments,
-                       collective_);
+  const at::Tensor logits = decoder_->Logits(at::index_select(hidden, 0, index.to(device())),
+                                             last_tokens, flat.segments, collective_);
   if (!logits.defined()) {
     return;  // rank 0 has them
   }
@@ -392,8 +392,8 @@ void DecoderRunner::ScorePrompts(const Batch& batch, const at::Tensor& hidden,
   }
 }
 
-absl::StatusOr<StepOutput> DecoderRunner::Run(
-    const Batch& batch, std::span<const ResolvedSelection> adapters) {
+absl::StatusOr<StepOutput> DecoderRunner::Run(const Batch& batch,
+                                              std::span<const ResolvedSelection> adapters) {
   TENON_RETURN_IF_ERROR(CheckBatch(batch, adapters));
   StepOutput output;
   if (batch.empty()) {

@@ -65,8 +65,7 @@ class DecoderRunner : public ModelRunner {
   DecoderRunner(std::shared_ptr<const Decoder> decoder, KvCache cache, int64_t max_positions);
 
   absl::Status CheckRow(const BatchRow& row) const;
-  absl::Status CheckBatch(const Batch& batch,
-                          std::span<const ResolvedSelection> adapters) const;
+  absl::Status CheckBatch(const Batch& batch, std::span<const ResolvedSelection> adapters) const;
   absl::Status CheckBlocks(std::span<const BlockId> blocks, const Sequence& sequence) const;
   absl::Status CheckContextRow(const ContextRow& row) const;
   /// Whether the adapters' context is what the row promises and can be served here.
@@ -83,25 +82,24 @@ class DecoderRunner : public ModelRunner {
                                                    std::span<const Sequence* const> sequences);
   /// Those rows of `sampled`, from logits on the CPU; the rows go round the kernels' threads.
   void SampleOnCpu(const at::Tensor& logits, std::span<const Sequence* const> sequences,
-                   std::span<const int64_t> which,
-                   std::span<absl::StatusOr<SampledToken>> sampled);
+                   std::span<const int64_t> which, std::span<absl::StatusOr<SampledToken>> sampled);
   /// hidden [flat.wanted.size(), hidden]: the states of the tokens that are wanted.
-  void SampleRows(const Batch& batch, const at::Tensor& hidden,
-                  const FlatBatch& flat, StepOutput& output);
+  void SampleRows(const Batch& batch, const at::Tensor& hidden, const FlatBatch& flat,
+                  StepOutput& output);
   /// The tokens of rows without log-probabilities, chosen on the device from logits that are
   /// adjusted in place; none for the others, and for rows that fail, which they do for SampleOnCpu
   /// then, too.
   std::vector<std::optional<int32_t>> SampleOnDevice(const at::Tensor& logits,
                                                      std::span<const Sequence* const> sequences);
-  void ScorePrompts(const Batch& batch, const at::Tensor& hidden,
-                    const FlatBatch& flat, StepOutput& output);
+  void ScorePrompts(const Batch& batch, const at::Tensor& hidden, const FlatBatch& flat,
+                    StepOutput& output);
 
   std::shared_ptr<const Decoder> decoder_;
   Collective* collective_ = nullptr;
   KvCache cache_;
   bool poison_freed_blocks_ = false;
   int64_t max_positions_;
-  std::vector<RopeTable> ropes_;  // one for each of ModelConfig::ropes
+  std::vector<RopeTable> ropes_;   // one for each of ModelConfig::ropes
   std::vector<Sampler> samplers_;  // one for each part of a step's rows
   LogitAdjustments adjustments_;   // of the rows that the device chooses for
   MergeCosts merge_costs_;

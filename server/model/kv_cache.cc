@@ -51,8 +51,7 @@ absl::StatusOr<at::Tensor> Allocate(const std::array<int64_t, 4>& shape, at::Sca
   const int64_t elements = shape[0] * shape[1] * shape[2] * shape[3];
   TENON_ASSIGN_OR_RETURN(const std::shared_ptr<void> memory,
                          ReserveZeroed(elements * at::elementSize(dtype)));
-  return at::from_blob(
-      memory.get(), shape, [memory](void*) {}, at::TensorOptions(dtype));
+  return at::from_blob(memory.get(), shape, [memory](void*) {}, at::TensorOptions(dtype));
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(const std::st
     return IoError("cannot open", path);
   }
   const std::shared_ptr<MappedFile> file(new MappedFile(path, fd));
-  struct stat info {};
+  struct stat info{};
   if (fstat(fd, &info) != 0) {
     return IoError("cannot stat", path);
   }

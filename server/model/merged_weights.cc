@@ -21,8 +21,8 @@
 namespace tenon {
 namespace {
 
-constexpr Site kLinearSites[] = {Site::kQ,    Site::kK,  Site::kV,   Site::kQkv, Site::kO,
-                                 Site::kGate, Site::kUp, Site::kDown};
+constexpr Site kLinearSites[] = {Site::kQ, Site::kK,    Site::kV,  Site::kQkv,
+                                 Site::kO, Site::kGate, Site::kUp, Site::kDown};
 
 // One adapter's delta at one site, and where that is.
 struct Part {

@@ -45,11 +45,11 @@ absl::Status SelectDevice(absl::string_view name, ModelOptions& options);
 ///                                                             max_context_tokens));
 ///   scheduler_options.prefix_cache = runner->prefix_sharing_is_exact();
 struct Model {
-  ModelConfig config;  ///< the whole model's
+  ModelConfig config;           ///< the whole model's
   GenerationConfig generation;  ///< all absent when the folder has no generation_config.json
   BaseShape base;               ///< what adapters are fitted to; base.digest names the weights
   at::ScalarType dtype = at::kFloat;
-  at::Device device = at::kCPU;  ///< of the decoder's weights
+  at::Device device = at::kCPU;            ///< of the decoder's weights
   std::shared_ptr<const Decoder> decoder;  ///< rank 0's
 
   /// The tokens that end a generation: those of generation_config.json, else of config.json.

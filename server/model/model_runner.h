@@ -56,8 +56,8 @@ class ModelRunner {
   /// Runs one step. `adapters` has one entry per segment of the batch, empty for base segments,
   /// then one per context row. Errors are the step's: INTERNAL when LibTorch throws. KV of the
   /// batch's tokens is then undefined.
-  virtual absl::StatusOr<StepOutput> Run(
-      const Batch& batch, std::span<const ResolvedSelection> adapters) = 0;
+  virtual absl::StatusOr<StepOutput> Run(const Batch& batch,
+                                         std::span<const ResolvedSelection> adapters) = 0;
 };
 
 }  // namespace tenon

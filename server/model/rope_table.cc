@@ -161,8 +161,7 @@ RopeRows RopeTable::SelectStretched(std::span<const RopePosition> tokens) const 
     FillRow(inv_freq, tokens[t].position, rows.cos.mutable_data_ptr<float>() + t * half,
             rows.sin.mutable_data_ptr<float>() + t * half);
   }
-  return {rows.cos.to(cos_.device()), rows.sin.to(cos_.device()),
-          rows.positions.to(cos_.device())};
+  return {rows.cos.to(cos_.device()), rows.sin.to(cos_.device()), rows.positions.to(cos_.device())};
 }
 
 }  // namespace tenon

@@ -55,9 +55,8 @@ class TensorParallelRunner::RankThread {
   absl::Status Wait() {
     absl::MutexLock lock(&mutex_);
     mutex_.Await(absl::Condition(
-        +[](RankThread* self) ABSL_EXCLUSIVE_LOCKS_REQUIRED(self->mutex_) {
-          return self->state_ == State::kIdle;
-        },
+        +[](RankThread* self)
+             ABSL_EXCLUSIVE_LOCKS_REQUIRED(self->mutex_) { return self->state_ == State::kIdle; },
         this));
     return status_;
   }
@@ -100,9 +99,8 @@ class TensorParallelRunner::RankThread {
 absl::StatusOr<std::unique_ptr<TensorParallelRunner>> TensorParallelRunner::Create(
     std::shared_ptr<const Decoder> decoder, int64_t num_blocks, int64_t block_size,
     int64_t max_positions, absl::Duration timeout) {
-  TENON_ASSIGN_OR_RETURN(
-      std::unique_ptr<DecoderRunner> first,
-      DecoderRunner::Create(decoder, num_blocks, block_size, max_positions));
+  TENON_ASSIGN_OR_RETURN(std::unique_ptr<DecoderRunner> first,
+                         DecoderRunner::Create(decoder, num_blocks, block_size, max_positions));
   std::vector<std::unique_ptr<RankThread>> others;
   for (int64_t rank = 1; rank < decoder->num_ranks(); ++rank) {
     TENON_ASSIGN_OR_RETURN(
@@ -149,8 +147,8 @@ absl::Status TensorParallelRunner::ErrorOf(std::span<const absl::Status> ranks) 
                   absl::StrCat("tensor-parallel rank ", culprit, " of ", num_ranks()));
 }
 
-absl::StatusOr<StepOutput> TensorParallelRunner::Run(
-    const Batch& batch, std::span<const ResolvedSelection> adapters) {
+absl::StatusOr<StepOutput> TensorParallelRunner::Run(const Batch& batch,
+                                                     std::span<const ResolvedSelection> adapters) {
   if (others_.empty()) {
     return first_->Run(batch, adapters);
   }

@@ -69,8 +69,7 @@ absl::Status CheckExpectation(const std::string& field, const v1::Probe& probe,
     case v1::Probe::EXPECTATION_NOT_SET:
       break;
   }
-  return InvalidFieldError(field,
-                           "one of expected_tokens, expected_text and max_loss must be set");
+  return InvalidFieldError(field, "one of expected_tokens, expected_text and max_loss must be set");
 }
 
 absl::Status CheckProbe(const std::string& field, const v1::Probe& probe,

@@ -54,8 +54,8 @@ CallerEvidence EvidenceOf(const grpc::CallbackServerContext& context,
 
 void AuditChange(TenantDirectory& directory, const CallRecord& record, absl::string_view object,
                  const absl::Status& outcome) {
-  const absl::Status audited = directory.Audit(record.audit_source(), record.tenant(), object,
-                                               OutcomeName(outcome.code()));
+  const absl::Status audited =
+      directory.Audit(record.audit_source(), record.tenant(), object, OutcomeName(outcome.code()));
   if (!audited.ok()) {
     LogLine(LogLevel::kError, "audit_failed").Add("error", audited);
   }

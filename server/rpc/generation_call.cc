@@ -104,9 +104,8 @@ void GenerationCall::Post(absl::AnyInvocable<void()> task) {
 
 void GenerationCall::Install(std::unique_ptr<TextGeneration> generation, bool with_token_ids) {
   generation_ = std::move(generation);
-  responses_ =
-      std::make_unique<ResponseWriter>(generation_.get(), backend_->tokenizer, with_token_ids,
-                                       backend_->model.quantization());
+  responses_ = std::make_unique<ResponseWriter>(generation_.get(), backend_->tokenizer,
+                                                with_token_ids, backend_->model.quantization());
   if (cancelled_) {
     generation_->Cancel(FinishReason::kCancelled);
   }
@@ -164,11 +163,11 @@ void GenerationCall::RecordUsage() {
   event.totals = usage_;
   event.elapsed = record_.elapsed();
   record_.environment().usage->Add(event);
-  record_.environment().metrics->RecordTenant(
-      record_.tenant(), {.prompt_tokens = usage_.prompt_tokens,
-                         .cached_prompt_tokens = usage_.cached_prompt_tokens,
-                         .generated_tokens = usage_.generated_tokens,
-                         .device_seconds = usage_.device_seconds});
+  record_.environment().metrics->RecordTenant(record_.tenant(),
+                                              {.prompt_tokens = usage_.prompt_tokens,
+                                               .cached_prompt_tokens = usage_.cached_prompt_tokens,
+                                               .generated_tokens = usage_.generated_tokens,
+                                               .device_seconds = usage_.device_seconds});
 }
 
 grpc::Status GenerationCall::End() {

@@ -43,10 +43,9 @@ void RestorePin(AdapterCache& device, const AdapterHandle& adapter) {
 }
 
 void RestoreMerge(MergeTier& merged, const AdapterHandle& adapter, MergeMode mode) {
-  merged.SetMode(Alone(adapter), mode,
-                 [id = adapter.id(), mode](const absl::Status& status) {
-                   LogOutcome(mode == MergeMode::kAlways ? "merged" : "never merged", id, status);
-                 });
+  merged.SetMode(Alone(adapter), mode, [id = adapter.id(), mode](const absl::Status& status) {
+    LogOutcome(mode == MergeMode::kAlways ? "merged" : "never merged", id, status);
+  });
 }
 
 }  // namespace

@@ -261,8 +261,7 @@ namespace {
 
 absl::Status ReadService(const v1::GenerateRequest& request, const RequestLimits& limits,
                          TextRequest& out) {
-  TENON_RETURN_IF_ERROR(
-      CheckRange("priority", request.priority(), kMinPriority, kMaxPriority));
+  TENON_RETURN_IF_ERROR(CheckRange("priority", request.priority(), kMinPriority, kMaxPriority));
   out.priority = request.priority();
   if (request.deterministic() && !limits.batch_invariant) {
     return PreconditionError(

@@ -34,7 +34,7 @@ struct RequestLimits {
   /// case is one endless word.
   int64_t max_text_bytes = int64_t{1} << 20;
   SamplingDefaults defaults;
-  bool batch_invariant = true;         ///< whether GenerateRequest.deterministic can be promised
+  bool batch_invariant = true;        ///< whether GenerateRequest.deterministic can be promised
   bool always_deterministic = false;  ///< as if every request asked for it
 };
 

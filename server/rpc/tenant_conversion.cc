@@ -89,10 +89,11 @@ v1::AuditEntry ToProto(const AuditEntry& entry) {
 }
 
 TenantLimits FromProto(const v1::TenantLimits& limits) {
-  return {limits.requests_per_second(), limits.tokens_per_minute(), limits.concurrent_requests(),
-          limits.queued_requests(),     limits.max_tokens(),        limits.adapters(),
-          limits.adapter_bytes(),       limits.weight(),            limits.kv_percent(),
-          limits.pinned_bytes()};
+  return {limits.requests_per_second(), limits.tokens_per_minute(),
+          limits.concurrent_requests(), limits.queued_requests(),
+          limits.max_tokens(),          limits.adapters(),
+          limits.adapter_bytes(),       limits.weight(),
+          limits.kv_percent(),          limits.pinned_bytes()};
 }
 
 absl::StatusOr<TenantState> FromProto(v1::TenantState state) {

@@ -135,9 +135,9 @@ absl::Status UploadCall::CheckQuotas() const {
 
 absl::Status UploadCall::BeginAcceptance(const v1::UploadDigest& digest) {
   TENON_RETURN_IF_ERROR(CheckQuotas());
-  TENON_ASSIGN_OR_RETURN(candidate_,
-                         backend_->publisher->Prepare(record_.tenant(), order_.name(),
-                                                      std::move(staged_), digest.sha256()));
+  TENON_ASSIGN_OR_RETURN(
+      candidate_, backend_->publisher->Prepare(record_.tenant(), order_.name(), std::move(staged_),
+                                               digest.sha256()));
   const AdapterHandle& handle = candidate_->handle();
   TENON_ASSIGN_OR_RETURN(std::vector<AcceptanceProbe> probes,
                          ToProbes(order_.header(), backend_->limits,
@@ -168,9 +168,9 @@ absl::Status UploadCall::Publish() {
   const v1::AcceptanceReport proto = ToProto(report);
   AdapterCandidate candidate = *std::move(candidate_);
   candidate_.reset();
-  TENON_ASSIGN_OR_RETURN(const CommittedVersion committed,
-                         backend_->publisher->Commit(std::move(candidate), MakeOrder(),
-                                                     ToCatalogue(proto)));
+  TENON_ASSIGN_OR_RETURN(
+      const CommittedVersion committed,
+      backend_->publisher->Commit(std::move(candidate), MakeOrder(), ToCatalogue(proto)));
   const int64_t version = committed.info.id.version;
   for (const AdapterStatus& status : StatusesOf(committed.name.after)) {
     if (status.adapter.id().version == version) {

@@ -69,7 +69,7 @@ class UploadCall final : public grpc::ServerReadReactor<v1::UploadAdapterRequest
   UploadOrder order_;
   int64_t num_bytes_ = 0;
   std::unique_ptr<StagedUpload> staged_;
-  std::optional<AdapterCandidate> candidate_;    // while its acceptance runs
+  std::optional<AdapterCandidate> candidate_;  // while its acceptance runs
   std::shared_ptr<AcceptanceRun> acceptance_;
   std::unique_ptr<grpc::Alarm> idle_alarm_;
   bool ended_ = false;

@@ -56,9 +56,8 @@ absl::Status WatchCall::Enter(const v1::WatchAdaptersRequest& request) {
   });
   // A client that has the very state that is here is sent what follows only.
   const AdapterSet set = backend_->registry->Set(record_.tenant());
-  const bool damaged = std::any_of(set.names.begin(), set.names.end(), [](const auto& name) {
-    return !name->quarantined.empty();
-  });
+  const bool damaged = std::any_of(set.names.begin(), set.names.end(),
+                                   [](const auto& name) { return !name->quarantined.empty(); });
   if (request.after_generation() > 0 && request.after_generation() == set.generation && !damaged) {
     reset_ = false;
     for (const std::shared_ptr<const AdapterName>& name : set.names) {

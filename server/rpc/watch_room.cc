@@ -11,8 +11,7 @@
 namespace tenon {
 
 absl::Status WatchDrained() {
-  return RetryLaterError("DRAINING", "the server is draining; watch another one",
-                         absl::Seconds(1));
+  return RetryLaterError("DRAINING", "the server is draining; watch another one", absl::Seconds(1));
 }
 
 absl::Status WatchRoom::Enter(const std::string& tenant, std::function<void()> end,
@@ -21,9 +20,9 @@ absl::Status WatchRoom::Enter(const std::string& tenant, std::function<void()> e
   if (draining_) {
     return WatchDrained();
   }
-  const int64_t others = std::count_if(
-      watchers_.begin(), watchers_.end(),
-      [&](const auto& entry) { return entry.second.tenant == tenant; });
+  const int64_t others = std::count_if(watchers_.begin(), watchers_.end(), [&](const auto& entry) {
+    return entry.second.tenant == tenant;
+  });
   if (others >= kMaxWatchesPerTenant) {
     return QuotaExceededError("TOO_MANY_WATCHES", "watches",
                               absl::StrCat("tenant ", tenant, " has ", others,

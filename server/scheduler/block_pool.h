@@ -98,9 +98,9 @@ class BlockPool {
   std::vector<int32_t> ref_counts_;
   std::vector<BlockId> free_;
   std::vector<BlockId> recycled_;
-  std::vector<Account> accounts_;   // by owner
-  std::vector<BlockOwner> owners_;  // by id; of no meaning for free blocks
-  int64_t num_cached_ = 0;          // of all owners
+  std::vector<Account> accounts_;                           // by owner
+  std::vector<BlockOwner> owners_;                          // by id; of no meaning for free blocks
+  int64_t num_cached_ = 0;                                  // of all owners
   std::vector<std::list<BlockId>::iterator> lru_position_;  // by id; valid for cached blocks only
   std::vector<bool> is_kept_;                               // by id; false when not published
   std::vector<BlockKey> keys_;                              // "" when not published

@@ -32,9 +32,7 @@ Context::Context(PrefixChain chain, std::shared_ptr<const AdapterSelection> sele
 }
 
 ContextIndex::ContextIndex(PrefixIndex* prefix_index, BlockPool* pool)
-    : prefix_index_(prefix_index),
-      pool_(pool),
-      max_kept_blocks_(pool->num_blocks() / kKeptPart) {}
+    : prefix_index_(prefix_index), pool_(pool), max_kept_blocks_(pool->num_blocks() / kKeptPart) {}
 
 PrefixChain ContextIndex::Chain(absl::string_view tenant, const AdapterSelection& selection) const {
   // No selection's own key begins like this, so that no sequence's chain has the same root.

@@ -72,7 +72,7 @@ class ContextIndex {
   BlockPool* const pool_;
   const int64_t max_kept_blocks_;
   absl::flat_hash_map<BlockKey, std::shared_ptr<Context>> in_use_;  // by the root of the chain
-  std::list<Kept> kept_;  // least recently used first
+  std::list<Kept> kept_;                                            // least recently used first
   absl::flat_hash_map<BlockKey, std::list<Kept>::iterator> kept_by_root_;
   int64_t num_kept_blocks_ = 0;
 };

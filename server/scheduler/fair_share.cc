@@ -45,12 +45,12 @@ FairShare::Flow* FairShare::Join(absl::string_view tenant, const TenantShare& sh
                                  int32_t priority, absl::string_view selection_key) {
   assert(share.weight > 0);
   if (!enabled_) {
-    return static_cast<Flow*>(JoinChild(JoinChild(JoinChild(root_.get(), "", 1, 0), "", 1, 0),
-                                        "", 1, 0));
+    return static_cast<Flow*>(
+        JoinChild(JoinChild(JoinChild(root_.get(), "", 1, 0), "", 1, 0), "", 1, 0));
   }
   Node* const owner = JoinChild(root_.get(), tenant, share.weight, 0);
-  Node* const level = JoinChild(owner, absl::StrCat(priority),
-                                std::pow(kPriorityFactor, priority), priority);
+  Node* const level =
+      JoinChild(owner, absl::StrCat(priority), std::pow(kPriorityFactor, priority), priority);
   return static_cast<Flow*>(JoinChild(level, selection_key, 1, 0));
 }
 

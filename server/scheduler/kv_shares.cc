@@ -29,8 +29,7 @@ int64_t KvShares::Excess(const Sequence& sequence) const {
 }
 
 int64_t KvShares::LimitOf(int64_t kv_percent, int64_t num_blocks) {
-  return kv_percent == 0 ? kUnlimitedBlocks
-                         : std::max<int64_t>(num_blocks * kv_percent / 100, 1);
+  return kv_percent == 0 ? kUnlimitedBlocks : std::max<int64_t>(num_blocks * kv_percent / 100, 1);
 }
 
 int64_t KvShares::LeftByLimit(const Sequence& sequence) const {

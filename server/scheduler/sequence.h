@@ -62,7 +62,7 @@ class Sequence {
     std::optional<SequenceId> leader;
     absl::Time arrival;
     absl::Time deadline = absl::InfiniteFuture();
-    int32_t priority = 0;  ///< within its tenant, [kMinPriority, kMaxPriority]
+    int32_t priority = 0;    ///< within its tenant, [kMinPriority, kMaxPriority]
     TenantShare share = {};  ///< its tenant's
     /// Its rows may only be computed in ways that have the same bits in every batch.
     bool deterministic = false;

@@ -25,7 +25,7 @@ class StartEstimate {
 
  private:
   bool known_ = false;
-  absl::Duration interval_;  // between two starts; moving average
+  absl::Duration interval_;                    // between two starts; moving average
   absl::Time since_ = absl::InfiniteFuture();  // the last start, or when they began to wait
 };
 

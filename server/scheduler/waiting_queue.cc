@@ -10,8 +10,7 @@ void WaitingQueue::Add(std::unique_ptr<Sequence> sequence) {
   by_ticket_.emplace(ticket, std::move(sequence));
 }
 
-Sequence* WaitingQueue::First(const Flow& flow,
-                              absl::FunctionRef<bool(const Sequence&)> may_run) {
+Sequence* WaitingQueue::First(const Flow& flow, absl::FunctionRef<bool(const Sequence&)> may_run) {
   for (const auto& [ticket, sequence] : flow) {
     if (may_run(*sequence)) {
       return sequence;

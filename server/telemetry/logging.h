@@ -38,7 +38,8 @@ class LogLine {
     return Add(key, status.ToString(absl::StatusToStringMode::kWithNoExtraData));
   }
   template <typename Number>
-  requires std::is_arithmetic_v<Number> LogLine& Add(absl::string_view key, Number value) {
+    requires std::is_arithmetic_v<Number>
+  LogLine& Add(absl::string_view key, Number value) {
     return Add(key, absl::string_view(absl::StrCat(value)));
   }
 

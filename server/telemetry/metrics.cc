@@ -154,14 +154,14 @@ void ServerMetrics::AddTenants() {
                           .Register(registry_);
   tenant_tokens_ = &prometheus::BuildCounter()
                         .Name("tenon_tenant_tokens_total")
-                        .Help("Tokens by tenant and kind: prompt, cached (part of prompt) or "
-                              "generated.")
+                        .Help(
+                            "Tokens by tenant and kind: prompt, cached (part of prompt) or "
+                            "generated.")
                         .Register(registry_);
-  tenant_device_seconds_ =
-      &prometheus::BuildCounter()
-           .Name("tenon_tenant_device_seconds_total")
-           .Help("Time of steps, shared among their rows by cost, by tenant.")
-           .Register(registry_);
+  tenant_device_seconds_ = &prometheus::BuildCounter()
+                                .Name("tenon_tenant_device_seconds_total")
+                                .Help("Time of steps, shared among their rows by cost, by tenant.")
+                                .Register(registry_);
   quota_refusals_ = &prometheus::BuildCounter()
                          .Name("tenon_quota_refusals_total")
                          .Help("Requests that a quota refused, by tenant and limit.")
@@ -223,13 +223,13 @@ prometheus::Histogram* ServerMetrics::AddHistogram(const std::string& name, cons
 }
 
 void ServerMetrics::AddLevel(const std::string& name, const std::string& help,
-                             int64_t ServerReading::*field) {
+                             int64_t ServerReading::* field) {
   levels_.push_back(
       {&prometheus::BuildGauge().Name(name).Help(help).Register(registry_).Add({}), field});
 }
 
 void ServerMetrics::AddTotal(const std::string& name, const std::string& help,
-                             int64_t ServerReading::*field) {
+                             int64_t ServerReading::* field) {
   totals_.push_back(
       {&prometheus::BuildCounter().Name(name).Help(help).Register(registry_).Add({}), field});
 }

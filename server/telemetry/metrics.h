@@ -33,8 +33,8 @@ struct ServerReading {
   int64_t num_resident_adapters = 0, resident_adapter_bytes = 0, adapter_budget_bytes = 0;
   int64_t total_adapter_hits = 0, total_adapter_loads = 0, total_failed_adapter_loads = 0,
           total_adapter_evictions = 0;
-  int64_t store_current = 1;       ///< 0: the shared store could not be reached at the last look
-  int64_t store_generation = 0;    ///< StoreStatus::generation; 0 for a store that is not shared
+  int64_t store_current = 1;     ///< 0: the shared store could not be reached at the last look
+  int64_t store_generation = 0;  ///< StoreStatus::generation; 0 for a store that is not shared
   int64_t held_adapter_bytes = 0, pinned_adapter_bytes = 0, total_adapter_misses = 0;
   int64_t num_host_adapters = 0, host_adapter_bytes = 0, host_adapter_budget_bytes = 0;
   int64_t total_host_hits = 0, total_host_misses = 0;
@@ -112,18 +112,18 @@ class ServerMetrics {
   // A counter whose value is kept elsewhere: grows by the difference to the last reading.
   struct Total {
     prometheus::Counter* counter = nullptr;
-    int64_t ServerReading::*field = nullptr;
+    int64_t ServerReading::* field = nullptr;
   };
   struct Level {
     prometheus::Gauge* gauge = nullptr;
-    int64_t ServerReading::*field = nullptr;
+    int64_t ServerReading::* field = nullptr;
   };
 
   static double ToSeconds(absl::Duration duration) { return absl::ToDoubleSeconds(duration); }
   prometheus::Histogram* AddHistogram(const std::string& name, const std::string& help,
                                       const std::vector<double>& bounds);
-  void AddLevel(const std::string& name, const std::string& help, int64_t ServerReading::*field);
-  void AddTotal(const std::string& name, const std::string& help, int64_t ServerReading::*field);
+  void AddLevel(const std::string& name, const std::string& help, int64_t ServerReading::* field);
+  void AddTotal(const std::string& name, const std::string& help, int64_t ServerReading::* field);
   void AddInfo(const ServerFacts& facts);
   void AddEngineMetrics();
   void AddAdapterMetrics();

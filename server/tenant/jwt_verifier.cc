@@ -103,8 +103,7 @@ std::string SubjectOf(const nlohmann::json& claims) {
     return "-";
   }
   std::string text = subject->substr(0, kMaxSubjectBytes);
-  std::replace_if(
-      text.begin(), text.end(), [](char c) { return c <= 0x20 || c >= 0x7F; }, '?');
+  std::replace_if(text.begin(), text.end(), [](char c) { return c <= 0x20 || c >= 0x7F; }, '?');
   return text;
 }
 

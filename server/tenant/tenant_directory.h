@@ -142,7 +142,7 @@ class TenantDirectory {
  private:
   struct KeyEntry {
     explicit KeyEntry(KeyRecord key);
-    const KeyRecord record;  // but for last_used
+    const KeyRecord record;             // but for last_used
     std::atomic<int64_t> last_used_ns;  // 0: never
     std::atomic<bool> used_since_flush = false;
   };

@@ -31,7 +31,7 @@ struct TenantLimits {
 /// A limit's name in the API, its field, and the largest value that it may have.
 struct LimitField {
   absl::string_view name;
-  int64_t TenantLimits::*field;
+  int64_t TenantLimits::* field;
   int64_t max;
 };
 

@@ -63,8 +63,7 @@ class UsageLedger {
   void AddTotals(const UsageRecord& record) ABSL_LOCKS_EXCLUDED(mutex_);
 
   /// Adds what is counted elsewhere, before each flush from now on. Runs on the ledger's thread.
-  void set_before_flush(std::function<void(UsageLedger&)> before_flush)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  void set_before_flush(std::function<void(UsageLedger&)> before_flush) ABSL_LOCKS_EXCLUDED(mutex_);
 
   /// A tenant's sums by adapter, up to this moment.
   std::vector<UsageRecord> Read(absl::string_view tenant) const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -84,7 +83,7 @@ class UsageLedger {
 
   const Options options_;
   TenantDirectory* const directory_;
-  const int fd_;  // -1: none
+  const int fd_;                       // -1: none
   std::vector<BucketRecord> buckets_;  // not flushed yet; the ledger's thread's
   mutable absl::Mutex mutex_;
   absl::btree_map<Subject, Sums> sums_ ABSL_GUARDED_BY(mutex_);

@@ -45,17 +45,16 @@ TEST_F(AdapterTableTest, FullSetIsShownNewestFirstWithinAName) {
 
 TEST_F(AdapterTableTest, ChangesAreTold) {
   Begin();
-  EXPECT_THAT(
-      Apply(R"(generation: 5 complete: true
+  EXPECT_THAT(Apply(R"(generation: 5 complete: true
                names { name: 'fr'
                        versions { version: 2 state: ADAPTER_STATE_QUARANTINED }
                        versions { version: 3 state: ADAPTER_STATE_LIVE }
                        aliases { key: 'latest' value: 3 } aliases { key: 'next' value: 3 }
                        split { alias: 'next' percent: 5 } }
                removed: 'de')"),
-      ElementsAre("fr@2 is quarantined", "fr@3 is live", "fr@1 is deleted",
-                  "fr: canary 2 -> none", "fr: latest 1 -> 3", "fr: next none -> 3",
-                  "fr: split next 5%, latest the rest", "de is deleted"));
+              ElementsAre("fr@2 is quarantined", "fr@3 is live", "fr@1 is deleted",
+                          "fr: canary 2 -> none", "fr: latest 1 -> 3", "fr: next none -> 3",
+                          "fr: split next 5%, latest the rest", "de is deleted"));
   EXPECT_THAT(table_.Render(true, 100), HasSubstr("\x1b[1mfr"));
   EXPECT_THAT(table_.Render(true, 100), Not(HasSubstr("de ")));
 }

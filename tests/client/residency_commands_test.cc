@@ -28,13 +28,25 @@ std::vector<std::string> Lines(const std::string& text) {
 TEST(ResidencyCommandsTest, EachAdapterIsALineWithItsTier) {
   const v1::GetResidencyResponse response = Parse(R"pb(
     adapters {
-      name: "fr" version: 3 state: RESIDENCY_STATE_MERGED stored_bytes: 1024 device_bytes: 2048
-      merged_bytes: 3145728 pinned: true num_requests: 7 hits: 41
-      last_use_time { seconds: 1000 } load_time { nanos: 3200000 } merge_time { seconds: 2 }
+      name: "fr"
+      version: 3
+      state: RESIDENCY_STATE_MERGED
+      stored_bytes: 1024
+      device_bytes: 2048
+      merged_bytes: 3145728
+      pinned: true
+      num_requests: 7
+      hits: 41
+      last_use_time { seconds: 1000 }
+      load_time { nanos: 3200000 }
+      merge_time { seconds: 2 }
       merge_mode: MERGE_MODE_ALWAYS
     }
     adapters {
-      name: "sql" version: 1 state: RESIDENCY_STATE_STORED stored_bytes: 1024
+      name: "sql"
+      version: 1
+      state: RESIDENCY_STATE_STORED
+      stored_bytes: 1024
       merge_mode: MERGE_MODE_NEVER
     })pb");
   const std::vector<std::string> lines =
@@ -51,7 +63,11 @@ TEST(ResidencyCommandsTest, EachAdapterIsALineWithItsTier) {
 TEST(ResidencyCommandsTest, TotalsFollowForOperators) {
   const v1::GetResidencyResponse response = Parse(R"pb(
     totals {
-      device_bytes: 1024 device_budget_bytes: 1048576 device_hits: 3 device_misses: 1 loads: 2
+      device_bytes: 1024
+      device_budget_bytes: 1048576
+      device_hits: 3
+      device_misses: 1
+      loads: 2
       evictions: 1
     })pb");
   const std::string text = FormatResidency(response, absl::UnixEpoch());

@@ -88,8 +88,8 @@ class TenantCommandsTest : public testing::Test {
     std::istringstream in;
     std::ostringstream out, err;
     Console console{in, out, err};
-    const int code = RunTenonctl(
-        args, [&](const char* name) { return environment_[name]; }, console);
+    const int code =
+        RunTenonctl(args, [&](const char* name) { return environment_[name]; }, console);
     out_ = out.str();
     err_ = err.str();
     return code;

@@ -152,8 +152,7 @@ class VersionCommandsTest : public testing::Test {
 
 TEST_F(VersionCommandsTest, PromoteNamesVersionAliasAndExpectation) {
   EXPECT_EQ(Run({"promote", "fr@3", "stable", "--expect=2"}), 0);
-  EXPECT_EQ(versions_.asked,
-            "name: \"fr\" alias: \"stable\" version: 3 expected_version: 2");
+  EXPECT_EQ(versions_.asked, "name: \"fr\" alias: \"stable\" version: 3 expected_version: 2");
   EXPECT_EQ(out_, "fr@stable 1 -> 3\n");
   EXPECT_EQ(Run({"promote", "fr@canary"}), 0);
   EXPECT_EQ(versions_.asked, "name: \"fr\" alias: \"latest\" from_alias: \"canary\"");
@@ -167,21 +166,21 @@ TEST_F(VersionCommandsTest, PromoteToWhereItIsSaysSo) {
 }
 
 TEST_F(VersionCommandsTest, WrongWordsAreExplained) {
-  for (const std::vector<std::string>& args : std::vector<std::vector<std::string>>{
-           {"promote"},
-           {"promote", "fr"},
-           {"promote", "@3"},
-           {"promote", "fr@3", "a", "b"},
-           {"promote", "fr@a", "b", "--remove"},
-           {"promote", "fr@3", "--expect=x"},
-           {"rollback"},
-           {"split", "fr"},
-           {"split", "fr", "canary"},
-           {"split", "fr", "canary=x"},
-           {"split", "fr", "canary=5", "--end"},
-           {"history"},
-           {"diff", "fr@1"},
-           {"watch", "fr"}}) {
+  for (const std::vector<std::string>& args :
+       std::vector<std::vector<std::string>>{{"promote"},
+                                             {"promote", "fr"},
+                                             {"promote", "@3"},
+                                             {"promote", "fr@3", "a", "b"},
+                                             {"promote", "fr@a", "b", "--remove"},
+                                             {"promote", "fr@3", "--expect=x"},
+                                             {"rollback"},
+                                             {"split", "fr"},
+                                             {"split", "fr", "canary"},
+                                             {"split", "fr", "canary=x"},
+                                             {"split", "fr", "canary=5", "--end"},
+                                             {"history"},
+                                             {"diff", "fr@1"},
+                                             {"watch", "fr"}}) {
     EXPECT_EQ(Run(args), 2) << args.back();
     EXPECT_THAT(err_, HasSubstr("try: tenonctl adapters"));
     EXPECT_THAT(versions_.asked, IsEmpty());

@@ -165,8 +165,8 @@ void Launch(dim3 grid, dim3 block_shape, const std::function<void()>& kernel) {
   const HostDeviceAccess access;
   Block& block = TheBlock();
   block.size = block_shape.x * block_shape.y * block_shape.z;
-  if (block.size == 0 || block.size > kMaxThreads || grid.x == 0 || grid.y == 0 ||
-      grid.y > 65535 || grid.z == 0 || grid.z > 65535) {
+  if (block.size == 0 || block.size > kMaxThreads || grid.x == 0 || grid.y == 0 || grid.y > 65535 ||
+      grid.z == 0 || grid.z > 65535) {
     Fail("a launch of no or too many threads or blocks");
   }
   block.kernel = &kernel;

@@ -42,7 +42,7 @@ TEST(HostCudaTest, ShufflesStayWithinTheirWarp) {
                  o[threadIdx.x] = sum + __shfl_sync(0xFFFFFFFFu, sum, 3);
                }),
                1, 64, nullptr, out);
-  EXPECT_EQ(result[0], 2 * 496.0f);             // 0 + ... + 31
+  EXPECT_EQ(result[0], 2 * 496.0f);               // 0 + ... + 31
   EXPECT_EQ(result[63], 2 * (496.0f + 1024.0f));  // 32 + ... + 63
 }
 

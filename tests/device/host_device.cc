@@ -64,8 +64,7 @@ at::Tensor OnCpu(const at::Tensor& tensor) {
   }
   return at::from_blob(
       HostMemory::Get().Shadow(tensor.data_ptr()), tensor.sizes(), tensor.strides(),
-      [tensor](void*) {},
-      at::TensorOptions(tensor.scalar_type()));
+      [tensor](void*) {}, at::TensorOptions(tensor.scalar_type()));
 }
 
 // A result of an operation on the CPU as a tensor of the device: a view of `base` where the result
@@ -79,13 +78,13 @@ at::Tensor OnDevice(const at::Tensor& result, const at::Tensor& base) {
     return moved;
   }
   auto* const kept = new at::Tensor(result);
-  c10::DataPtr pointer(device_address, kept,
-                       [](void* tensor) { delete static_cast<at::Tensor*>(tensor); },
-                       c10::Device(kType, 0));
-  c10::Storage storage(c10::Storage::use_byte_size_t(),
-                       at::detail::computeStorageNbytes(result.sizes(), result.strides(),
-                                                        result.element_size()),
-                       std::move(pointer), nullptr, /*resizable=*/false);
+  c10::DataPtr pointer(
+      device_address, kept, [](void* tensor) { delete static_cast<at::Tensor*>(tensor); },
+      c10::Device(kType, 0));
+  c10::Storage storage(
+      c10::Storage::use_byte_size_t(),
+      at::detail::computeStorageNbytes(result.sizes(), result.strides(), result.element_size()),
+      std::move(pointer), nullptr, /*resizable=*/false);
   at::Tensor view = at::detail::make_tensor<c10::TensorImpl>(
       c10::TensorImpl::VIEW, std::move(storage), base.key_set(), result.dtype());
   view.unsafeGetTensorImpl()->set_sizes_and_strides(result.sizes(), result.strides());

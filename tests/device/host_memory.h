@@ -38,8 +38,8 @@ class HostMemory {
   char* device_ = nullptr;
   char* shadow_ = nullptr;
   size_t high_water_ = 0;
-  std::map<size_t, size_t> used_;             // offset -> bytes
-  std::multimap<size_t, size_t> free_;        // bytes -> offset
+  std::map<size_t, size_t> used_;       // offset -> bytes
+  std::multimap<size_t, size_t> free_;  // bytes -> offset
 };
 
 }  // namespace tenon

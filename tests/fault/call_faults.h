@@ -11,21 +11,21 @@ namespace tenon {
 /// The calls that change a store, grouped as the kernel sees them.
 enum class FaultCall : int32_t {
   kNone,
-  kWrite,      ///< write, writev
-  kPwrite,     ///< pwrite64, pwritev
+  kWrite,   ///< write, writev
+  kPwrite,  ///< pwrite64, pwritev
   kFsync,
   kFdatasync,
-  kRename,     ///< rename, renameat, renameat2
-  kOpen,       ///< open, openat, creat
-  kUnlink,     ///< unlink, unlinkat, rmdir
-  kMkdir,      ///< mkdir, mkdirat
-  kTruncate,   ///< ftruncate, truncate, fallocate
+  kRename,    ///< rename, renameat, renameat2
+  kOpen,      ///< open, openat, creat
+  kUnlink,    ///< unlink, unlinkat, rmdir
+  kMkdir,     ///< mkdir, mkdirat
+  kTruncate,  ///< ftruncate, truncate, fallocate
   kCount,
 };
 inline constexpr int kNumFaultCalls = static_cast<int>(FaultCall::kCount);
 inline constexpr std::array<const char*, kNumFaultCalls> kFaultCallNames = {
-    "none", "write", "pwrite64", "fsync", "fdatasync", "rename", "open", "unlink", "mkdir",
-    "ftruncate"};
+    "none",   "write", "pwrite64", "fsync", "fdatasync",
+    "rename", "open",  "unlink",   "mkdir", "ftruncate"};
 
 /// Instead of an errno: half of the bytes are really written, and their number is the answer.
 inline constexpr int32_t kShortWrite = -1;

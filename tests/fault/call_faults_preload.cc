@@ -198,8 +198,7 @@ int mkdir(const char* path, mode_t mode) noexcept {
 }
 int mkdirat(int dirfd, const char* path, mode_t mode) noexcept {
   TENON_NEXT(mkdirat);
-  return Run<int>(FaultCall::kMkdir, IsBelow(dirfd, path),
-                  [&] { return next(dirfd, path, mode); });
+  return Run<int>(FaultCall::kMkdir, IsBelow(dirfd, path), [&] { return next(dirfd, path, mode); });
 }
 int ftruncate(int fd, off_t size) noexcept {
   TENON_NEXT(ftruncate);
@@ -211,25 +210,25 @@ int ftruncate64(int fd, off64_t size) noexcept {
 }
 
 // The mode is passed on whether there is one or not: the kernel looks at it only when it creates.
-#define TENON_OPEN(name)                                                            \
-  int name(const char* path, int flags, ...) {                                      \
-    static const auto next = Next<int (*)(const char*, int, ...)>(#name);           \
-    va_list rest;                                                                   \
-    va_start(rest, flags);                                                          \
-    const mode_t mode = va_arg(rest, mode_t);                                       \
-    va_end(rest);                                                                   \
-    return Run<int>(FaultCall::kOpen, IsBelow(AT_FDCWD, path),                      \
-                    [&] { return next(path, flags, mode); });                       \
+#define TENON_OPEN(name)                                                  \
+  int name(const char* path, int flags, ...) {                            \
+    static const auto next = Next<int (*)(const char*, int, ...)>(#name); \
+    va_list rest;                                                         \
+    va_start(rest, flags);                                                \
+    const mode_t mode = va_arg(rest, mode_t);                             \
+    va_end(rest);                                                         \
+    return Run<int>(FaultCall::kOpen, IsBelow(AT_FDCWD, path),            \
+                    [&] { return next(path, flags, mode); });             \
   }
-#define TENON_OPENAT(name)                                                          \
-  int name(int dirfd, const char* path, int flags, ...) {                           \
-    static const auto next = Next<int (*)(int, const char*, int, ...)>(#name);      \
-    va_list rest;                                                                   \
-    va_start(rest, flags);                                                          \
-    const mode_t mode = va_arg(rest, mode_t);                                       \
-    va_end(rest);                                                                   \
-    return Run<int>(FaultCall::kOpen, IsBelow(dirfd, path),                         \
-                    [&] { return next(dirfd, path, flags, mode); });                \
+#define TENON_OPENAT(name)                                                     \
+  int name(int dirfd, const char* path, int flags, ...) {                      \
+    static const auto next = Next<int (*)(int, const char*, int, ...)>(#name); \
+    va_list rest;                                                              \
+    va_start(rest, flags);                                                     \
+    const mode_t mode = va_arg(rest, mode_t);                                  \
+    va_end(rest);                                                              \
+    return Run<int>(FaultCall::kOpen, IsBelow(dirfd, path),                    \
+                    [&] { return next(dirfd, path, flags, mode); });           \
   }
 TENON_OPEN(open)
 TENON_OPEN(open64)

@@ -2,6 +2,8 @@
 // streams run: each call with EIO and with ENOSPC, each write cut short, and cut short by a full
 // disk. The server lives on, the change is made or refused with a reason, a second try succeeds,
 // and after a kill the store is what was acknowledged.
+#include "tests/fault/call_faults.h"
+
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -27,7 +29,6 @@
 #include "absl/time/clock.h"
 #include "adapters/base/sha256.h"
 #include "tenon/v1/residency.grpc.pb.h"
-#include "tests/fault/call_faults.h"
 #include "tests/fault/stream_load.h"
 #include "tests/integration/server_fixture.h"
 #include "tests/integration/version_calls.h"
@@ -242,34 +243,33 @@ class CallFaultsTest : public ServerTest {
             .apply = [this] { acknowledged_.latest["turn"] = goal_; }};
   }
   Change RollbackChange() {
-    return {.name = "rollback",
-            .prepare =
-                [this] {
-                  goal_ = acknowledged_.latest["turn"];
-                  EXPECT_TRUE(calls()
-                                  .Promote(absl::StrCat("name: 'turn' version: ", 3 - goal_))
-                                  .status.ok());
-                  acknowledged_.latest["turn"] = 3 - goal_;
-                },
-            .call = [this] { return calls().Rollback("name: 'turn'").status; },
-            .apply = [this] { acknowledged_.latest["turn"] = goal_; }};
+    return {
+        .name = "rollback",
+        .prepare =
+            [this] {
+              goal_ = acknowledged_.latest["turn"];
+              EXPECT_TRUE(
+                  calls().Promote(absl::StrCat("name: 'turn' version: ", 3 - goal_)).status.ok());
+              acknowledged_.latest["turn"] = 3 - goal_;
+            },
+        .call = [this] { return calls().Rollback("name: 'turn'").status; },
+        .apply = [this] { acknowledged_.latest["turn"] = goal_; }};
   }
   // A name that others may read: its share goes with it.
   Change DeleteChange() {
-    return {.name = "delete",
-            .prepare =
-                [this] {
-                  ASSERT_TRUE(Publish(NewName(), Padded(base_, ++number_)).ok());
-                  EXPECT_EQ(VisibilityOf(NewName()), v1::VISIBILITY_PRIVATE)
-                      << "what stood under this name before was shared";
-                  ShareWithAll(NewName());
-                },
-            .call = [this] { return Delete(NewName()); },
-            .apply = [this] { NoteDelete(NewName()); },
-            .tidy =
-                [this] {
-                  EXPECT_TRUE(StreamLoad::Ask(*generation_, NewName(), kPrompt, 1).empty());
-                }};
+    return {
+        .name = "delete",
+        .prepare =
+            [this] {
+              ASSERT_TRUE(Publish(NewName(), Padded(base_, ++number_)).ok());
+              EXPECT_EQ(VisibilityOf(NewName()), v1::VISIBILITY_PRIVATE)
+                  << "what stood under this name before was shared";
+              ShareWithAll(NewName());
+            },
+        .call = [this] { return Delete(NewName()); },
+        .apply = [this] { NoteDelete(NewName()); },
+        .tidy =
+            [this] { EXPECT_TRUE(StreamLoad::Ask(*generation_, NewName(), kPrompt, 1).empty()); }};
   }
   // Pinned and kept unmerged, and both taken back, in turn.
   Change PinChange() {
@@ -303,8 +303,8 @@ class CallFaultsTest : public ServerTest {
     ids = ids.empty() ? std::set<std::string>{"turn@2"} : std::set<std::string>{};
   }
   template <typename Request, typename Response>
-  grpc::Status Residency(grpc::Status (ResidencyStub::*method)(grpc::ClientContext*,
-                                                              const Request&, Response*),
+  grpc::Status Residency(grpc::Status (ResidencyStub::*method)(grpc::ClientContext*, const Request&,
+                                                               Response*),
                          Request request = {}) {
     request.set_adapter("turn@2");
     grpc::ClientContext context;
@@ -401,8 +401,7 @@ class CallFaultsTest : public ServerTest {
     EXPECT_EQ(blobs, acknowledged_.Blobs());
     for (const auto& [id, files] : acknowledged_.versions) {
       const std::string adapter = absl::StrCat(id.first, "@", id.second);
-      const std::vector<int32_t> answer =
-          StreamLoad::Ask(*generation_, adapter, kPrompt, kTokens);
+      const std::vector<int32_t> answer = StreamLoad::Ask(*generation_, adapter, kPrompt, kTokens);
       EXPECT_EQ(answer.size(), static_cast<size_t>(kTokens)) << adapter;
       EXPECT_TRUE(files == other_ || answer == tokens_) << adapter;
     }
@@ -444,26 +443,27 @@ TEST_F(CallFaultsTest, EachFailedCallIsRefusedOrSurvivedWhileStreamsRun) {
     ExpectRestartHoldsAll();
   }
   EXPECT_GT(streams.finished, 100);
-  std::printf("%d faults (index x error), %d refused and done at the second try, %d survived; "
-              "%ld streams with the solo run's tokens, 0 wrong; %zu kills, all that was "
-              "acknowledged there; %.0f s\n",
-              all.points, all.refused, all.points - all.refused, streams.finished,
-              Changes().size(), absl::ToDoubleSeconds(absl::Now() - begin));
+  std::printf(
+      "%d faults (index x error), %d refused and done at the second try, %d survived; "
+      "%ld streams with the solo run's tokens, 0 wrong; %zu kills, all that was "
+      "acknowledged there; %.0f s\n",
+      all.points, all.refused, all.points - all.refused, streams.finished, Changes().size(),
+      absl::ToDoubleSeconds(absl::Now() - begin));
 }
 
 // What strace sees of a process that it is attached to, by groups as the library counts them.
 std::map<std::string, int64_t> CountTrace(const std::string& trace, const std::string& folder) {
   static const auto& groups = *new std::map<std::string, FaultCall>{
-      {"write", FaultCall::kWrite},         {"writev", FaultCall::kWrite},
-      {"pwrite64", FaultCall::kPwrite},     {"pwritev", FaultCall::kPwrite},
-      {"fsync", FaultCall::kFsync},         {"fdatasync", FaultCall::kFdatasync},
-      {"rename", FaultCall::kRename},       {"renameat", FaultCall::kRename},
-      {"renameat2", FaultCall::kRename},    {"open", FaultCall::kOpen},
-      {"openat", FaultCall::kOpen},         {"creat", FaultCall::kOpen},
-      {"unlink", FaultCall::kUnlink},       {"unlinkat", FaultCall::kUnlink},
-      {"rmdir", FaultCall::kUnlink},        {"mkdir", FaultCall::kMkdir},
-      {"mkdirat", FaultCall::kMkdir},       {"ftruncate", FaultCall::kTruncate},
-      {"truncate", FaultCall::kTruncate},   {"fallocate", FaultCall::kTruncate}};
+      {"write", FaultCall::kWrite},       {"writev", FaultCall::kWrite},
+      {"pwrite64", FaultCall::kPwrite},   {"pwritev", FaultCall::kPwrite},
+      {"fsync", FaultCall::kFsync},       {"fdatasync", FaultCall::kFdatasync},
+      {"rename", FaultCall::kRename},     {"renameat", FaultCall::kRename},
+      {"renameat2", FaultCall::kRename},  {"open", FaultCall::kOpen},
+      {"openat", FaultCall::kOpen},       {"creat", FaultCall::kOpen},
+      {"unlink", FaultCall::kUnlink},     {"unlinkat", FaultCall::kUnlink},
+      {"rmdir", FaultCall::kUnlink},      {"mkdir", FaultCall::kMkdir},
+      {"mkdirat", FaultCall::kMkdir},     {"ftruncate", FaultCall::kTruncate},
+      {"truncate", FaultCall::kTruncate}, {"fallocate", FaultCall::kTruncate}};
   std::map<std::string, int64_t> counts;
   for (absl::string_view line : absl::StrSplit(trace, '\n')) {
     const std::vector<absl::string_view> parts = absl::StrSplit(line, absl::MaxSplits('(', 1));

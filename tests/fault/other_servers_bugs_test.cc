@@ -142,8 +142,8 @@ TEST_F(OtherServersBugsTest, TwoUploadsOfOneNameAtOnceWereOne) {
   std::vector<int64_t> versions;
   for (size_t i = 0; i < folders.size(); ++i) {
     versions.push_back(responses[i].adapter().version());
-    const auto answer = Generate(absl::StrCat("prompt: 'a' adapter: 'fr@", versions[i],
-                                              "' stopping { max_tokens: 1 }"));
+    const auto answer = Generate(
+        absl::StrCat("prompt: 'a' adapter: 'fr@", versions[i], "' stopping { max_tokens: 1 }"));
     EXPECT_EQ(answer.samples(0).finish().adapters(0).digest(), responses[i].adapter().digest());
   }
   std::sort(versions.begin(), versions.end());

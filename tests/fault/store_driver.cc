@@ -87,8 +87,7 @@ void Check(AdapterStore* store, const AdapterRegistry& registry) {
     for (const auto& [alias, version] : name.pointers.aliases) {
       Print(absl::StrCat("alias ", full, "@", alias, " ", version));
     }
-    const absl::StatusOr<std::vector<AliasChange>> history =
-        store->History(name.tenant, name.name);
+    const absl::StatusOr<std::vector<AliasChange>> history = store->History(name.tenant, name.name);
     Print(history.ok() ? absl::StrCat("history ", full, " ", history->size())
                        : ErrorLine("history", history.status()));
     const auto served = registry.Find(name.tenant, name.name);
@@ -151,8 +150,8 @@ int RunScript(AdapterVersions* versions, AdapterStore* store, const AdapterRegis
                        versions->Promote({id.tenant, id.name, script[2], id.version, std::nullopt,
                                           AliasAction::kPromote, "driver"})));
     } else if (operation == "rollback") {
-      Print(ChangeLine(operation, id, versions->Rollback(id.tenant, id.name, script[2],
-                                                         std::nullopt, "driver")));
+      Print(ChangeLine(operation, id,
+                       versions->Rollback(id.tenant, id.name, script[2], std::nullopt, "driver")));
     } else {
       return 2;
     }

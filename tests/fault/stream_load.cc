@@ -101,7 +101,7 @@ void StreamLoad::RunOnce(v1::GenerationService::Stub& stub, const std::string& a
 void StreamLoad::Judge(const grpc::Status& status, const std::string& prompt,
                        const std::vector<int32_t>& tokens, const v1::Finish& finish) {
   std::string trouble;
-  int64_t StreamCounts::*count = &StreamCounts::finished;
+  int64_t StreamCounts::* count = &StreamCounts::finished;
   if (!status.ok()) {
     count = &StreamCounts::failed;
     trouble = absl::StrCat("status ", status.error_code(), ": ", status.error_message());
@@ -131,8 +131,8 @@ double Quantile(std::vector<double> samples, double share) {
   if (samples.empty()) {
     return 0;
   }
-  const auto at = samples.begin() +
-                  static_cast<int64_t>(share * static_cast<double>(samples.size() - 1));
+  const auto at =
+      samples.begin() + static_cast<int64_t>(share * static_cast<double>(samples.size() - 1));
   std::nth_element(samples.begin(), at, samples.end());
   return *at;
 }

@@ -54,10 +54,9 @@ class SwapUnderLoadTest : public ServerTest {
     for (const std::string& folder : Folders()) {
       const std::string digest = UploadTiny(folder, absl::StrCat("solo-", folder)).digest();
       for (const std::string& prompt : load_.prompts) {
-        solo_[{digest, prompt}] = StreamLoad::Ask(*generation_, absl::StrCat("solo-", folder),
-                                                  prompt, load_.num_tokens);
-        ASSERT_EQ(solo_[(std::pair{digest, prompt})].size(),
-                  static_cast<size_t>(load_.num_tokens));
+        solo_[{digest, prompt}] =
+            StreamLoad::Ask(*generation_, absl::StrCat("solo-", folder), prompt, load_.num_tokens);
+        ASSERT_EQ(solo_[(std::pair{digest, prompt})].size(), static_cast<size_t>(load_.num_tokens));
       }
     }
     for (const std::string& name : load_.adapters) {
@@ -79,8 +78,9 @@ class SwapUnderLoadTest : public ServerTest {
   void Promote(const std::string& name) {
     KnownName& known = names_[name];
     const int64_t version = known.versions[random_() % known.versions.size()];
-    Expect("promote", calls().Promote(absl::StrCat("name: '", name, "' version: ", version,
-                                                   " expected_version: ", known.latest))
+    Expect("promote", calls()
+                          .Promote(absl::StrCat("name: '", name, "' version: ", version,
+                                                " expected_version: ", known.latest))
                           .status);
     known.latest = version;
   }
@@ -115,8 +115,8 @@ class SwapUnderLoadTest : public ServerTest {
     v1::UnloadAdapterRequest request;
     request.set_adapter(name);
     v1::UnloadAdapterResponse response;
-    Expect("unload", v1::ResidencyService::NewStub(channel_)->UnloadAdapter(&context, request,
-                                                                            &response));
+    Expect("unload",
+           v1::ResidencyService::NewStub(channel_)->UnloadAdapter(&context, request, &response));
   }
 
   // One change of one name, at random.
@@ -188,10 +188,11 @@ TEST_F(SwapUnderLoadTest, NoStreamFailsAndNoneIsHeldUp) {
   }
   std::printf("\n%ld streams finished, %ld failed, %ld dropped, %ld wrong, %ld unknown\n",
               counts.finished, counts.failed, counts.dropped, counts.wrong, counts.unknown);
-  std::printf("between tokens, all rounds: p50 %.1f ms quiet, %.1f ms swapping; p99 %.1f and %.1f; "
-              "median ratio of p99 %.2f\n",
-              Quantile(quiet_all, 0.5), Quantile(swap_all, 0.5), Quantile(quiet_all, 0.99),
-              Quantile(swap_all, 0.99), Quantile(ratios, 0.5));
+  std::printf(
+      "between tokens, all rounds: p50 %.1f ms quiet, %.1f ms swapping; p99 %.1f and %.1f; "
+      "median ratio of p99 %.2f\n",
+      Quantile(quiet_all, 0.5), Quantile(swap_all, 0.5), Quantile(quiet_all, 0.99),
+      Quantile(swap_all, 0.99), Quantile(ratios, 0.5));
   EXPECT_GT(counts.finished, 32);
   EXPECT_EQ(counts.failed, 0) << counts.first_trouble;
   EXPECT_EQ(counts.dropped, 0) << counts.first_trouble;

@@ -237,9 +237,8 @@ TEST(TokensGoldenTest, AdjustedRowsChooseTheSameWhereverTheyAre) {
 }
 
 TEST(PreemptionGoldenTest, RecomputedSequencesGiveTheSameTokens) {
-  absl::StatusOr<Subject> subject =
-      MakeSubject(DataFolder("tiny-llama-rope-dynamic"),
-                  DataFolder("tiny-llama-rope-dynamic") + "/model");
+  absl::StatusOr<Subject> subject = MakeSubject(DataFolder("tiny-llama-rope-dynamic"),
+                                                DataFolder("tiny-llama-rope-dynamic") + "/model");
   ASSERT_TRUE(subject.ok()) << subject.status();
   // 9 cases of up to 72 tokens want 28 blocks of 16; 12 make the younger ones start over.
   subject->driver.num_blocks = 12;

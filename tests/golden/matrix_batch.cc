@@ -37,8 +37,8 @@ DriverRequest MakeRequest(const GoldenCase& golden, const std::string& library,
 
 }  // namespace
 
-absl::StatusOr<MatrixBatch> MatrixBatch::Load(const std::string& architecture,
-                                              at::ScalarType dtype, int64_t num_ranks) {
+absl::StatusOr<MatrixBatch> MatrixBatch::Load(const std::string& architecture, at::ScalarType dtype,
+                                              int64_t num_ranks) {
   const std::string folder =
       SourcePath(absl::StrCat("tests/golden/data/matrix/", architecture, "/"));
   MatrixBatch batch;

@@ -48,8 +48,8 @@ void AddRequests(const std::vector<DriverRequest>& requests, const AdapterMap& c
 }
 
 absl::StatusOr<std::vector<ResolvedSelection>> Resolve(const Batch& batch,
-                                                      const AdapterMap& adapters,
-                                                      const DriverOptions& options) {
+                                                       const AdapterMap& adapters,
+                                                       const DriverOptions& options) {
   std::vector<ResolvedSelection> resolved;
   std::vector<const AdapterSelection*> selections;
   for (const BatchSegment& segment : batch.segments) {

@@ -47,7 +47,7 @@ struct DriverOptions {
   int64_t max_sequences = 64;
   int64_t max_context_tokens = 2048;
   bool prefix_cache = false;
-  DriverStats* stats = nullptr;  ///< borrowed; may be null
+  DriverStats* stats = nullptr;               ///< borrowed; may be null
   std::function<void(const Batch&)> observe;  ///< sees every step before it runs; may be empty
   /// The merged weights of a selection, or null; empty: none has any.
   std::function<const MergedWeights*(const AdapterSelection&)> merged;

@@ -117,16 +117,15 @@ class TensorParallelModel {
     loaded->model = *std::move(model);
     loaded->goldens = *LoadGoldens(SourcePath(goldens), SourcePath(""));
     for (const auto& [name, path] : loaded->goldens.adapters) {
-      loaded->adapters[name] =
-          *CompileAdapterFolder(path, loaded->model.base, loaded->model.dtype);
+      loaded->adapters[name] = *CompileAdapterFolder(path, loaded->model.base, loaded->model.dtype);
     }
     if (loaded->model.config.ropes.empty()) {
       loaded->driver.max_context_tokens = loaded->model.config.max_position_embeddings;
     }
     loaded->driver.num_blocks = 1024;
-    loaded->runner = *TensorParallelRunner::Create(
-        loaded->model.decoder, loaded->driver.num_blocks, loaded->driver.block_size,
-        loaded->driver.max_context_tokens);
+    loaded->runner =
+        *TensorParallelRunner::Create(loaded->model.decoder, loaded->driver.num_blocks,
+                                      loaded->driver.block_size, loaded->driver.max_context_tokens);
     loaded->runner->set_poison_freed_blocks(true);
     return loaded;
   }
@@ -241,16 +240,14 @@ TEST_P(TensorParallelMergeTest, MergedSelectionsMatchTheReference) {
   std::cout << num_merged << " merged cases\n";
 }
 
-INSTANTIATE_TEST_SUITE_P(All, TensorParallelMergeTest,
-                         testing::Values(std::tuple("llama", "peft", 2),
-                                         std::tuple("llama", "composition", 2),
-                                         std::tuple("llama", "adapterhub", 2),
-                                         std::tuple("gpt2", "peft", 3)),
-                         [](const auto& test) {
-                           return absl::StrCat(std::get<0>(test.param), "_",
-                                               std::get<1>(test.param), "_on_",
-                                               std::get<2>(test.param));
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    All, TensorParallelMergeTest,
+    testing::Values(std::tuple("llama", "peft", 2), std::tuple("llama", "composition", 2),
+                    std::tuple("llama", "adapterhub", 2), std::tuple("gpt2", "peft", 3)),
+    [](const auto& test) {
+      return absl::StrCat(std::get<0>(test.param), "_", std::get<1>(test.param), "_on_",
+                          std::get<2>(test.param));
+    });
 
 // Rows of o and down are quantized in parts, so that one rank's int8 and two ranks' differ in the
 // rounding of activations, and in nothing else.

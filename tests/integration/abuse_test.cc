@@ -36,8 +36,7 @@ class AbuseTest : public TenantServerTest {
 
   // Floods from a thread of its own, and says what another tenant noticed of it.
   void FloodBeside(std::vector<std::string> arguments, const std::string& what) {
-    const Latencies quiet = CallFor(
-        kQuietTime, [&] { return Answered(); }, [] { return true; });
+    const Latencies quiet = CallFor(kQuietTime, [&] { return Answered(); }, [] { return true; });
     const int64_t before = server_->ResidentBytes();
     std::atomic<bool> done = false;
     nlohmann::json result;
@@ -46,8 +45,8 @@ class AbuseTest : public TenantServerTest {
       result = RunFlood(server_->address(), arguments);
       done = true;
     });
-    const Latencies beside = CallFor(
-        kQuietTime, [&] { return Answered(); }, [&] { return done.load(); });
+    const Latencies beside =
+        CallFor(kQuietTime, [&] { return Answered(); }, [&] { return done.load(); });
     flood.join();
     const int64_t grown = server_->ResidentBytes() - before;
     std::printf("%s: %s; memory %+.1f MiB; another tenant's p99 %.1f ms quiet, %.1f ms beside it\n",
@@ -113,8 +112,7 @@ TEST_F(AbuseTest, AThousandIdleConnections) {
   const int64_t before = server_->ResidentBytes();
   const auto idle = StartFlood(server_->address(), {"idle", "1000"});
   EXPECT_EQ(idle->ReadLine(), R"({"connections": 1000})");
-  const Latencies beside = CallFor(
-      kQuietTime, [&] { return Answered(); }, [] { return true; });
+  const Latencies beside = CallFor(kQuietTime, [&] { return Answered(); }, [] { return true; });
   const int64_t grown = server_->ResidentBytes() - before;
   std::printf("1000 idle connections: memory %+.1f MiB, another tenant's p99 %.1f ms\n",
               grown / 1048576.0, absl::ToDoubleMilliseconds(beside.Quantile(0.99)));
@@ -142,8 +140,8 @@ TEST_F(AbuseTest, FloodOfTinyUploadsIsBoundedAndStarvesNobody) {
       --running;
     });
   }
-  const Latencies beside = CallFor(
-      kQuietTime, [&] { return Answered(); }, [&] { return running.load() == 0; });
+  const Latencies beside =
+      CallFor(kQuietTime, [&] { return Answered(); }, [&] { return running.load() == 0; });
   for (std::thread& uploader : uploaders) {
     uploader.join();
   }

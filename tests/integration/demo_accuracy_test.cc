@@ -22,9 +22,9 @@ namespace tenon {
 namespace {
 
 constexpr int kInFlight = 32;
-constexpr int kNumQuestions = 50;   // of each task
+constexpr int kNumQuestions = 50;        // of each task
 constexpr double kInt8Questions = 2.01;  // that int8 may answer otherwise, of a task's
-constexpr int kBaseQuestions = 10;  // of each task; the base mostly talks until it is cut off
+constexpr int kBaseQuestions = 10;       // of each task; the base mostly talks until it is cut off
 
 struct Question {
   std::string adapter;  // "" for the base
@@ -131,10 +131,10 @@ TEST_P(DemoAccuracyTest, ServedAdaptersAnswerAsTheirLibrariesDo) {
   const ScratchFolder folder;
   const absl::string_view arithmetic = GetParam();
   const bool int8 = arithmetic == "int8";
-  const ServerProcess server(folder.path(),
-                             {absl::StrCat("--model=", model),
-                              absl::StrCat("--dtype=", int8 ? "bf16" : arithmetic),
-                              absl::StrCat("--quantization=", int8 ? "int8" : "none")});
+  const ServerProcess server(
+      folder.path(),
+      {absl::StrCat("--model=", model), absl::StrCat("--dtype=", int8 ? "bf16" : arithmetic),
+       absl::StrCat("--quantization=", int8 ? "int8" : "none")});
   const Client client = Client::Connect(server.address());
   const nlohmann::json results = ReadResults();
   std::set<std::string> methods;

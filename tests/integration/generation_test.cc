@@ -256,8 +256,7 @@ TEST_F(GenerationTest, ThirtyTwoSequencesOverEightAdaptersAnswerAsAlone) {
     EXPECT_EQ(together[i], alone[i]) << requests[i];
     num_tokens += together[i].size();
   }
-  AwaitMetricValue("tenon_generated_tokens_total",
-                   tokens_before + static_cast<double>(num_tokens));
+  AwaitMetricValue("tenon_generated_tokens_total", tokens_before + static_cast<double>(num_tokens));
   EXPECT_LT(Metric("tenon_steps_total") - steps_before, num_tokens / 2.0)
       << "they did not share steps";
 }

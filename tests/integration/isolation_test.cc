@@ -57,9 +57,9 @@ class CanaryTest : public ManyTenantsTest {
       adapter_canaries_.push_back(absl::StrFormat("ac%012x", random() >> 16));
       prompt_canaries_.push_back(absl::StrFormat("pc%012x", random() >> 16));
     }
-    StartWith(tenants_names_, {"--max-sequences=32", "--max-batch-tokens=128",
-                               "--kv-cache-bytes=2000000", "--poison-freed-kv",
-                               "--usage-log=" + folder_.path() + "/usage.jsonl"});
+    StartWith(tenants_names_,
+              {"--max-sequences=32", "--max-batch-tokens=128", "--kv-cache-bytes=2000000",
+               "--poison-freed-kv", "--usage-log=" + folder_.path() + "/usage.jsonl"});
   }
 
   std::string AdapterOf(int tenant, int adapter) const {
@@ -456,9 +456,9 @@ class NoisyNeighbourTest : public ManyTenantsTest {
   }
 
   static double Part(const std::vector<double>& sorted, double part) {
-    return sorted.empty() ? 0
-                          : sorted[static_cast<size_t>(
-                                part * static_cast<double>(sorted.size() - 1))];
+    return sorted.empty()
+               ? 0
+               : sorted[static_cast<size_t>(part * static_cast<double>(sorted.size() - 1))];
   }
 };
 

@@ -12,9 +12,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "grpc/health/v1/health.pb.h"
+#include "tenon/v1/residency.grpc.pb.h"
 #include "tests/adapters/s3/fault_proxy.h"
 #include "tests/adapters/s3/s3_test_server.h"
-#include "tenon/v1/residency.grpc.pb.h"
 #include "tests/integration/certificates.h"
 #include "tests/integration/server_fixture.h"
 
@@ -31,8 +31,7 @@ struct Replica {
     std::filesystem::create_directories(folder);
     std::vector<std::string> flags = {
         "--store=s3://models/prod", absl::StrCat("--store-cache=", folder, "/cache"),
-        absl::StrCat("--s3-endpoint=", endpoint), "--s3-path-style",
-        "--store-poll-interval=100ms"};
+        absl::StrCat("--s3-endpoint=", endpoint), "--s3-path-style", "--store-poll-interval=100ms"};
     flags.insert(flags.end(), more.begin(), more.end());
     process = std::make_unique<ServerProcess>(folder, std::move(flags));
     channel = process->NewChannel();
@@ -182,9 +181,8 @@ TEST_F(ObjectStoreTest, PinOfOneReplicaIsItsOwnAndHoldsAfterItsRestart) {
   v1::PinAdapterRequest request;
   request.set_adapter("fr");
   v1::PinAdapterResponse response;
-  ASSERT_TRUE(v1::ResidencyService::NewStub(one->channel)
-                  ->PinAdapter(&context, request, &response)
-                  .ok());
+  ASSERT_TRUE(
+      v1::ResidencyService::NewStub(one->channel)->PinAdapter(&context, request, &response).ok());
   one->process->Signal(SIGKILL);
   one->process->Wait();
   one = Start("one");
@@ -202,9 +200,9 @@ class PrivateAuthorityTest : public testing::Test {
     certificates_.MakeAuthority("theirs");
     certificates_.MakeCertificate("store", "ours", "IP:127.0.0.1");
     server_ = std::make_unique<S3TestServer>(
-        folder_.path(), S3TestServer::Tls{certificates_.Path("store.pem"),
-                                          certificates_.Path("store.key"),
-                                          certificates_.Path("ours.pem")});
+        folder_.path(),
+        S3TestServer::Tls{certificates_.Path("store.pem"), certificates_.Path("store.key"),
+                          certificates_.Path("ours.pem")});
   }
 
   std::unique_ptr<Replica> Start(const std::string& name, const std::string& authority) {

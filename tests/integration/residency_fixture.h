@@ -32,7 +32,7 @@ class ResidencyTest : public ServerTest {
   /// An unary call that names an adapter.
   template <typename Request, typename Response>
   grpc::Status Call(grpc::Status (v1::ResidencyService::Stub::*method)(grpc::ClientContext*,
-                                                                      const Request&, Response*),
+                                                                       const Request&, Response*),
                     const std::string& adapter, v1::AdapterResidency* residency = nullptr) {
     grpc::ClientContext context;
     Request request;
@@ -48,9 +48,7 @@ class ResidencyTest : public ServerTest {
                             v1::AdapterResidency* residency = nullptr);
   v1::GetResidencyResponse Residency();
   v1::AdapterResidency ResidencyOf(const std::string& name);
-  double Metric(const std::string& name) {
-    return MetricValue(server_->HttpGet("/metrics"), name);
-  }
+  double Metric(const std::string& name) { return MetricValue(server_->HttpGet("/metrics"), name); }
 
   /// An upload that differs from the tiny adapter of that folder, and from others of another
   /// `variant`, in one number.

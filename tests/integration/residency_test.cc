@@ -208,11 +208,11 @@ TEST_F(ResidencyCallsTest, EachChangeOfResidencyIsAudited) {
   }
   lines.resize(8);  // newest first; before them is the start
   EXPECT_EQ(response.entries(0).actor(), "local");
-  EXPECT_THAT(lines, testing::ElementsAre(
-                         "PinAdapter nobody not_found", "UnloadAdapter fr@1 ok",
-                         "UnpinAdapter fr@1 ok", "SetMergeMode fr@1 ok",
-                         "SetMergeMode fr@1 resource_exhausted", "PinAdapter fr@1 ok",
-                         "LoadAdapter fr@1 ok", "UploadAdapter fr@1 ok"));
+  EXPECT_THAT(lines,
+              testing::ElementsAre("PinAdapter nobody not_found", "UnloadAdapter fr@1 ok",
+                                   "UnpinAdapter fr@1 ok", "SetMergeMode fr@1 ok",
+                                   "SetMergeMode fr@1 resource_exhausted", "PinAdapter fr@1 ok",
+                                   "LoadAdapter fr@1 ok", "UploadAdapter fr@1 ok"));
 }
 
 // --- merging ---

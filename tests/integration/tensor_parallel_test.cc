@@ -19,8 +19,7 @@ using Ids = std::vector<int>;
 class TensorParallelTest : public ServerTest {
  protected:
   Ids Answer(const std::string& adapter) {
-    const std::string selection =
-        adapter.empty() ? "" : absl::StrCat("adapter: '", adapter, "' ");
+    const std::string selection = adapter.empty() ? "" : absl::StrCat("adapter: '", adapter, "' ");
     const auto response = Generate(selection + kGreedy);
     return {response.samples(0).token_ids().begin(), response.samples(0).token_ids().end()};
   }

@@ -216,8 +216,8 @@ TEST_F(VersionsTest, AnswersSayWhichVersionAndByWhichWay) {
   UploadThree();
   ASSERT_TRUE(calls().Promote("name: 'fr' alias: 'canary' version: 1").status.ok());
   const auto way = [this](const std::string& what, const std::string& user = "") {
-    const std::string request = absl::StrCat(what, " prompt: 'a' routing_key: '", user,
-                                             "' stopping { max_tokens: 1 }");
+    const std::string request =
+        absl::StrCat(what, " prompt: 'a' routing_key: '", user, "' stopping { max_tokens: 1 }");
     const v1::Finish finish = Generate(request).samples(0).finish();
     const Joined streamed = Stream(request);
     std::string text;

@@ -1,5 +1,3 @@
-#include "server/server_flags.h"
-
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -9,6 +7,7 @@
 
 #include "absl/flags/reflection.h"
 #include "absl/strings/match.h"
+#include "server/server_flags.h"
 
 namespace tenon {
 namespace {

@@ -29,7 +29,7 @@ struct DeltaTerm {
 /// At most kGroupRows rows of one segment at one site, and the deltas that they all have.
 struct RowGroup {
   int32_t row_begin, num_rows;
-  int32_t term_begin, term_end;        ///< into the call's terms or entries
+  int32_t term_begin, term_end;       ///< into the call's terms or entries
   int32_t column_begin, num_columns;  ///< of y
 };
 

@@ -87,8 +87,8 @@ __global__ void Expand(DeltaCall call) {
     shift += term.offset != nullptr ? term.weight * term.offset[column] : 0.0f;
     AddExpanded<T>(term, call.shrunk + term.shrunk_begin, column, group.num_rows, sums);
   }
-  T* const y = static_cast<T*>(call.y) + group.row_begin * call.y_stride + group.column_begin +
-               column;
+  T* const y =
+      static_cast<T*>(call.y) + group.row_begin * call.y_stride + group.column_begin + column;
   for (int row = 0; row < group.num_rows; ++row) {
     T* const element = y + row * call.y_stride;
     *element = Rounded<T>(ToFloat(*element) * factor + shift + sums[row]);
@@ -101,8 +101,8 @@ template <typename T>
 void RunShrink(const DeltaCall& call, void* stream) {
   constexpr int kVector = 16 / sizeof(T);
   // Allocations are aligned, so that rows of `down` are when their length is.
-  const bool vectors = call.in_features % kVector == 0 && call.x_stride % kVector == 0 &&
-                       IsAligned(call.x);
+  const bool vectors =
+      call.in_features % kVector == 0 && call.x_stride % kVector == 0 && IsAligned(call.x);
   const dim3 grid(call.num_groups, (call.max_rank + kShrinkWarps - 1) / kShrinkWarps);
   if (vectors) {
     TENON_LAUNCH((Shrink<T, kVector>), grid, kShrinkWarps * kWarp, stream, call);

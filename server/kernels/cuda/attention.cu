@@ -76,7 +76,7 @@ struct Running {
 template <typename T>
 struct View {
   const int32_t* blocks;
-  const T* keys;    // of block 0 and this KV head
+  const T* keys;  // of block 0 and this KV head
   const T* values;
   int64_t key_block, value_block;  // elements from one block to the next
 };

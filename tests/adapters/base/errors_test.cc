@@ -1,4 +1,3 @@
-#include "adapters/base/error_metadata.h"
 #include "adapters/base/errors.h"
 
 #include <gtest/gtest.h>
@@ -7,6 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "adapters/base/error_metadata.h"
 #include "adapters/base/status_macros.h"
 
 namespace tenon {

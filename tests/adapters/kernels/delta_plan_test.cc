@@ -22,9 +22,9 @@ class DeltaPlanTest : public testing::TestWithParam<at::ScalarType> {
 
   // A delta on the device; `deltas_` keeps it.
   const LowRankDelta* Delta(int64_t in, int64_t rank, int64_t out, float scaling) {
-    const LowRankDelta delta = *LowRankDelta::Create(random_.Normal({rank, in}, GetParam(), 0.1f),
-                                                     random_.Normal({out, rank}, GetParam()),
-                                                     scaling);
+    const LowRankDelta delta =
+        *LowRankDelta::Create(random_.Normal({rank, in}, GetParam(), 0.1f),
+                              random_.Normal({out, rank}, GetParam()), scaling);
     deltas_.push_back(std::make_unique<LowRankDelta>(delta.OnDevice(device_)));
     return deltas_.back().get();
   }
@@ -80,10 +80,10 @@ class DeltaPlanTest : public testing::TestWithParam<at::ScalarType> {
 
 TEST_P(DeltaPlanTest, SegmentsOfExactRanksMatchTheReference) {
   // Ranks 1 to 70, rows beyond a group's, a segment of one row, columns that fill no panel.
-  ExpectReference(31, 96, 83,
-                  {Term(0, 1, Delta(96, 1, 83, 0.5f), 1.0f),
-                   Term(1, 20, Delta(96, 70, 83, 2.0f), 0.7f),
-                   Term(23, 31, Delta(96, 16, 83, 1.0f), -1.0f)});
+  ExpectReference(
+      31, 96, 83,
+      {Term(0, 1, Delta(96, 1, 83, 0.5f), 1.0f), Term(1, 20, Delta(96, 70, 83, 2.0f), 0.7f),
+       Term(23, 31, Delta(96, 16, 83, 1.0f), -1.0f)});
 }
 
 TEST_P(DeltaPlanTest, InputsThatAreNotAlignedMatchTheReference) {
@@ -91,10 +91,10 @@ TEST_P(DeltaPlanTest, InputsThatAreNotAlignedMatchTheReference) {
 }
 
 TEST_P(DeltaPlanTest, TermsOfTheSameRowsAddUp) {
-  ExpectReference(12, 64, 64,
-                  {Term(0, 12, Delta(64, 4, 64, 1.0f), 0.5f),
-                   Term(0, 12, Delta(64, 9, 64, 0.3f), 1.0f),
-                   Term(0, 12, Delta(64, 2, 64, 1.0f), -2.0f)});
+  ExpectReference(
+      12, 64, 64,
+      {Term(0, 12, Delta(64, 4, 64, 1.0f), 0.5f), Term(0, 12, Delta(64, 9, 64, 0.3f), 1.0f),
+       Term(0, 12, Delta(64, 2, 64, 1.0f), -2.0f)});
 }
 
 TEST_P(DeltaPlanTest, DenseDeltasMatchTheReference) {

@@ -74,9 +74,8 @@ TEST(KernelPoolTest, CallersTakeTasksFromTheFrontAndWorkersFromTheBack) {
   const std::thread::id caller = std::this_thread::get_id();
   for (int round = 0; round < 200; ++round) {
     std::vector<std::thread::id> ran_by(64);
-    KernelPool::Get().Run(64, 3, [&](int64_t i) {
-      ran_by[static_cast<size_t>(i)] = std::this_thread::get_id();
-    });
+    KernelPool::Get().Run(
+        64, 3, [&](int64_t i) { ran_by[static_cast<size_t>(i)] = std::this_thread::get_id(); });
     const auto first_of_workers = std::find_if(ran_by.begin(), ran_by.end(),
                                                [&](std::thread::id id) { return id != caller; });
     EXPECT_EQ(std::count(first_of_workers, ran_by.end(), caller), 0);

@@ -99,8 +99,8 @@ TEST_P(LowRankTest, UpdateInAProductMatchesReference) {
       std::vector<LowRankUpdate::Term> terms;
       for (size_t i = 0; i < 9; ++i) {  // may overlap, may be empty
         const int64_t begin = random_.Between(0, rows), end = random_.Between(begin, rows);
-        terms.push_back({{begin, end, &deltas[i % 6], 0.25f * static_cast<float>(i + 1)},
-                         columns[i % 3]});
+        terms.push_back(
+            {{begin, end, &deltas[i % 6], 0.25f * static_cast<float>(i + 1)}, columns[i % 3]});
       }
       const at::Tensor x = random_.Normal({rows, in}, dtype);
       const at::Tensor y = at::empty({rows, 230}, x.options());

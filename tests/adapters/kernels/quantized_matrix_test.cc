@@ -47,16 +47,19 @@ class QuantizedMatrixTest : public testing::TestWithParam<CpuIsa> {
 
 TEST_P(QuantizedMatrixTest, ProductIsThatOfTheRoundedOperands) {
   for (const at::ScalarType dtype : kTypes) {
-    for (const auto& [rows, in, out] : std::vector<std::array<int64_t, 3>>{
-             {1, 1, 1}, {1, 7, 5}, {3, 65, 33}, {12, 96, 64}, {17, 127, 31}, {33, 576, 192},
-             {100, 64, 257}}) {
+    for (const auto& [rows, in, out] : std::vector<std::array<int64_t, 3>>{{1, 1, 1},
+                                                                           {1, 7, 5},
+                                                                           {3, 65, 33},
+                                                                           {12, 96, 64},
+                                                                           {17, 127, 31},
+                                                                           {33, 576, 192},
+                                                                           {100, 64, 257}}) {
       SCOPED_TRACE(testing::Message() << dtype << " " << rows << " x " << in << " -> " << out);
       const at::Tensor weight = random_.Normal({out, in}, dtype);
       const at::Tensor x = random_.Normal({rows, in}, dtype);
       const at::Tensor bias = random_.Normal({out}, at::kFloat);
       const QuantizedMatrix matrix = QuantizedMatrix::Quantize({&weight, 1}).value();
-      const at::Tensor expected =
-          at::linear(Rounded(x), Rounded(weight)) + bias.to(at::kDouble);
+      const at::Tensor expected = at::linear(Rounded(x), Rounded(weight)) + bias.to(at::kDouble);
       EXPECT_LT(WorstError(Multiply(matrix, x, bias), expected), RoundingError(dtype));
     }
   }
@@ -121,9 +124,9 @@ TEST_P(QuantizedMatrixTest, AddsUpdatesInTheActivationsPrecision) {
   for (const at::ScalarType dtype : kTypes) {
     const at::Tensor weight = random_.Normal({64, 96}, dtype);
     const QuantizedMatrix matrix = QuantizedMatrix::Quantize({&weight, 1}).value();
-    const LowRankDelta delta = LowRankDelta::Create(random_.Normal({16, 96}, dtype),
-                                                    random_.Normal({64, 16}, dtype), 0.5f)
-                                   .value();
+    const LowRankDelta delta =
+        LowRankDelta::Create(random_.Normal({16, 96}, dtype), random_.Normal({64, 16}, dtype), 0.5f)
+            .value();
     const at::Tensor x = random_.Normal({40, 96}, dtype);
     const LowRankUpdate::Term term = {{5, 30, &delta, 1.0f}, 0};
     const at::Tensor y = at::empty({40, 64}, x.options());

@@ -68,9 +68,9 @@ TEST(AdapterCutTest, FusedQueryKeyValueIsCutInEachOfTheThree) {
   const SiteDelta delta = Delta(kHidden, kQ + 2 * kKv);
   const auto cut = Cut(0, Site::kQkv, delta);
   const SiteDelta& part = *cut->OfRank(1).delta(0, Site::kQkv);
-  EXPECT_TRUE(at::equal(part.offset, at::cat({delta.offset.narrow(0, 8, 8),
-                                              delta.offset.narrow(0, kQ + 4, 4),
-                                              delta.offset.narrow(0, kQ + kKv + 4, 4)})));
+  EXPECT_TRUE(at::equal(part.offset,
+                        at::cat({delta.offset.narrow(0, 8, 8), delta.offset.narrow(0, kQ + 4, 4),
+                                 delta.offset.narrow(0, kQ + kKv + 4, 4)})));
 }
 
 TEST(AdapterCutTest, RowParallelSitesAddUp) {
@@ -88,8 +88,8 @@ TEST(AdapterCutTest, RowParallelSitesAddUp) {
       const SiteDelta& part = *cut->OfRank(rank).delta(0, Site::kDown);
       const at::Tensor y = LowRank(part.low_rank, x.narrow(1, inputs.begin, inputs.count));
       sum = rank == 0 ? y : sum + y;
-      EXPECT_TRUE(at::equal(part.input_gain,
-                            delta.input_gain.narrow(0, inputs.begin, inputs.count)));
+      EXPECT_TRUE(
+          at::equal(part.input_gain, delta.input_gain.narrow(0, inputs.begin, inputs.count)));
       EXPECT_TRUE(at::equal(part.output_gain, delta.output_gain));
       EXPECT_EQ(part.offset.defined(), rank == 0);
     }

@@ -77,10 +77,26 @@ TEST(ParseAdapterRefTest, ReadsNameAndOptionalVersion) {
 }
 
 TEST(ParseAdapterRefTest, RefusesAnythingElse) {
-  for (const std::string text :
-       {"", "@", "@1", "fr@", "fr@0", "fr@-1", "fr@+1", "fr@01", "fr@1x", "fr@1@2", "fr@ 1",
-        "fr@1 ", "fr@9223372036854775808", "fr@0x1", "fr@1.0", "a/b@1", "fr@-x", "fr@a b",
-        "fr@7up", "fr@.a"}) {
+  for (const std::string text : {"",
+                                 "@",
+                                 "@1",
+                                 "fr@",
+                                 "fr@0",
+                                 "fr@-1",
+                                 "fr@+1",
+                                 "fr@01",
+                                 "fr@1x",
+                                 "fr@1@2",
+                                 "fr@ 1",
+                                 "fr@1 ",
+                                 "fr@9223372036854775808",
+                                 "fr@0x1",
+                                 "fr@1.0",
+                                 "a/b@1",
+                                 "fr@-x",
+                                 "fr@a b",
+                                 "fr@7up",
+                                 "fr@.a"}) {
     const auto ref = ParseAdapterRef("adapter", text);
     EXPECT_EQ(ref.status().code(), absl::StatusCode::kInvalidArgument) << text;
     EXPECT_THAT(std::string(ref.status().message()), HasSubstr("adapter: ")) << text;

@@ -229,8 +229,8 @@ TEST(AdapterRegistryTest, SubscriberHearsItsTenantWhileItsClaimLives) {
 TEST(AdapterRegistryTest, SubscriberSeesTheChangeThatItHearsOf) {
   AdapterRegistry registry;
   int64_t seen = 0;
-  const std::shared_ptr<void> claim = registry.Subscribe(
-      "acme", [&] { seen = registry.Acquire("acme", {"fr"})->id().version; });
+  const std::shared_ptr<void> claim =
+      registry.Subscribe("acme", [&] { seen = registry.Acquire("acme", {"fr"})->id().version; });
   registry.Replace(Named("acme", "fr", {1, 2, 3}));
   EXPECT_EQ(seen, 3);
 }

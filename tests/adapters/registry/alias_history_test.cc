@@ -69,9 +69,7 @@ TEST(RollbackTargetTest, ForcedDeletionUnwindsLikeARollback) {
   EXPECT_EQ(Moves().To(1).To(2).To(3).To(2, AliasAction::kDelete).Target({3}), 1);
 }
 
-TEST(RollbackTargetTest, RemovedAndSetAgain) {
-  EXPECT_EQ(Moves().To(1).To(0).To(2).Target(), 1);
-}
+TEST(RollbackTargetTest, RemovedAndSetAgain) { EXPECT_EQ(Moves().To(1).To(0).To(2).Target(), 1); }
 
 TEST(RollbackTargetTest, HistoryWithoutItsBeginningGoesNoFurtherThanItKnows) {
   Moves moves;

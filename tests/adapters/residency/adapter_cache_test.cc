@@ -96,8 +96,8 @@ class AdapterCacheTest : public testing::Test {
     done.WaitForNotification();
   }
 
-  absl::StatusOr<AdapterClaim> Claim(const std::vector<std::string>& digests,
-                                     const std::function<void()>& wake = [] {}) {
+  absl::StatusOr<AdapterClaim> Claim(
+      const std::vector<std::string>& digests, const std::function<void()>& wake = [] {}) {
     return cache_->Claim(Handles(digests), wake);
   }
   absl::StatusOr<AdapterClaim> ClaimFirst(const std::vector<std::string>& digests,

@@ -35,10 +35,9 @@ int FreePort() {
 S3TestServer::S3TestServer(const std::string& folder, const Tls& tls)
     : port_(FreePort()), tls_(!tls.certificate.empty()) {
   std::filesystem::create_directories(folder + "/data/models");
-  std::vector<std::string> command = {TestS3Server(),   "--access",
-                                      kAccessKeyId,     "--secret",
-                                      kSecretAccessKey, "--quiet",
-                                      "--port",         absl::StrCat("127.0.0.1:", port_)};
+  std::vector<std::string> command = {
+      TestS3Server(),   "--access", kAccessKeyId, "--secret",
+      kSecretAccessKey, "--quiet",  "--port",     absl::StrCat("127.0.0.1:", port_)};
   if (tls_) {
     command.insert(command.end(), {"--cert", tls.certificate, "--key", tls.key});
   }

@@ -42,8 +42,8 @@ class StoreAliasesTest : public StoreTest {
     std::vector<std::string> lines;
     for (const AliasChange& change : *history) {
       lines.push_back(absl::StrCat(AliasActionName(change.action), " ",
-                                   change.alias.empty() ? "-" : change.alias, " ", change.from,
-                                   ">", change.to, " ", change.actor, change.details));
+                                   change.alias.empty() ? "-" : change.alias, " ", change.from, ">",
+                                   change.to, " ", change.actor, change.details));
     }
     return lines;
   }
@@ -58,12 +58,11 @@ TEST_F(StoreAliasesTest, UploadMovesLatestInTheSameStep) {
 
 TEST_F(StoreAliasesTest, UploadMovesTheAliasItNamesOrNone) {
   PutVersions(1);
-  ASSERT_TRUE(
-      Commit("acme", "fr", AdapterFiles("b"), {"canary", std::nullopt, "key:ci"}).ok());
+  ASSERT_TRUE(Commit("acme", "fr", AdapterFiles("b"), {"canary", std::nullopt, "key:ci"}).ok());
   ASSERT_TRUE(Commit("acme", "fr", AdapterFiles("c"), {"", std::nullopt, "key:ci"}).ok());
   EXPECT_THAT(Aliases(), ElementsAre(Pair("canary", 2), Pair("latest", 1)));
-  EXPECT_THAT(History(), ElementsAre("upload latest 0>1 ", "upload canary 0>2 key:ci",
-                                     "upload - 0>3 key:ci"));
+  EXPECT_THAT(History(),
+              ElementsAre("upload latest 0>1 ", "upload canary 0>2 key:ci", "upload - 0>3 key:ci"));
 }
 
 TEST_F(StoreAliasesTest, UploadThatLostItsRaceLeavesNothing) {
@@ -176,8 +175,7 @@ TEST_F(StoreAliasesTest, VersionWithAnAliasIsNotDeleted) {
 TEST_F(StoreAliasesTest, DeletionWithItsMovesIsOneStep) {
   PutVersions(2);
   const AliasMove back{"acme", "fr", "latest", 1, 2, AliasAction::kDelete, "key:ops"};
-  const absl::StatusOr<NameChange> deleted =
-      store_->Delete({"acme", "fr", 2}, {back}, "key:ops");
+  const absl::StatusOr<NameChange> deleted = store_->Delete({"acme", "fr", 2}, {back}, "key:ops");
   ASSERT_TRUE(deleted.ok()) << deleted.status();
   EXPECT_EQ(deleted->after.versions.size(), 1u);
   EXPECT_THAT(Aliases(), ElementsAre(Pair("latest", 1)));

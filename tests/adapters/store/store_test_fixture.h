@@ -92,8 +92,7 @@ class StoreTest : public ::testing::Test {
     TENON_ASSIGN_OR_RETURN(const AdapterName name, store_->Name(id.tenant, id.name));
     for (const auto& [alias, version] : name.pointers.aliases) {
       if (version == id.version) {
-        moves.push_back(
-            {id.tenant, id.name, alias, 0, version, AliasAction::kDelete, "key:test"});
+        moves.push_back({id.tenant, id.name, alias, 0, version, AliasAction::kDelete, "key:test"});
       }
     }
     return store_->Delete(id, moves, "key:test").status();

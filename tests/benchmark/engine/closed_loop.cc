@@ -58,8 +58,7 @@ absl::Status ClosedLoop::Run() {
       }
       times_[index].finished = absl::Now();
       ++num_ended;
-      if (absl::Status status = finish->status.ok() ? SubmitNext() : finish->status;
-          !status.ok()) {
+      if (absl::Status status = finish->status.ok() ? SubmitNext() : finish->status; !status.ok()) {
         return status;
       }
     }

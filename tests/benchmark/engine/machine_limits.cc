@@ -46,8 +46,8 @@ constexpr std::chrono::milliseconds kLeastTime(200);  // longer than a neighbour
 double Fastest(const std::function<void()>& run) {
   double best = 1e9;
   const auto start = std::chrono::steady_clock::now();
-  for (int round = 0;
-       round < kRounds || std::chrono::steady_clock::now() - start < kLeastTime; ++round) {
+  for (int round = 0; round < kRounds || std::chrono::steady_clock::now() - start < kLeastTime;
+       ++round) {
     const auto begin = std::chrono::steady_clock::now();
     run();
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
@@ -61,9 +61,8 @@ double Fastest(const std::function<void()>& run) {
 double Sweep(int64_t size, const std::function<void(int64_t, int64_t)>& task) {
   const int64_t parts = NumKernelThreads();
   return Fastest([&] {
-    ParallelFor(parts, size / parts, [&](int64_t part) {
-      task(size * part / parts, size * (part + 1) / parts);
-    });
+    ParallelFor(parts, size / parts,
+                [&](int64_t part) { task(size * part / parts, size * (part + 1) / parts); });
   });
 }
 
@@ -103,8 +102,8 @@ nlohmann::json MemoryLimits(int64_t num_bytes) {
   std::span<uint64_t> array(static_cast<uint64_t*>(memory.mutable_data_ptr()),
                             static_cast<size_t>(num_bytes) / sizeof(uint64_t));
   std::fill(array.begin(), array.end(), 1);
-  const double read_s = std::min({ReadSeconds<1>(array), ReadSeconds<2>(array),
-                                  ReadSeconds<4>(array), ReadSeconds<8>(array)});
+  const double read_s = std::min(
+      {ReadSeconds<1>(array), ReadSeconds<2>(array), ReadSeconds<4>(array), ReadSeconds<8>(array)});
   const auto half = static_cast<int64_t>(array.size() / 2);
   const double copy_s = Sweep(half, [&](int64_t begin, int64_t end) {
     std::memcpy(array.data() + half + begin, array.data() + begin,

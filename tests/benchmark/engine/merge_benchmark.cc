@@ -78,8 +78,7 @@ class Bench {
     tier_options.budget_bytes = int64_t{64} << 30;
     tier_options.policy.min_tokens = int64_t{1} << 60;  // rounds say what is merged
     tier_ = std::make_unique<MergeTier>(tier_options, model_.decoder, cache_.get());
-    const int64_t context =
-        absl::GetFlag(FLAGS_prompt_tokens) + absl::GetFlag(FLAGS_output_tokens);
+    const int64_t context = absl::GetFlag(FLAGS_prompt_tokens) + absl::GetFlag(FLAGS_output_tokens);
     EngineOptions options;
     options.kv_block_size = kBlockSize;
     options.kv_num_blocks = absl::GetFlag(FLAGS_concurrency) * (context / kBlockSize + 2);
@@ -131,7 +130,7 @@ class Bench {
 
   struct Result {
     double tokens_per_s = 0;
-    double merged_part = 0;  // of all tokens
+    double merged_part = 0;         // of all tokens
     std::vector<double> decode_ms;  // steps in which every place decodes
   };
   absl::StatusOr<Result> Round(Kind kind, int64_t num_adapters, int64_t share, uint64_t seed) {
@@ -161,8 +160,8 @@ class Bench {
     const EngineStats after = engine_->stats();
     absl::MutexLock lock(&mutex_);
     std::vector<double> decode_ms = std::exchange(decode_ms_, {});
-    const double generated = static_cast<double>(absl::GetFlag(FLAGS_requests) *
-                                                 absl::GetFlag(FLAGS_output_tokens));
+    const double generated =
+        static_cast<double>(absl::GetFlag(FLAGS_requests) * absl::GetFlag(FLAGS_output_tokens));
     const double all = static_cast<double>(
         absl::GetFlag(FLAGS_requests) *
         (absl::GetFlag(FLAGS_prompt_tokens) + absl::GetFlag(FLAGS_output_tokens) - 1));
@@ -220,11 +219,12 @@ absl::Status RunBenchmark() {
   if (!merging.ok()) {
     return merging.status();
   }
-  std::printf("merged in %.0f ms\noutput tokens/s, medians of %ld rounds\n"
-              "%8s %7s %9s %9s %9s %11s %11s %8s %s\n",
-              absl::ToDoubleMilliseconds(*merging), absl::GetFlag(FLAGS_rounds), "adapters",
-              "share", "base", "unmerged", "merged", "unmerged/b", "merged/b", "merged",
-              "  median decode step, ms: base, unmerged, merged");
+  std::printf(
+      "merged in %.0f ms\noutput tokens/s, medians of %ld rounds\n"
+      "%8s %7s %9s %9s %9s %11s %11s %8s %s\n",
+      absl::ToDoubleMilliseconds(*merging), absl::GetFlag(FLAGS_rounds), "adapters", "share",
+      "base", "unmerged", "merged", "unmerged/b", "merged/b", "merged",
+      "  median decode step, ms: base, unmerged, merged");
   std::fflush(stdout);
   for (const std::string& adapters : absl::GetFlag(FLAGS_adapters)) {
     for (const std::string& share : absl::GetFlag(FLAGS_shares)) {

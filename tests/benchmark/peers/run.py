@@ -44,8 +44,24 @@ def integers(text: str) -> list:
     return [int(part) for part in text.split(",")]
 
 
-def names(text: str) -> list:
-    return text.split(",")
+PEERS = {
+    "tenon": lambda cache, work, threads: TenonPeer(work, threads),
+    "llama.cpp": lambda cache, work, threads: LlamaCppPeer(work, threads, cache / "llama.cpp/bin/llama-server"),
+    "vllm": lambda cache, work, threads: VllmPeer(work, threads, cache / "vllm/bin/python"),
+    "peft-mixed": lambda cache, work, threads: PeftPeer(work, threads, cache / "peft/bin/python", "mixed"),
+    "peft-grouped": lambda cache, work, threads: PeftPeer(work, threads, cache / "peft/bin/python", "grouped"),
+    "mistral.rs": lambda cache, work, threads: MistralRsPeer(work, threads, cache / "mistralrs/bin/python"),
+}
+
+
+def names_of(known):
+    """An argparse type: names of `known`, with commas between them."""
+    def names(text: str) -> list:
+        unknown = [name for name in text.split(",") if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: want some of {', '.join(known)}")
+        return text.split(",")
+    return names
 
 
 def lengths(text: str) -> list:
@@ -54,19 +70,19 @@ def lengths(text: str) -> list:
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=names, default=["125m"], help=f"of {', '.join(SHAPES)}")
-    parser.add_argument("--dtypes", type=names, default=["bf16"])
+    parser.add_argument("--models", type=names_of(SHAPES), default=["125m"], help=f"of {', '.join(SHAPES)}")
+    parser.add_argument("--dtypes", type=names_of(["bf16", "fp32"]), default=["bf16"])
     parser.add_argument("--adapters", type=integers, default=[0, 1, 4, 8, 32])
     parser.add_argument("--concurrency", type=integers, default=[1, 8, 32])
     parser.add_argument("--lengths", type=lengths, default=[(64, 64)], help="prompt/output, as 64/64,512/64,64/256")
-    parser.add_argument("--peers", type=names, default=["tenon", "llama.cpp", "vllm", "peft-mixed", "peft-grouped", "mistral.rs"])
+    parser.add_argument("--peers", type=names_of(PEERS), default=list(PEERS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--cache", type=Path, default=Path(os.environ.get("TENON_PEERS_CACHE", ROOT / ".cache/peers")),
                         help="models, and the peers that install.sh makes; default: $TENON_PEERS_CACHE or .cache/peers")
     parser.add_argument("--output", type=Path, help="default: results below --cache")
     parser.add_argument("--bars", action="store_true", help="the bars instead of the grid; --rounds 0 prints what is there")
-    parser.add_argument("--only", type=names, default=[], help="names of bars")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="names of bars")
     parser.add_argument("--many", type=int, default=2000, help="adapters of the line `rotation`")
     args = parser.parse_args()
     args.output = args.output or args.cache / "results"
@@ -74,18 +90,7 @@ def arguments():
 
 
 def make_peer(args, name: str, work: Path):
-    cache, threads = args.cache, args.threads
-    known = {
-        "tenon": lambda: TenonPeer(work, threads),
-        "llama.cpp": lambda: LlamaCppPeer(work, threads, cache / "llama.cpp/bin/llama-server"),
-        "vllm": lambda: VllmPeer(work, threads, cache / "vllm/bin/python"),
-        "peft-mixed": lambda: PeftPeer(work, threads, cache / "peft/bin/python", "mixed"),
-        "peft-grouped": lambda: PeftPeer(work, threads, cache / "peft/bin/python", "grouped"),
-        "mistral.rs": lambda: MistralRsPeer(work, threads, cache / "mistralrs/bin/python"),
-    }
-    if name not in known:
-        sys.exit(f"unknown peer {name}: want some of {', '.join(known)}")
-    return known[name]()
+    return PEERS[name](args.cache, work, args.threads)
 
 
 def machine() -> dict:

@@ -26,10 +26,10 @@ TEST(WorkloadTest, SameSeedSameRequests) {
 TEST(WorkloadTest, ZipfPrefersTheFirst) {
   std::map<std::string, int> counts;
   for (const BenchmarkRequest& request : MakeWorkload({.num_requests = 2000,
-                                         .prompt_tokens = 1,
-                                         .vocab_size = 2,
-                                         .adapters = {"a", "b", "c"},
-                                         .zipf_exponent = 1.0})) {
+                                                       .prompt_tokens = 1,
+                                                       .vocab_size = 2,
+                                                       .adapters = {"a", "b", "c"},
+                                                       .zipf_exponent = 1.0})) {
     ++counts[request.adapter];
   }
   EXPECT_NEAR(counts["a"], 2000 * 6.0 / 11, 100);

@@ -81,8 +81,8 @@ TEST_F(AcceptanceTest, AllThatIsExpectedComes) {
 }
 
 TEST_F(AcceptanceTest, WrongTokenFailsAndIsNamed) {
-  const auto report = Run({{"good", {5}, ExpectedTokens{{6}}},
-                           {"bad", {5}, ExpectedTokens{{6, 7, 9, 10}}}});
+  const auto report =
+      Run({{"good", {5}, ExpectedTokens{{6}}}, {"bad", {5}, ExpectedTokens{{6, 7, 9, 10}}}});
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_FALSE(report->passed);
   EXPECT_TRUE(report->results[0].passed);
@@ -190,8 +190,7 @@ TEST_F(AcceptanceTest, RunThatIsDroppedEndsItsProbes) {
 
 TEST_F(AcceptanceTest, StoppedEngineRefuses) {
   engine_->Stop();
-  EXPECT_TRUE(
-      absl::IsUnavailable(Begin({{"forward pass", {1}, ExpectedFinite{}}}).status()));
+  EXPECT_TRUE(absl::IsUnavailable(Begin({{"forward pass", {1}, ExpectedFinite{}}}).status()));
 }
 
 TEST(ForwardPassProbeTest, SpreadsOverTheVocabularyWithinTheRoom) {

@@ -139,9 +139,9 @@ TEST_P(DeterminismTest, AnswersDoNotDependOnTheBatch) {
     options.stats = &stats;
     const std::vector<DriverResult> together = Run(batch, options);
     for (size_t i = 0; i < count; ++i) {
-      SCOPED_TRACE(testing::Message() << "request " << begin + i << ", adapter "
-                                      << requests[begin + i].adapter << ", " << batch.size()
-                                      << " in the batch");
+      SCOPED_TRACE(testing::Message()
+                   << "request " << begin + i << ", adapter " << requests[begin + i].adapter << ", "
+                   << batch.size() << " in the batch");
       ASSERT_NO_FATAL_FAILURE(ExpectSameBits(solo[begin + i], together[i]));
     }
     begin += count;

@@ -31,8 +31,8 @@ namespace {
 
 constexpr int kStreams = 4;
 constexpr int32_t kTokens = 48;
-constexpr int kQuietRounds = 4;   // of kStreams answers each
-constexpr int kSwitches = 40;     // twenty merges and as many unmerges
+constexpr int kQuietRounds = 4;  // of kStreams answers each
+constexpr int kSwitches = 40;    // twenty merges and as many unmerges
 constexpr int64_t kContext = 128;
 constexpr int64_t kBlockSize = 16;
 
@@ -114,8 +114,8 @@ class MergePauseTest : public testing::Test {
     absl::StatusOr<Model> model = LoadModel(folder, options);
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
-    cache_ = std::make_unique<AdapterCache>(
-        int64_t{1} << 30, [this](const AdapterInfo&) { return MakeAdapter(); });
+    cache_ = std::make_unique<AdapterCache>(int64_t{1} << 30,
+                                            [this](const AdapterInfo&) { return MakeAdapter(); });
     MergeTier::Options tier_options;
     tier_options.budget_bytes = int64_t{1} << 30;
     tier_options.policy.min_tokens = int64_t{1} << 60;  // the test says what is merged
@@ -209,8 +209,8 @@ class MergePauseTest : public testing::Test {
     return ResidentBytes();
   }
 
-  const std::shared_ptr<const AdapterSelection> selection_ = std::make_shared<AdapterSelection>(
-      std::vector<WeightedAdapter>{{HandleOf("hot"), 1.0f}});
+  const std::shared_ptr<const AdapterSelection> selection_ =
+      std::make_shared<AdapterSelection>(std::vector<WeightedAdapter>{{HandleOf("hot"), 1.0f}});
   Model model_;
   std::unique_ptr<AdapterCache> cache_;
   std::unique_ptr<MergeTier> tier_;

@@ -1,5 +1,4 @@
 #include "server/engine/text_generation.h"
-#include "tests/source_dir.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "tests/source_dir.h"
 
 namespace tenon {
 namespace {
@@ -18,8 +18,7 @@ namespace {
 class TextGenerationTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    auto loaded =
-        Tokenizer::Load(SourcePath("tests/golden/data/tiny-llama/model"));
+    auto loaded = Tokenizer::Load(SourcePath("tests/golden/data/tiny-llama/model"));
     ASSERT_TRUE(loaded.ok()) << loaded.status();
     tokenizer_ = loaded->release();
   }

@@ -21,12 +21,8 @@ namespace {
 
 class CudaOpsTest : public testing::TestWithParam<at::ScalarType> {
  protected:
-  at::Tensor Normal(at::IntArrayRef sizes) {
-    return random_.Normal(sizes, GetParam()).to(device_);
-  }
-  at::Tensor Floats(at::IntArrayRef sizes) {
-    return random_.Normal(sizes, at::kFloat).to(device_);
-  }
+  at::Tensor Normal(at::IntArrayRef sizes) { return random_.Normal(sizes, GetParam()).to(device_); }
+  at::Tensor Floats(at::IntArrayRef sizes) { return random_.Normal(sizes, at::kFloat).to(device_); }
   void ExpectNear(const at::Tensor& actual, const at::Tensor& expected) {
     EXPECT_LE(WorstError(actual.cpu(), expected.cpu()), RoundingError(GetParam()));
   }

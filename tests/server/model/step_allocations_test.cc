@@ -1,8 +1,7 @@
 // What a decode step asks of the allocator: counted rather than timed, so that it says the same on
 // every machine. A copy of the weights, a tensor a row or a list that grows shows here.
-#include <gtest/gtest.h>
-
 #include <ATen/ops/empty.h>
+#include <gtest/gtest.h>
 
 #include <algorithm>
 #include <atomic>

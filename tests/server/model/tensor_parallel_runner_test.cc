@@ -80,8 +80,8 @@ TEST(TensorParallelRunnerTest, OneRankIsTheDecoderRunnerToTheBit) {
   const absl::StatusOr<Model> model = Load(1);
   ASSERT_TRUE(model.ok()) << model.status();
   const DriverOptions options;
-  const auto alone = DecoderRunner::Create(model->decoder, options.num_blocks, options.block_size,
-                                           kMaxPositions);
+  const auto alone =
+      DecoderRunner::Create(model->decoder, options.num_blocks, options.block_size, kMaxPositions);
   const auto expected = RunTogether(**alone, {}, {Request("")}, options);
   const auto actual = RunTogether(*MakeRunner(*model, options), {}, {Request("")}, options);
   ASSERT_TRUE(expected.ok() && actual.ok());
@@ -124,8 +124,7 @@ TEST_P(FailingRankTest, FailsTheStepWithItsErrorAndTheNextOneRuns) {
   ASSERT_TRUE(before.ok()) << before.status();
   for (int i = 0; i < 3; ++i) {
     const absl::Time begin = absl::Now();
-    const absl::Status status =
-        RunTogether(*runner, adapters, {Request("bad")}, options).status();
+    const absl::Status status = RunTogether(*runner, adapters, {Request("bad")}, options).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInternal) << status;
     EXPECT_THAT(status.message(),
                 HasSubstr(absl::StrCat("tensor-parallel rank ", GetParam(), " of 2")));

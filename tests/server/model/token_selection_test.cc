@@ -48,16 +48,16 @@ TEST(TokenSelectionTest, KeepsTheLastTokenOfEachRowAtItsPosition) {
   const std::vector<AttentionRow> rows = {Row(0, 4, 10), Row(4, 1, 20), Row(5, 3, 2)};
   const std::vector<AdapterSegment> segments = {{0, 4, {}, nullptr}, {4, 8, {}, nullptr}};
   const TokenSelection selection(std::vector<int64_t>{3, 4, 7}, rows, segments);
-  EXPECT_THAT(Summary(selection.rows), ElementsAre(std::tuple(0, 1, 13), std::tuple(1, 1, 20),
-                                                   std::tuple(2, 1, 4)));
+  EXPECT_THAT(Summary(selection.rows),
+              ElementsAre(std::tuple(0, 1, 13), std::tuple(1, 1, 20), std::tuple(2, 1, 4)));
   EXPECT_THAT(Summary(selection.segments), ElementsAre(std::tuple(0, 1), std::tuple(1, 3)));
 }
 
 TEST(TokenSelectionTest, NeighboursOfARowStayTogetherAndGapsPartThem) {
   const std::vector<AttentionRow> rows = {Row(0, 6, 0), Row(6, 2, 5)};
   const TokenSelection selection(std::vector<int64_t>{0, 1, 4, 5, 6}, rows, {});
-  EXPECT_THAT(Summary(selection.rows), ElementsAre(std::tuple(0, 2, 0), std::tuple(2, 2, 4),
-                                                   std::tuple(4, 1, 5)));
+  EXPECT_THAT(Summary(selection.rows),
+              ElementsAre(std::tuple(0, 2, 0), std::tuple(2, 2, 4), std::tuple(4, 1, 5)));
 }
 
 TEST(TokenSelectionTest, DropsRowsAndSegmentsOfWhichNothingIsLeft) {

@@ -22,9 +22,8 @@ std::map<Flow*, double> Serve(FairShare& fair, const std::vector<Flow*>& flows, 
                               double cost = 1) {
   std::map<Flow*, double> served;
   for (int i = 0; i < count; ++i) {
-    Flow* const next = *std::min_element(flows.begin(), flows.end(), [&](Flow* a, Flow* b) {
-      return fair.Before(*a, *b);
-    });
+    Flow* const next = *std::min_element(flows.begin(), flows.end(),
+                                         [&](Flow* a, Flow* b) { return fair.Before(*a, *b); });
     fair.Charge(next, cost);
     served[next] += cost;
     fair.Settle(flows);
@@ -167,9 +166,8 @@ TEST(FairShareTest, CountersOfThoseWhoWaitStayTogether) {
                         absl::StrCat(draw(0, 3)));
       fair.Charge(guest, draw(1, 64));
     }
-    Flow* const next = *std::min_element(hungry.begin(), hungry.end(), [&](Flow* a, Flow* b) {
-      return fair.Before(*a, *b);
-    });
+    Flow* const next = *std::min_element(hungry.begin(), hungry.end(),
+                                         [&](Flow* a, Flow* b) { return fair.Before(*a, *b); });
     fair.Charge(next, draw(1, 64));
     fair.Settle(hungry);
     double least = 1e300, most = 0;

@@ -36,8 +36,8 @@ double TokensPerSecond(const TrafficSimulation& simulation, size_t index) {
 }
 
 struct Quiet {
-  double p50 = 0, p99 = 0;                            // time to first token, seconds
-  double least_tokens_per_second = 1e9;               // of one tenant
+  double p50 = 0, p99 = 0;               // time to first token, seconds
+  double least_tokens_per_second = 1e9;  // of one tenant
   double noisy_tokens_per_second = 0, total_tokens_per_second = 0;
 };
 
@@ -128,11 +128,11 @@ TEST(FairnessTest, LongPromptsCountAsWhatTheyCost) {
   TrafficSimulation simulation(options, classes);
   simulation.Run();
   const auto cost = [&](size_t i) {
-    const double requests = static_cast<double>(simulation.result(i).generated_tokens) /
-                            classes[i].max_tokens;
+    const double requests =
+        static_cast<double>(simulation.result(i).generated_tokens) / classes[i].max_tokens;
     // The last token of an answer is never computed.
-    return requests * (static_cast<double>(classes[i].prompt_tokens) +
-                       2.0 * (classes[i].max_tokens - 1));
+    return requests *
+           (static_cast<double>(classes[i].prompt_tokens) + 2.0 * (classes[i].max_tokens - 1));
   };
   EXPECT_NEAR(cost(0) / cost(1), 1.0, 0.05);
 }

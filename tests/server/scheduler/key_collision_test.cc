@@ -20,9 +20,9 @@ namespace {
 // What a client may choose (its adapters' names and, by their bytes, their digests; its tenant's
 // name) made to look like what it may not (salts, separators, lengths, other people's digests).
 std::vector<std::string> Crafted() {
-  std::vector<std::string> words = {"",      "a",     "aa",   "0:",  "1:",   "1:a", "64:",
-                                    "base",  "4:base", "+",   "*",   "*3f800000",   "a+a",
-                                    "latest", "@1",   "fr@1", "\n",  std::string(1, '\0')};
+  std::vector<std::string> words = {"",    "a",      "aa",     "0:",   "1:", "1:a",
+                                    "64:", "base",   "4:base", "+",    "*",  "*3f800000",
+                                    "a+a", "latest", "@1",     "fr@1", "\n", std::string(1, '\0')};
   words.push_back(std::string(64, '0'));
   words.push_back(absl::StrCat(std::string(64, '0'), "*3f800000"));
   words.push_back(absl::StrCat(std::string(64, '0'), "*3f800000+", std::string(64, '1')));

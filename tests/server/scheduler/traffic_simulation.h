@@ -28,7 +28,7 @@ struct TrafficClass {
   int64_t kv_percent = 0;
   int32_t priority = 0;
   std::string adapter;
-  absl::Duration begin;  ///< of its first arrivals
+  absl::Duration begin;                                ///< of its first arrivals
   absl::Duration deadline = absl::InfiniteDuration();  ///< after the arrival
 };
 

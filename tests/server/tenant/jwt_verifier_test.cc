@@ -8,8 +8,8 @@
 #include <string>
 
 #include "adapters/base/errors.h"
-#include "tests/source_dir.h"
 #include "nlohmann/json.hpp"
+#include "tests/source_dir.h"
 
 namespace tenon {
 namespace {

@@ -28,8 +28,8 @@ std::string ModelOf(const std::filesystem::path& golden) {
 std::vector<std::string> GoldenFolders() {
   std::vector<std::string> folders;
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(
-           SourcePath("tests/golden/data"), error)) {
+  for (const auto& entry :
+       std::filesystem::directory_iterator(SourcePath("tests/golden/data"), error)) {
     if (std::filesystem::exists(entry.path() / "tokenizer_cases.json")) {
       folders.push_back(entry.path());
     }
