@@ -50,23 +50,64 @@ struct Int8Tile {
   int64_t tile_stride = 0;
 };
 
-/// Lines that a product fetches into the second-level cache while it computes: next to end.
-struct FetchList {
-  const void* const* next = nullptr;
-  const void* const* end = nullptr;
+/// Consecutive bytes of memory.
+struct MemoryRun {
+  const char* begin;
+  const char* end;  ///< behind begin
+};
 
-  /// Fetches the next line, if there is one. Never a function of its own: files for other
-  /// instruction sets use it.
+/// Memory that a product fetches into the second-level cache while it computes, line by line.
+/// Borrows the runs. Its functions are never functions of their own: files for other instruction
+/// sets use them.
+class FetchList {
+ public:
+  FetchList() = default;  ///< nothing
+  FetchList(const MemoryRun* first, const MemoryRun* last) : next_(first), last_(last) {
+    NextRun();
+  }
+
+  /// Fetches the next line, if there is one.
   __attribute__((always_inline)) void FetchOne() {
-    if (next != end) {
-      __builtin_prefetch(*next++, 0, 2);
+    if (at_ < end_) {
+      __builtin_prefetch(at_, 0, 2);
+      at_ += kLine;
+      if (at_ >= end_) {
+        NextRun();
+      }
     }
   }
-  __attribute__((always_inline)) void FetchAll() {
-    while (next != end) {
+  __attribute__((always_inline)) void FetchSome(int64_t count) {
+    for (; count > 0 && at_ < end_; --count) {
       FetchOne();
     }
   }
+  __attribute__((always_inline)) void FetchAll() {
+    while (at_ < end_) {
+      FetchOne();
+    }
+  }
+  /// How many there are.
+  __attribute__((always_inline)) int64_t num_lines() const {
+    int64_t lines = (end_ - at_ + kLine - 1) / kLine;
+    for (const MemoryRun* run = next_; run != last_; ++run) {
+      lines += (run->end - run->begin + kLine - 1) / kLine;
+    }
+    return lines;
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+
+  __attribute__((always_inline)) void NextRun() {
+    if (next_ != last_) {
+      at_ = next_->begin;
+      end_ = next_->end;
+      ++next_;
+    }
+  }
+
+  const char *at_ = nullptr, *end_ = nullptr;  // of the run that is being fetched
+  const MemoryRun *next_ = nullptr, *last_ = nullptr;
 };
 
 /// bf16 is uint16_t here; strides count elements. Every sum is taken over k in one order that
@@ -111,9 +152,10 @@ struct GemmKernels {
   /// out[r, c] = sum_k x[r, k] * w[k / 2, c, k % 2]
   ///   x [rows, k] rows x_stride apart, w [ceil(k / 2), columns, 2], zero behind an odd k,
   ///   out [rows, columns] contiguous
+  ///   next  what will be read after w: its beginning is fetched meanwhile; null for nothing
   /// Null where dot_bf16 does, which needs no other layout.
   void (*pairs_bf16)(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_t* w,
-                     int64_t columns, int64_t k, float* out) = nullptr;
+                     int64_t columns, int64_t k, float* out, const void* next) = nullptr;
 
   void (*tile_int8)(const Int8Tile& tile) = nullptr;
   /// q[i] = x[i] / scale to the nearest, ties to even; returns scale = max_i |x[i]| / 127. A row of

@@ -6,6 +6,7 @@
 #include "adapters/kernels/vec_avx512.h"
 // The kernels below stand beside those that are made of the vectors above.
 #include "adapters/kernels/gemm_kernels_inl.h"
+#include "adapters/kernels/pairs_kernels_avx512.h"
 
 namespace tenon {
 namespace {
@@ -59,6 +60,7 @@ struct Product {
   int64_t rest_k;  // behind them
   float* tile;
   int64_t tile_stride;
+  int64_t lines_per_step;  // that are fetched for others
 };
 
 void Prefetch(const uint16_t* panel) {
@@ -76,7 +78,7 @@ void CopyPanelRest(const uint16_t* panel, int64_t rest_k, uint16_t* padded) {
 }
 
 // 17 to 32 rows by one panel.
-void TallBlock(const Product& p, const uint16_t* panel, float* out, Tail& tail) {
+void TallBlock(const Product& p, const uint16_t* panel, float* out, Tail& tail, FetchList& fetch) {
   const int64_t x_bytes = p.x_stride * 2, out_bytes = p.tile_stride * 4;
   const uint16_t* const lower = p.x + kTileHeight * p.x_stride;
   _tile_zero(0);
@@ -96,6 +98,7 @@ void TallBlock(const Product& p, const uint16_t* panel, float* out, Tail& tail) 
   };
   for (int64_t s = 0; s < p.steps; ++s, panel += kStepElements) {
     Prefetch(panel);
+    fetch.FetchSome(p.lines_per_step);
     multiply(p.x + s * kTileK, lower + s * kTileK, x_bytes, panel);
   }
   if (p.rest_k > 0) {
@@ -110,7 +113,7 @@ void TallBlock(const Product& p, const uint16_t* panel, float* out, Tail& tail) 
 
 // 1 to 16 rows by two panels, or by one: more sums than one panel has hide each other's latency.
 template <bool kPair>
-void FlatBlock(const Product& p, const uint16_t* panel, float* out, Tail& tail) {
+void FlatBlock(const Product& p, const uint16_t* panel, float* out, Tail& tail, FetchList& fetch) {
   const int64_t x_bytes = p.x_stride * 2, out_bytes = p.tile_stride * 4;
   const uint16_t* second = panel + p.panel_stride;
   _tile_zero(0);
@@ -135,6 +138,7 @@ void FlatBlock(const Product& p, const uint16_t* panel, float* out, Tail& tail) 
   };
   for (int64_t s = 0; s < p.steps; ++s, panel += kStepElements) {
     Prefetch(panel);
+    fetch.FetchSome(p.lines_per_step);
     load_x(p.x + s * kTileK, x_bytes);
     first_panel(panel);
     if constexpr (kPair) {
@@ -178,10 +182,11 @@ void Configure(int64_t rows) {
 void AmxTile(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_t* panels,
              int64_t panel_stride, int64_t num_panels, int64_t k, float* tile, int64_t tile_stride,
              FetchList& fetch) {
-  fetch.FetchAll();
   Settle(x);
-  const Product product = {x,          x_stride,   rows, panels,     panel_stride,
-                           k / kTileK, k % kTileK, tile, tile_stride};
+  Product product = {x,          x_stride,   rows, panels,      panel_stride,
+                     k / kTileK, k % kTileK, tile, tile_stride, 0};
+  const int64_t blocks = rows > kTileHeight ? num_panels : (num_panels + 1) / 2;
+  product.lines_per_step = fetch.num_lines() / (product.steps * blocks + 1) + 1;
   Tail tail;
   if (product.rest_k > 0) {
     std::memset(tail.x, 0, sizeof(tail.x));
@@ -194,25 +199,39 @@ void AmxTile(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_t* 
   int64_t p = 0;
   if (rows > kTileHeight) {
     for (; p < num_panels; ++p) {
-      TallBlock(product, panels + p * panel_stride, tile + p * kPanelColumns, tail);
+      TallBlock(product, panels + p * panel_stride, tile + p * kPanelColumns, tail, fetch);
     }
   } else {
     for (; p + 2 <= num_panels; p += 2) {
-      FlatBlock<true>(product, panels + p * panel_stride, tile + p * kPanelColumns, tail);
+      FlatBlock<true>(product, panels + p * panel_stride, tile + p * kPanelColumns, tail, fetch);
     }
     if (p < num_panels) {
-      FlatBlock<false>(product, panels + p * panel_stride, tile + p * kPanelColumns, tail);
+      FlatBlock<false>(product, panels + p * panel_stride, tile + p * kPanelColumns, tail, fetch);
     }
   }
   _tile_release();
 }
 
-// Ranks that ExpandRows takes at once: what it makes of them stays in the first-level cache.
+// Ranks that AmxExpand takes at once: what it makes of them stays in the first-level cache.
 constexpr int64_t kExpandRanks = 256;
 constexpr int64_t kExpandChunks = kExpandRanks / kTileK;
 
-// Scaled fp32 rows as sums of two bf16 each, which leaves an error of 2^-17: chunks of 32 ranks, in
-// each a tile of the high parts and one of the low.
+// Scaled fp32 numbers as sums of two bf16 each, which leaves an error of 2^-17.
+struct SplitVector {
+  __m256i high, low;
+
+  SplitVector(const float* from, int64_t count, __m512 factor) {
+    const auto mask = static_cast<__mmask16>((1u << count) - 1);
+    const __m512 value = _mm512_mul_ps(factor, _mm512_maskz_loadu_ps(mask, from));
+    high = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(value));
+    low = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_sub_ps(value, Widen(high))));
+  }
+  static __m512 Widen(__m256i bf16) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bf16), 16));
+  }
+};
+
+// Rows of them as tiles: chunks of 32 ranks, in each a tile of the high parts and one of the low.
 struct SplitRows {
   alignas(64) uint16_t parts[kExpandChunks][2][kTileHeight * kTileK];
 
@@ -220,19 +239,12 @@ struct SplitRows {
     const __m512 factor = _mm512_set1_ps(scale);
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t j = 0; j < (ranks + kTileK - 1) / kTileK * kTileK; j += Vec::kLanes) {
-        const int64_t count = std::clamp<int64_t>(ranks - j, 0, Vec::kLanes);
-        const auto mask = static_cast<__mmask16>((1u << count) - 1);
-        const __m512 value =
-            _mm512_mul_ps(factor, _mm512_maskz_loadu_ps(mask, shrunk + r * stride + j));
-        const __m256i high = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(value));
-        const __m512 rounded =
-            _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
-        const __m256i low =
-            reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_sub_ps(value, rounded)));
+        const SplitVector split(shrunk + r * stride + j,
+                                std::clamp<int64_t>(ranks - j, 0, Vec::kLanes), factor);
         auto& chunk = parts[j / kTileK];
         const int64_t at = r * kTileK + j % kTileK;
-        _mm256_store_si256(reinterpret_cast<__m256i*>(chunk[0] + at), high);
-        _mm256_store_si256(reinterpret_cast<__m256i*>(chunk[1] + at), low);
+        _mm256_store_si256(reinterpret_cast<__m256i*>(chunk[0] + at), split.high);
+        _mm256_store_si256(reinterpret_cast<__m256i*>(chunk[1] + at), split.low);
       }
     }
     Settle(this);
@@ -264,9 +276,9 @@ void ExpandPanel(const SplitRows& split, const uint16_t* panel, int64_t ranks, i
   _tile_stored(1, tile + kTileHeight, tile_bytes);
 }
 
-// The same as ExpandTile, in tiles. One product less deep than a tile is all of a small rank's.
-void AmxExpand(const float* shrunk, int64_t rows, const uint16_t* panels, int64_t panel_stride,
-               int64_t num_panels, int64_t rank, float scale, float* tile, int64_t tile_stride) {
+// In tiles. One product less deep than a tile is all of a small rank's.
+void ExpandTiles(const float* shrunk, int64_t rows, const uint16_t* panels, int64_t panel_stride,
+                 int64_t num_panels, int64_t rank, float scale, float* tile, int64_t tile_stride) {
   SplitRows split;
   Tail tail;
   const int64_t pairs = std::min((rank + 1) / 2, kTileHeight);
@@ -293,9 +305,120 @@ void AmxExpand(const float* shrunk, int64_t rows, const uint16_t* panels, int64_
   _tile_release();
 }
 
+// While it lives, this thread's vector instructions take and make no subnormals, as tiles' do.
+class FlushSubnormals {
+ public:
+  FlushSubnormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | kFlushToZero | kZeroInputs); }
+  ~FlushSubnormals() { _mm_setcsr(before_); }
+  FlushSubnormals(const FlushSubnormals&) = delete;
+  FlushSubnormals& operator=(const FlushSubnormals&) = delete;
+
+ private:
+  static constexpr unsigned kFlushToZero = 1u << 15, kZeroInputs = 1u << 6;
+  unsigned before_;
+};
+
+// Rows whose product is cheaper in vectors than in tiles that are mostly empty.
+constexpr int64_t kVectorExpandRows = 4;
+// Of those, how many share the weights in registers.
+constexpr int kExpandRowsAtOnce = 2;
+
+// A chunk of up to 32 ranks of M rows: high parts, then low parts, in fp32.
+template <int M>
+struct SplitChunk {
+  alignas(64) float parts[M][2][kTileK];
+
+  SplitChunk(const float* shrunk, int64_t stride, int64_t ranks, __m512 factor) {
+    for (int r = 0; r < M; ++r) {
+      for (int64_t j = 0; j < kTileK; j += Vec::kLanes) {
+        const SplitVector split(shrunk + r * stride + j,
+                                std::clamp<int64_t>(ranks - j, 0, Vec::kLanes), factor);
+        _mm512_store_ps(parts[r][0] + j, SplitVector::Widen(split.high));
+        _mm512_store_ps(parts[r][1] + j, SplitVector::Widen(split.low));
+      }
+    }
+  }
+};
+
+// tile += chunk @ panel with the sums of tdpbf16ps, one after the other as ExpandPanel has them:
+// all even k, all odd k, both together, added to what was there. 16 columns. `padded`: the tile is
+// deeper than the ranks.
+template <int M>
+void ExpandVector(const SplitChunk<M>& chunk, const uint16_t* panel, int64_t pairs, bool padded,
+                  float* tile, int64_t tile_stride) {
+  Vec even[M][2], odd[M][2];
+  for (int r = 0; r < M; ++r) {
+    for (int part = 0; part < 2; ++part) {
+      even[r][part] = odd[r][part] = Vec::Zero();
+    }
+  }
+  for (int64_t pair = 0; pair < pairs; ++pair, panel += kPanelRow) {
+    Vec first, second;
+    Vec::LoadPairs(panel, first, second);
+#pragma GCC unroll 8
+    for (int r = 0; r < M; ++r) {
+#pragma GCC unroll 2
+      for (int part = 0; part < 2; ++part) {
+        const float* const x = chunk.parts[r][part] + pair * 2;
+        even[r][part] = Fma(Vec::Set(x[0]), first, even[r][part]);
+        odd[r][part] = Fma(Vec::Set(x[1]), second, odd[r][part]);
+      }
+    }
+  }
+  if (padded) {  // with zeros, which make +0 of what was flushed to -0
+    for (int r = 0; r < M; ++r) {
+      for (int part = 0; part < 2; ++part) {
+        even[r][part] = even[r][part] + Vec::Zero();
+        odd[r][part] = odd[r][part] + Vec::Zero();
+      }
+    }
+  }
+  for (int r = 0; r < M; ++r) {
+    float* const at = tile + r * tile_stride;
+    ((Vec::Load(at) + (even[r][0] + odd[r][0])) + (even[r][1] + odd[r][1])).Store(at);
+  }
+}
+
+template <int M>
+void ExpandRows(const float* shrunk, const uint16_t* panels, int64_t panel_stride,
+                int64_t num_panels, int64_t rank, float scale, float* tile, int64_t tile_stride) {
+  const __m512 factor = _mm512_set1_ps(scale);
+  for (int64_t first = 0; first < rank; first += kTileK) {
+    const int64_t ranks = std::min(rank - first, kTileK);
+    const SplitChunk<M> chunk(shrunk + first, rank, ranks, factor);
+    const int64_t pairs = (ranks + 1) / 2;
+    const bool padded = first > 0 && ranks < kTileK;
+    const uint16_t* panel = panels + first / 2 * kPanelRow;
+    for (int64_t p = 0; p < num_panels; ++p, panel += panel_stride) {
+      float* const at = tile + p * kPanelColumns;
+      ExpandVector(chunk, panel, pairs, padded, at, tile_stride);
+      ExpandVector(chunk, panel + kPanelRow / 2, pairs, padded, at + Vec::kLanes, tile_stride);
+    }
+  }
+}
+
+void AmxExpand(const float* shrunk, int64_t rows, const uint16_t* panels, int64_t panel_stride,
+               int64_t num_panels, int64_t rank, float scale, float* tile, int64_t tile_stride) {
+  if (rows > kVectorExpandRows) {
+    ExpandTiles(shrunk, rows, panels, panel_stride, num_panels, rank, scale, tile, tile_stride);
+    return;
+  }
+  const FlushSubnormals as_tiles_do;
+  int64_t row = 0;
+  for (; row + kExpandRowsAtOnce <= rows; row += kExpandRowsAtOnce) {
+    ExpandRows<kExpandRowsAtOnce>(shrunk + row * rank, panels, panel_stride, num_panels, rank,
+                                  scale, tile + row * tile_stride, tile_stride);
+  }
+  if (row < rows) {
+    ExpandRows<1>(shrunk + row * rank, panels, panel_stride, num_panels, rank, scale,
+                  tile + row * tile_stride, tile_stride);
+  }
+}
+
 // Up to 16 rows of x by up to 16 columns of w, four sums over every fourth tile of k.
 void PairsBlock(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_t* w,
-                int64_t w_columns, int64_t columns, int64_t k, const Tail& tail, float* out) {
+                int64_t w_columns, int64_t columns, int64_t k, const Tail& tail, PairsAhead ahead,
+                float* out) {
   const int64_t x_bytes = x_stride * 2, w_bytes = w_columns * 4;
   const int64_t w_step = kTileK * w_columns;
   TileShapes shapes;
@@ -313,7 +436,13 @@ void PairsBlock(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_
   _tile_zero(3);
   const int64_t steps = k / kTileK;
   int64_t s = 0;
+  const auto fetch = [&](int64_t tiles) __attribute__((always_inline)) {
+    for (int64_t line = 0; line < tiles * kTileHeight; ++line) {
+      ahead.FetchLine();
+    }
+  };
   for (; s + 4 <= steps; s += 4, x += 4 * kTileK, w += 4 * w_step) {
+    fetch(4);
     _tile_loadd(4, x, x_bytes);
     _tile_loadd(6, w, w_bytes);
     _tile_dpbf16ps(0, 4, 6);
@@ -328,6 +457,7 @@ void PairsBlock(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_
     _tile_dpbf16ps(3, 5, 7);
   }
   for (; s < steps; ++s, x += kTileK, w += w_step) {
+    fetch(1);
     _tile_loadd(4, x, x_bytes);
     _tile_loadd(6, w, w_bytes);
     _tile_dpbf16ps(0, 4, 6);
@@ -351,7 +481,7 @@ void PairsBlock(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_
 }
 
 void AmxPairs(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_t* w, int64_t columns,
-              int64_t k, float* out) {
+              int64_t k, float* out, const void* next) {
   Settle(x);
   const int64_t whole_k = k / kTileK * kTileK, rest_k = k - whole_k;
   Tail tail;
@@ -375,7 +505,7 @@ void AmxPairs(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_t*
       }
       Settle(&tail);
       PairsBlock(x_rows, x_stride, height, w + c * 2, columns, width, k, tail,
-                 out + row * columns + c);
+                 PairsAhead(w, c, columns, (k + 1) / 2, next), out + row * columns + c);
     }
   }
   _tile_release();

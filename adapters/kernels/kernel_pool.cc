@@ -15,6 +15,7 @@ constexpr std::chrono::microseconds kCallerPatience(50);
 constexpr int64_t kIdleFetchBytes = 512 * 1024;
 
 thread_local bool in_task = false;
+thread_local int64_t direction = 1;
 
 void Pause() {
 #if defined(__x86_64__)
@@ -82,6 +83,7 @@ KernelPool& KernelPool::Get() {
 }
 
 bool KernelPool::InTask() { return in_task; }
+int64_t KernelPool::Direction() { return direction; }
 
 void KernelPool::AddWorkers(int64_t count) {
   for (; num_workers_ < count; ++num_workers_) {
@@ -91,6 +93,7 @@ void KernelPool::AddWorkers(int64_t count) {
 
 void KernelPool::RunTasks(End end) {
   in_task = true;
+  direction = end == End::kFront ? 1 : -job_workers_.load(std::memory_order_relaxed);
   uint64_t state = state_.load(std::memory_order_acquire);
   for (;;) {
     const auto front = static_cast<int64_t>(state & kTakenMask);
@@ -112,6 +115,7 @@ void KernelPool::RunTasks(End end) {
     state = state_.load(std::memory_order_acquire);
   }
   in_task = false;
+  direction = 1;
 }
 
 void KernelPool::FetchWhileIdle(const void* begin, int64_t bytes) {

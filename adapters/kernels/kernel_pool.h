@@ -31,6 +31,8 @@ class KernelPool {
 
   /// Whether the calling thread is in a task of a job.
   static bool InTask();
+  /// From the task that the calling thread is in to the one that it is likely to take next.
+  static int64_t Direction();
 
  private:
   using Task = absl::FunctionRef<void(int64_t)>;

@@ -117,10 +117,16 @@ void Widen(const GemmKernels& kernels, const uint16_t* x, int64_t n, float* y) {
   kernels.widen(x, n, y);
 }
 
+// Null when the task's delta has none.
+const void* PairsOf(const ShrinkTask& task) {
+  const at::Tensor& pairs = task.segment->term->delta->down_pairs;
+  return pairs.defined() ? pairs.const_data_ptr() : nullptr;
+}
+
 // The rows of one task: x @ down^T, or x itself in fp32 when the delta is dense.
 template <typename T>
 void ShrinkRows(const GemmKernels& kernels, const at::Tensor& x, const ShrinkTask& task,
-                float* shrunk) {
+                const ShrinkTask* next, float* shrunk) {
   const LowRankDelta& delta = *task.segment->term->delta;
   const int64_t rank = delta.rank(), rows = task.end - task.begin;
   const T* const input = Data<T>(x) + (task.segment->term->begin + task.begin) * x.stride(0);
@@ -128,7 +134,7 @@ void ShrinkRows(const GemmKernels& kernels, const at::Tensor& x, const ShrinkTas
   if constexpr (sizeof(T) == 2) {
     if (delta.down_pairs.defined() && kernels.pairs_bf16 != nullptr) {
       kernels.pairs_bf16(input, x.stride(0), rows, Data<uint16_t>(delta.down_pairs), rank,
-                         x.size(1), output);
+                         x.size(1), output, next != nullptr ? PairsOf(*next) : nullptr);
       return;
     }
   }
@@ -139,19 +145,6 @@ void ShrinkRows(const GemmKernels& kernels, const at::Tensor& x, const ShrinkTas
   }
   for (int64_t row = 0; row < rows; ++row) {
     Widen(kernels, input + row * x.stride(0), rank, output + row * rank);
-  }
-}
-
-// Fetches where a later task begins: what it waits for longest.
-void FetchStart(const ShrinkTask& task) {
-  constexpr int64_t kLine = 64, kBytes = 4096;
-  const at::Tensor& down = task.segment->term->delta->down_pairs;
-  if (!down.defined() || task.begin > 0) {
-    return;
-  }
-  const auto* const bytes = static_cast<const char*>(down.const_data_ptr());
-  for (int64_t i = 0; i < kBytes; i += kLine) {
-    __builtin_prefetch(bytes + i, 0, 2);
   }
 }
 
@@ -169,10 +162,10 @@ void Shrink(const GemmKernels& kernels, const at::Tensor& x, std::span<const Seg
   }
   const auto num_tasks = static_cast<int64_t>(tasks.size());
   ParallelFor(num_tasks, cost / std::max<int64_t>(num_tasks, 1), [&](int64_t i) {
-    if (const int64_t later = i + NumKernelThreads(); later < num_tasks) {
-      FetchStart(tasks[static_cast<size_t>(later)]);
-    }
-    ShrinkRows<T>(kernels, x, tasks[static_cast<size_t>(i)], shrunk);
+    const int64_t next = LikelyNextTask(i);
+    ShrinkRows<T>(kernels, x, tasks[static_cast<size_t>(i)],
+                  0 <= next && next < num_tasks ? &tasks[static_cast<size_t>(next)] : nullptr,
+                  shrunk);
   });
 }
 
@@ -317,6 +310,23 @@ LowRankDelta LowRankDelta::OnDevice(at::Device device) const {
   moved.up = up.defined() ? up.to(device) : at::Tensor();
   moved.packed_up = packed_up.OnDevice(device);
   return moved;
+}
+
+void LowRankDelta::RelocateDown(absl::FunctionRef<at::Tensor(const at::Tensor&)> relocate) {
+  for (at::Tensor* tensor : {&down, &down_pairs}) {
+    if (tensor->defined()) {
+      *tensor = relocate(*tensor);
+    }
+  }
+}
+
+void LowRankDelta::RelocateUp(absl::FunctionRef<at::Tensor(const at::Tensor&)> relocate) {
+  if (up.defined()) {
+    up = relocate(up);
+  }
+  if (packed_up.defined()) {
+    packed_up.Relocate(relocate);
+  }
 }
 
 int64_t LowRankDelta::nbytes() const {

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "adapters/kernels/packed_matrix.h"
 
@@ -40,6 +41,11 @@ struct LowRankDelta {
   /// The same delta on `device`, as the reference and the kernels there read it: `down` by rows,
   /// `up` as it is kept here.
   LowRankDelta OnDevice(at::Device device) const;
+
+  /// Exchanges the tensors of the first product, or of the second, for what `relocate` makes of
+  /// them: the same elsewhere in memory.
+  void RelocateDown(absl::FunctionRef<at::Tensor(const at::Tensor&)> relocate);
+  void RelocateUp(absl::FunctionRef<at::Tensor(const at::Tensor&)> relocate);
 
   bool defined() const { return up.defined() || packed_up.defined(); }
   bool dense() const { return !down.defined() && !down_pairs.defined(); }

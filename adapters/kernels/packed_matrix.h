@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 
 namespace tenon {
@@ -64,6 +65,11 @@ class PackedMatrix {
   /// The same matrix with its panels on `device`: itself when they are there. Of the members only
   /// Unpack works elsewhere than on the CPU.
   PackedMatrix OnDevice(at::Device device) const;
+
+  /// Exchanges the panels for what `relocate` makes of them: the same elsewhere in memory.
+  void Relocate(absl::FunctionRef<at::Tensor(const at::Tensor&)> relocate) {
+    panels_ = relocate(panels_);
+  }
 
   bool defined() const { return panels_.defined(); }
   int64_t in_features() const { return in_features_; }

@@ -20,6 +20,29 @@ constexpr int kPairRows = 4;
 // How far ahead the one stream of weights is fetched: each byte is used at once.
 constexpr int64_t kPairPrefetchBytes = 4096;
 
+// Where the stream of weights is fetched: ahead of what is read of w, then what follows on w.
+class PairsAhead {
+ public:
+  // w [pairs, columns, 2], of which the columns that begin at `first` are read.
+  PairsAhead(const uint16_t* w, int64_t first, int64_t columns, int64_t pairs, const void* next)
+      : stride_(columns * 4),
+        at_(reinterpret_cast<const char*>(w + first * 2) + kPairPrefetchBytes),
+        end_(reinterpret_cast<const char*>(w) + pairs * stride_),
+        jump_(
+            (next != nullptr ? static_cast<const char*>(next) : reinterpret_cast<const char*>(w)) -
+            end_) {}
+
+  __attribute__((always_inline)) void FetchLine() {
+    __builtin_prefetch(at_ < end_ ? at_ : at_ + jump_);
+    at_ += stride_;
+  }
+
+ private:
+  int64_t stride_;
+  const char *at_, *end_;
+  int64_t jump_;
+};
+
 // k of a row that are laid out for the multiplication at once; a multiple of 2 * kPairChains.
 constexpr int64_t kPairChunk = 512;
 
@@ -51,7 +74,7 @@ struct PairsWidened {
 // them.
 template <template <int> typename Op, int M>
 void PairsBlock(const uint16_t* x, int64_t x_stride, const uint16_t* w, int64_t columns, int64_t k,
-                __mmask16 lanes, float* out) {
+                __mmask16 lanes, float* out, PairsAhead ahead) {
   Vec acc[M][kPairChains];
   for (int i = 0; i < M; ++i) {
     for (int c = 0; c < kPairChains; ++c) {
@@ -63,7 +86,7 @@ void PairsBlock(const uint16_t* x, int64_t x_stride, const uint16_t* w, int64_t 
     const Op<M> op(x + begin, x_stride, n);
     const uint16_t* at = w + begin * columns;
     const auto add = [&](int64_t pair, int chain) __attribute__((always_inline)) {
-      __builtin_prefetch(reinterpret_cast<const char*>(at) + kPairPrefetchBytes);
+      ahead.FetchLine();
       const typename Op<M>::Weights weights(_mm512_maskz_loadu_epi32(lanes, at));
 #pragma GCC unroll 8
       for (int i = 0; i < M; ++i) {
@@ -91,15 +114,16 @@ void PairsBlock(const uint16_t* x, int64_t x_stride, const uint16_t* w, int64_t 
 
 template <template <int> typename Op, int M>
 void PairsRows(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_t* w,
-               int64_t columns, int64_t k, __mmask16 lanes, float* out) {
+               int64_t columns, int64_t k, __mmask16 lanes, float* out, const PairsAhead& ahead) {
   int64_t row = 0;
   for (; row + M <= rows; row += M) {
-    PairsBlock<Op, M>(x + row * x_stride, x_stride, w, columns, k, lanes, out + row * columns);
+    PairsBlock<Op, M>(x + row * x_stride, x_stride, w, columns, k, lanes, out + row * columns,
+                      ahead);
   }
   if constexpr (M > 1) {
     if (row < rows) {
       PairsRows<Op, M - 1>(x + row * x_stride, x_stride, rows - row, w, columns, k, lanes,
-                           out + row * columns);
+                           out + row * columns, ahead);
     }
   }
 }
@@ -107,11 +131,12 @@ void PairsRows(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_t
 /// GemmKernels::pairs_bf16.
 template <template <int> typename Op>
 void Pairs(const uint16_t* x, int64_t x_stride, int64_t rows, const uint16_t* w, int64_t columns,
-           int64_t k, float* out) {
+           int64_t k, float* out, const void* next) {
   for (int64_t c = 0; c < columns; c += Vec::kLanes) {
     const int64_t count = columns - c < Vec::kLanes ? columns - c : Vec::kLanes;
     const auto lanes = static_cast<__mmask16>((uint32_t{1} << count) - 1);
-    PairsRows<Op, kPairRows>(x, x_stride, rows, w + c * 2, columns, k, lanes, out + c);
+    const PairsAhead ahead(w, c, columns, (k + 1) / 2, next);
+    PairsRows<Op, kPairRows>(x, x_stride, rows, w + c * 2, columns, k, lanes, out + c, ahead);
   }
 }
 

@@ -131,34 +131,25 @@ const T* PanelsOf(const TilePart& part) {
   return static_cast<const T*>(part.update->panels) + part.from * part.update->panel_stride;
 }
 
-// The lines of memory that AddUpdates will read for a tile. They are fetched while its sums are
+// The memory that AddUpdates will read for a tile. It is fetched while the tile's sums are
 // computed, which takes longer: pieces too short for the processor to see a stream in.
-class UpdateLines {
- public:
-  template <typename T>
-  static UpdateLines Of(const TileParts& parts) {
-    UpdateLines lines;
-    for (const TilePart& part : parts) {
-      lines.Add(PanelsOf<T>(part), (part.to - part.from) * part.update->panel_stride *
-                                       static_cast<int64_t>(sizeof(T)));
+template <typename T>
+absl::InlinedVector<MemoryRun, 2 * kMaxTileRows> UpdateRuns(const TileParts& parts) {
+  constexpr int64_t kMaxBytes = 128 * 1024;  // a part of the cache that they go to
+  absl::InlinedVector<MemoryRun, 2 * kMaxTileRows> runs;
+  int64_t bytes = 0;
+  for (const TilePart& part : parts) {
+    const char* const begin = reinterpret_cast<const char*>(PanelsOf<T>(part));
+    const int64_t size =
+        (part.to - part.from) * part.update->panel_stride * static_cast<int64_t>(sizeof(T));
+    bytes += size;
+    if (bytes > kMaxBytes) {
+      break;
     }
-    return lines;
+    runs.push_back({begin, begin + size});
   }
-  FetchList list() const { return {lines_, lines_ + count_}; }
-
- private:
-  static constexpr int64_t kLine = 64;
-  static constexpr int64_t kMaxLines = 1024;  // 64 KiB, a part of the cache that they go to
-
-  void Add(const void* panels, int64_t bytes) {
-    for (int64_t i = 0; i < bytes && count_ < kMaxLines; i += kLine) {
-      lines_[count_++] = static_cast<const char*>(panels) + i;
-    }
-  }
-
-  int64_t count_ = 0;
-  const void* lines_[kMaxLines];
-};
+  return runs;
+}
 
 // Adds them to the tile of sums at (row, panel).
 template <typename T>
@@ -183,8 +174,8 @@ void MultiplyTile(const GemmKernels& kernels, const ProductOutput<T>& o, const S
   const int64_t tile_stride = num_panels * kPanelColumns;
   const int64_t column = panel * kPanelColumns;
   const TileParts parts = PartsOf(o, row, rows, panel, num_panels);
-  const UpdateLines lines = UpdateLines::Of<T>(parts);
-  FetchList fetch = lines.list();
+  const auto runs = UpdateRuns<T>(parts);
+  FetchList fetch(runs.data(), runs.data() + runs.size());
   sums(row, rows, panel, num_panels, tile, tile_stride, fetch);
   AddUpdates<T>(kernels, parts, row + o.first_row, panel, tile, tile_stride);
   TileStore<T> store;

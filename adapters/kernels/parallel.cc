@@ -30,6 +30,8 @@ void FetchWhileIdle(const void* begin, int64_t bytes) {
   KernelPool::Get().FetchWhileIdle(begin, bytes);
 }
 
+int64_t LikelyNextTask(int64_t task) { return task + KernelPool::Direction(); }
+
 void ParallelFor(int64_t num_tasks, int64_t task_cost, absl::FunctionRef<void(int64_t)> task) {
   const int64_t useful =
       std::min(num_tasks, num_tasks * std::max<int64_t>(task_cost, 1) / kMinCostPerThread);

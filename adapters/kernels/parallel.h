@@ -21,6 +21,10 @@ void ParallelFor(int64_t num_tasks, int64_t task_cost, absl::FunctionRef<void(in
 /// task meanwhile fetches a part of it into its cache. Memory that has gone does no harm.
 void FetchWhileIdle(const void* begin, int64_t bytes);
 
+/// In a task of ParallelFor: the one that this thread is likely to run after it. May be out of
+/// range.
+int64_t LikelyNextTask(int64_t task);
+
 /// The number of threads that ParallelFor may use: at first as many as LibTorch would.
 int64_t NumKernelThreads();
 /// At least 1; those that are running end with the process.

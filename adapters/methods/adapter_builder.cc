@@ -342,6 +342,7 @@ absl::StatusOr<std::shared_ptr<const CompiledAdapter>> AdapterBuilder::Finish() 
     Warn("all deltas are zero: the adapter changes nothing");
   }
   report_->resident_bytes = adapter_->resident_bytes();
+  adapter_->Compact();
   return std::shared_ptr<const CompiledAdapter>(std::move(adapter_));
 }
 

@@ -46,6 +46,7 @@ class RankCut {
     if (whole.context() != nullptr) {
       part->set_context(CutContext(*whole.context()));
     }
+    part->Compact();
     return part;
   }
 

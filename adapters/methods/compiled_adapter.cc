@@ -1,5 +1,7 @@
 #include "adapters/methods/compiled_adapter.h"
 
+#include "adapters/kernels/tensor_block.h"
+
 namespace tenon {
 namespace {
 
@@ -77,6 +79,29 @@ std::shared_ptr<const CompiledAdapter> CompiledAdapter::OnDevice(at::Device devi
 void CompiledAdapter::set_delta(int64_t layer, Site site, SiteDelta delta) {
   resident_bytes_ += delta.nbytes();
   deltas_[layer * kNumSites + static_cast<int64_t>(site)] = std::move(delta);
+}
+
+void CompiledAdapter::Relocate(absl::FunctionRef<at::Tensor(const at::Tensor&)> relocate) {
+  for (auto layer = deltas_.begin(); layer != deltas_.end(); layer += kNumSites) {
+    for (auto delta = layer; delta != layer + kNumSites; ++delta) {
+      delta->low_rank.RelocateDown(relocate);
+    }
+    for (auto delta = layer; delta != layer + kNumSites; ++delta) {
+      delta->low_rank.RelocateUp(relocate);
+    }
+  }
+}
+
+void CompiledAdapter::Compact() {
+  int64_t bytes = 0;
+  Relocate([&bytes](const at::Tensor& tensor) {
+    bytes += TensorBlock::BytesOf(tensor);
+    return tensor;
+  });
+  if (bytes > 0) {
+    TensorBlock block(bytes);
+    Relocate([&block](const at::Tensor& tensor) { return block.Place(tensor); });
+  }
 }
 
 void CompiledAdapter::set_bottleneck(int64_t layer, Sublayer sublayer, BottleneckDelta delta) {

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "adapters/formats/adapter_spec.h"
 #include "adapters/kernels/bottleneck.h"
 #include "adapters/kernels/low_rank.h"
@@ -103,6 +104,9 @@ class CompiledAdapter {
   void set_embedding(EmbeddingDelta delta);
   void set_head(HeadDelta delta);
   void set_context(AdapterContext context);
+  /// Puts what products read of the sites' deltas into one block of memory, layer by layer. Values
+  /// and sizes stay.
+  void Compact();
   /// Makes this the part of rank 0: what ranks 1, 2, ... need.
   void set_other_ranks(std::vector<std::shared_ptr<const CompiledAdapter>> others);
 
@@ -110,6 +114,9 @@ class CompiledAdapter {
   int64_t resident_bytes() const { return resident_bytes_; }
 
  private:
+  // Exchanges the deltas' tensors for what `relocate` makes of them, in the order of their use.
+  void Relocate(absl::FunctionRef<at::Tensor(const at::Tensor&)> relocate);
+
   std::vector<SiteDelta> deltas_;                              // [num_layers * kNumSites]
   std::vector<std::unique_ptr<BottleneckDelta>> bottlenecks_;  // [num_layers * 2]
   std::unique_ptr<EmbeddingDelta> embedding_;

@@ -3,10 +3,12 @@
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
 
+#include "adapters/kernels/packed_matrix.h"
 #include "tests/adapters/kernels/kernel_testing.h"
 
 namespace tenon {
@@ -86,6 +88,42 @@ TEST_P(GemmKernelsTest, DotProductsMatchDoubleAndIgnoreTheBlocking) {
         ActiveGemmKernels().dot_bf16(x_data + r * k, k, 1, w_data + c * k, k, 1, k,
                                      one.mutable_data_ptr<float>(), 1);
         EXPECT_TRUE(SameBits(one, all.narrow(0, r, 1).narrow(1, c, 1))) << r << ", " << c;
+      }
+    }
+  }
+}
+
+// Few rows may take other instructions than many: their sums must not show it.
+TEST_P(GemmKernelsTest, ExpandGivesARowTheSameBitsAmongAnyNumberOfOthers) {
+  constexpr int64_t kColumns = 2 * kPanelColumns;
+  const GemmKernels& kernels = ActiveGemmKernels();
+  const int64_t rows = kernels.tile_rows;
+  // The smallest make products and sums that are not normal numbers.
+  for (const float deviation : {1.0f, 1e-19f}) {
+    for (const int64_t rank : {1, 2, 7, 16, 31, 32, 33, 64, 300}) {
+      const at::Tensor up = random_.Normal({kColumns, rank}, at::kBFloat16, deviation);
+      const at::Tensor shrunk = random_.Normal({rows, rank}, at::kFloat, deviation);
+      const at::Tensor before = random_.Normal({rows, kColumns}, at::kFloat, deviation * deviation);
+      const PackedMatrix packed = *PackedMatrix::Pack({&up, 1});
+      const auto expand = [&](const at::Tensor& tile, int64_t begin, int64_t end) {
+        kernels.expand_bf16(shrunk.const_data_ptr<float>() + begin * rank, end - begin,
+                            static_cast<const uint16_t*>(packed.panels().const_data_ptr()),
+                            packed.panel_stride(), packed.num_panels(), rank, 0.37f,
+                            tile.mutable_data_ptr<float>() + begin * kColumns, kColumns);
+      };
+      const at::Tensor together = before.clone();
+      expand(together, 0, rows);
+      if (deviation == 1.0f) {
+        const at::Tensor sums = shrunk.to(at::kDouble).matmul(up.to(at::kDouble).t()).mul(0.37);
+        EXPECT_LT(WorstError(together, sums.add(before), std::sqrt(static_cast<double>(rank))),
+                  1e-4);
+      }
+      for (int64_t at_once = 1; at_once < rows; ++at_once) {
+        const at::Tensor apart = before.clone();
+        for (int64_t begin = 0; begin < rows; begin += at_once) {
+          expand(apart, begin, std::min(rows, begin + at_once));
+        }
+        EXPECT_TRUE(SameBits(apart, together)) << rank << " ranks, " << at_once << " rows at once";
       }
     }
   }

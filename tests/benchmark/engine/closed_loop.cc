@@ -23,6 +23,7 @@ std::shared_ptr<const CompiledAdapter> RandomAdapter(const Model& model, int64_t
                                           at::randn({shape.out_features, rank}, options), 1e-3f);
     adapter->set_delta(shape.layer, shape.site, std::move(site));
   }
+  adapter->Compact();
   return model.device.is_cpu() ? adapter : adapter->OnDevice(model.device);
 }
 
