@@ -5,6 +5,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -32,7 +33,8 @@ struct Segment {
 
 struct ShrinkTask {
   const Segment* segment;
-  int64_t begin, end;  // rows of the segment
+  int64_t begin, end;   // rows of the segment
+  const void* weights;  // `down`; null when the delta is dense
 };
 
 bool IsMatrix(const at::Tensor& tensor, int64_t rows, int64_t columns, at::ScalarType dtype) {
@@ -117,10 +119,26 @@ void Widen(const GemmKernels& kernels, const uint16_t* x, int64_t n, float* y) {
   kernels.widen(x, n, y);
 }
 
-// Null when the task's delta has none.
-const void* PairsOf(const ShrinkTask& task) {
-  const at::Tensor& pairs = task.segment->term->delta->down_pairs;
-  return pairs.defined() ? pairs.const_data_ptr() : nullptr;
+const void* ShrinkWeights(const LowRankDelta& delta) {
+  const at::Tensor& down = delta.down_pairs.defined() ? delta.down_pairs : delta.down;
+  return down.defined() ? down.const_data_ptr() : nullptr;
+}
+
+// In the order of the weights in memory: what one adapter has for the parts of a product lies
+// together (CompiledAdapter::Compact), and is read as one stream.
+std::vector<ShrinkTask> ShrinkTasks(std::span<const Segment> segments) {
+  std::vector<ShrinkTask> tasks;
+  tasks.reserve(segments.size());
+  for (const Segment& segment : segments) {
+    const void* const weights = ShrinkWeights(*segment.term->delta);
+    for (int64_t begin = 0; begin < segment.rows; begin += kShrinkRows) {
+      tasks.push_back({&segment, begin, std::min(segment.rows, begin + kShrinkRows), weights});
+    }
+  }
+  std::sort(tasks.begin(), tasks.end(), [](const ShrinkTask& a, const ShrinkTask& b) {
+    return a.weights != b.weights ? std::less<>()(a.weights, b.weights) : a.begin < b.begin;
+  });
+  return tasks;
 }
 
 // The rows of one task: x @ down^T, or x itself in fp32 when the delta is dense.
@@ -134,7 +152,7 @@ void ShrinkRows(const GemmKernels& kernels, const at::Tensor& x, const ShrinkTas
   if constexpr (sizeof(T) == 2) {
     if (delta.down_pairs.defined() && kernels.pairs_bf16 != nullptr) {
       kernels.pairs_bf16(input, x.stride(0), rows, Data<uint16_t>(delta.down_pairs), rank,
-                         x.size(1), output, next != nullptr ? PairsOf(*next) : nullptr);
+                         x.size(1), output, next != nullptr ? next->weights : nullptr);
       return;
     }
   }
@@ -152,12 +170,9 @@ void ShrinkRows(const GemmKernels& kernels, const at::Tensor& x, const ShrinkTas
 template <typename T>
 void Shrink(const GemmKernels& kernels, const at::Tensor& x, std::span<const Segment> segments,
             float* shrunk) {
-  std::vector<ShrinkTask> tasks;
+  const std::vector<ShrinkTask> tasks = ShrinkTasks(segments);
   int64_t cost = 0;
   for (const Segment& segment : segments) {
-    for (int64_t begin = 0; begin < segment.rows; begin += kShrinkRows) {
-      tasks.push_back({&segment, begin, std::min(segment.rows, begin + kShrinkRows)});
-    }
     cost += segment.rows * segment.term->delta->rank() * x.size(1) / 8;
   }
   const auto num_tasks = static_cast<int64_t>(tasks.size());

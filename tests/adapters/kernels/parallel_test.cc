@@ -44,6 +44,24 @@ TEST(ParallelForTest, CostlyTasksUseAllThreads) {
   EXPECT_EQ(begun, threads);
 }
 
+TEST(ParallelForTest, AThreadsNextTaskIsTheLikelyOne) {
+  const int64_t threads = NumKernelThreads();
+  constexpr int64_t kTasks = 1000;
+  thread_local int64_t expected;
+  std::atomic<int64_t> likely(0);
+  const auto visit = [&](int64_t task) {
+    likely += task == expected ? 1 : 0;
+    expected = LikelyNextTask(task);
+  };
+  ParallelFor(kTasks, 0, visit);  // on this thread alone: all but the first
+  EXPECT_GE(likely, kTasks - 1);
+  if (threads == 2) {  // a caller from the front and one worker from the back
+    likely = 0;
+    ParallelFor(kTasks, 1'000'000, visit);
+    EXPECT_GE(likely, kTasks - threads);
+  }
+}
+
 TEST(ParallelForTest, NestedCallRunsEveryTask) {
   std::atomic<int> runs(0);
   ParallelFor(4, 1'000'000, [&](int64_t) { ParallelFor(5, 1'000'000, [&](int64_t) { ++runs; }); });

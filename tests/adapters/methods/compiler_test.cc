@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdint>
 
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
@@ -59,6 +60,33 @@ AdapterSpec Parse(const SafetensorsBuilder& weights, const std::string& more_con
                            AdapterLimits());
   EXPECT_TRUE(spec.ok()) << spec.status();
   return *std::move(spec);
+}
+
+uintptr_t Address(const at::Tensor& tensor) {
+  return reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
+}
+
+TEST(CompilerTest, MatricesLieInOneBlockInTheOrderOfTheirUse) {
+  SafetensorsBuilder weights;
+  AddPair(weights, "model.layers.1.mlp.down_proj", 2, 16, 8, 2.0f, 3.0f);
+  AddPair(weights, "model.layers.0.self_attn.k_proj", 2, 8, 4, 5.0f, 6.0f);
+  AddPair(weights, "model.layers.0.self_attn.q_proj", 2, 8, 8, 1.0f, 0.5f);
+  CompileReport report;
+  const auto adapter = Compile(Parse(weights), TinyBase(), at::kFloat, &report);
+  ASSERT_TRUE(adapter.ok()) << adapter.status();
+
+  const LowRankDelta& q = (*adapter)->delta(0, Site::kQ)->low_rank;
+  const LowRankDelta& k = (*adapter)->delta(0, Site::kK)->low_rank;
+  const LowRankDelta& down = (*adapter)->delta(1, Site::kDown)->low_rank;
+  // [rank, in] of fp32, then panels of [rank, 32], all multiples of a cache line.
+  const uintptr_t begin = Address(q.down);
+  EXPECT_EQ(Address(k.down), begin + 64);
+  EXPECT_EQ(Address(q.packed_up.panels()), begin + 128);
+  EXPECT_EQ(Address(k.packed_up.panels()), begin + 128 + 256);
+  EXPECT_EQ(Address(down.down), begin + 128 + 512);
+  EXPECT_EQ(Address(down.packed_up.panels()), begin + 128 + 512 + 128);
+  EXPECT_TRUE(at::allclose(k.UpMatrix(), at::full({4, 2}, 6.0f)));
+  EXPECT_EQ((*adapter)->resident_bytes(), 128 + 512 + 128 + 256);
 }
 
 TEST(CompilerTest, MakesOneDeltaPerModule) {
