@@ -17,14 +17,6 @@ constexpr int64_t kIdleFetchBytes = 512 * 1024;
 thread_local bool in_task = false;
 thread_local int64_t direction = 1;
 
-void Pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#else
-  std::this_thread::yield();
-#endif
-}
-
 // Looks at `done` for a while. False: it did not come.
 template <typename Done>
 bool SpinUntil(std::chrono::microseconds patience, const Done& done) {

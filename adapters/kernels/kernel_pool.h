@@ -5,10 +5,20 @@
 #include <atomic>
 #include <cstdint>
 #include <mutex>
+#include <thread>
 
 #include "absl/functional/function_ref.h"
 
 namespace tenon {
+
+/// Between two looks at something that another thread is about to change.
+inline void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
 
 /// Workers that take tasks of one job at a time. Unlike OpenMP's, the end of a job waits for the
 /// tasks that a worker has begun and not for the workers: on a busy machine one that is not running

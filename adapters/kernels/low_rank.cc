@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "adapters/kernels/gemm_kernels.h"
 #include "adapters/kernels/pack_panel.h"
 #include "adapters/kernels/parallel.h"
+#include "adapters/kernels/shared_tasks.h"
 #include "adapters/kernels/tensor_data.h"
 
 namespace tenon {
@@ -166,22 +168,33 @@ void ShrinkRows(const GemmKernels& kernels, const at::Tensor& x, const ShrinkTas
   }
 }
 
+// As many nanoseconds, about, as all of them take.
+int64_t ShrinkCost(std::span<const Segment> segments, int64_t in_features) {
+  int64_t cost = 0;
+  for (const Segment& segment : segments) {
+    cost += segment.rows * segment.term->delta->rank() * in_features / 8;
+  }
+  return cost;
+}
+
+// One of `tasks`, and maybe the one behind it.
+template <typename T>
+void ShrinkTaskRows(const GemmKernels& kernels, const at::Tensor& x,
+                    std::span<const ShrinkTask> tasks, int64_t task, int64_t next, float* shrunk) {
+  const bool has_next = 0 <= next && next < std::ssize(tasks);
+  ShrinkRows<T>(kernels, x, tasks[static_cast<size_t>(task)],
+                has_next ? &tasks[static_cast<size_t>(next)] : nullptr, shrunk);
+}
+
 // What Expand multiplies with, for all segments.
 template <typename T>
 void Shrink(const GemmKernels& kernels, const at::Tensor& x, std::span<const Segment> segments,
             float* shrunk) {
   const std::vector<ShrinkTask> tasks = ShrinkTasks(segments);
-  int64_t cost = 0;
-  for (const Segment& segment : segments) {
-    cost += segment.rows * segment.term->delta->rank() * x.size(1) / 8;
-  }
-  const auto num_tasks = static_cast<int64_t>(tasks.size());
-  ParallelFor(num_tasks, cost / std::max<int64_t>(num_tasks, 1), [&](int64_t i) {
-    const int64_t next = LikelyNextTask(i);
-    ShrinkRows<T>(kernels, x, tasks[static_cast<size_t>(i)],
-                  0 <= next && next < num_tasks ? &tasks[static_cast<size_t>(next)] : nullptr,
-                  shrunk);
-  });
+  const int64_t num_tasks = std::ssize(tasks);
+  ParallelFor(
+      num_tasks, ShrinkCost(segments, x.size(1)) / std::max<int64_t>(num_tasks, 1),
+      [&](int64_t i) { ShrinkTaskRows<T>(kernels, x, tasks, i, LikelyNextTask(i), shrunk); });
 }
 
 // The panels [panel, panel + num_panels) of delta.up: packed already, or now, into `scratch`.
@@ -372,6 +385,43 @@ void ApplyLowRank(const at::Tensor& x, std::span<const LowRankTerm> terms, const
 
 bool LowRankUpdate::Fits(int64_t column) { return column % kPanelColumns == 0; }
 
+// The first product of all terms, as tasks of the second one's threads.
+class LowRankUpdate::Shrinking {
+ public:
+  Shrinking(at::Tensor x, Segments segments)
+      : x_(std::move(x)),
+        segments_(std::move(segments)),
+        tasks_(ShrinkTasks(segments_.list())),
+        shrunk_(segments_.size()),
+        shared_(std::ssize(tasks_), ShrinkCost(segments_.list(), x_.size(1)),
+                [this](int64_t task, int64_t next) { Run(task, next); }) {}
+
+  std::span<const Segment> segments() const { return segments_.list(); }
+  const float* shrunk() const { return shrunk_.data(); }
+  SharedTasks* tasks() { return &shared_; }
+
+ private:
+  void Run(int64_t task, int64_t next) {
+    const GemmKernels& kernels = ActiveGemmKernels();
+    if (x_.scalar_type() == at::kFloat) {
+      ShrinkTaskRows<float>(kernels, x_, tasks_, task, next, shrunk_.data());
+    } else {
+      ShrinkTaskRows<uint16_t>(kernels, x_, tasks_, task, next, shrunk_.data());
+    }
+  }
+
+  const at::Tensor x_;
+  const Segments segments_;
+  const std::vector<ShrinkTask> tasks_;
+  std::vector<float> shrunk_;
+  SharedTasks shared_;
+};
+
+LowRankUpdate::LowRankUpdate() = default;
+LowRankUpdate::LowRankUpdate(LowRankUpdate&&) = default;
+LowRankUpdate& LowRankUpdate::operator=(LowRankUpdate&&) = default;
+LowRankUpdate::~LowRankUpdate() = default;
+
 LowRankUpdate::LowRankUpdate(const at::Tensor& x, std::span<const Term> terms) {
   CheckInput(x);
   Segments segments;
@@ -381,23 +431,24 @@ LowRankUpdate::LowRankUpdate(const at::Tensor& x, std::span<const Term> terms) {
     CheckTerm(placed.term, x, placed.term.delta->out_features());
     segments.Add(placed.term);
   }
-  shrunk_.resize(segments.size());
-  const GemmKernels& kernels = ActiveGemmKernels();
-  if (x.scalar_type() == at::kFloat) {
-    Shrink<float>(kernels, x, segments.list(), shrunk_.data());
-  } else {
-    Shrink<uint16_t>(kernels, x, segments.list(), shrunk_.data());
+  if (segments.list().empty()) {
+    return;
   }
-  panels_.reserve(segments.list().size());
+  shrinking_ = std::make_unique<Shrinking>(x, std::move(segments));
+  panels_.reserve(shrinking_->segments().size());
   auto placed = terms.begin();
-  for (const Segment& segment : segments.list()) {
+  for (const Segment& segment : shrinking_->segments()) {
     while (&placed->term != segment.term) {
       ++placed;
     }
     const LowRankTerm& term = *segment.term;
     panels_.emplace_back(term.begin, term.end, placed->column, &term.delta->packed_up,
-                         shrunk_.data() + segment.offset, term.weight * term.delta->scaling);
+                         shrinking_->shrunk() + segment.offset, term.weight * term.delta->scaling);
   }
+}
+
+ProductUpdates LowRankUpdate::updates() const {
+  return {panels_, shrinking_ == nullptr ? nullptr : shrinking_->tasks()};
 }
 
 }  // namespace tenon

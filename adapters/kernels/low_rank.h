@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -88,10 +89,10 @@ struct LowRankTerm {
 /// Throws c10::Error on a shape or dtype that does not fit; y is then untouched.
 void ApplyLowRank(const at::Tensor& x, std::span<const LowRankTerm> terms, const at::Tensor& y);
 
-/// Low-rank terms that become part of a product with their input: the first half is computed when
-/// it is made, the second one where PackedMatrix::Multiply has the sums at hand. Against
-/// ApplyLowRank it saves a round trip of y through memory, and a rounding. Immutable; borrows the
-/// deltas.
+/// Low-rank terms that become part of a product with their input: the product's threads compute the
+/// first half before its tasks, and the second one where PackedMatrix::Multiply has the sums at
+/// hand. Against ApplyLowRank it saves a job, a round trip of y through memory, and a rounding.
+/// Borrows the deltas; the terms, and x as it is, until a product has had the updates.
 class LowRankUpdate {
  public:
   struct Term {
@@ -99,20 +100,23 @@ class LowRankUpdate {
     int64_t column = 0;  ///< of the product's output, where the delta's first goes
   };
 
-  LowRankUpdate() = default;  ///< nothing
+  LowRankUpdate();  ///< nothing
   /// x as for ApplyLowRank. Throws c10::Error on a shape or dtype that does not fit.
   LowRankUpdate(const at::Tensor& x, std::span<const Term> terms);
-  LowRankUpdate(LowRankUpdate&&) = default;
-  LowRankUpdate& operator=(LowRankUpdate&&) = default;
+  LowRankUpdate(LowRankUpdate&&);
+  LowRankUpdate& operator=(LowRankUpdate&&);
+  ~LowRankUpdate();
 
   /// Whether a delta's outputs may begin at that column of a product.
   static bool Fits(int64_t column);
 
   /// In the order of the terms.
-  std::span<const PanelUpdate> panels() const { return panels_; }
+  ProductUpdates updates() const;
 
  private:
-  std::vector<float> shrunk_;
+  class Shrinking;
+
+  std::unique_ptr<Shrinking> shrinking_;  // null for nothing
   std::vector<PanelUpdate> panels_;
 };
 

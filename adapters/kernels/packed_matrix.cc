@@ -179,8 +179,8 @@ at::Tensor PackedMatrix::Rows(const at::Tensor& index) const {
 }
 
 void PackedMatrix::Multiply(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y,
-                            std::span<const PanelUpdate> updates, int64_t first_row) const {
-  CheckProduct(x, y, in_features_, out_features_, dtype(), updates);
+                            const ProductUpdates& updates, int64_t first_row) const {
+  CheckProduct(x, y, in_features_, out_features_, dtype(), updates.panels);
   if (x.size(0) == 0) {
     return;
   }

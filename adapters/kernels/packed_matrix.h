@@ -30,6 +30,14 @@ struct PanelUpdate {
               const PackedMatrix* packed_up, const float* rows, float factor);
 };
 
+class SharedTasks;
+
+/// What a product adds to its sums. Borrows both.
+struct ProductUpdates {
+  std::span<const PanelUpdate> panels;
+  SharedTasks* before = nullptr;  ///< makes what they call `shrunk`; null when that is there
+};
+
 /// A matrix W [out, in], fp32 or bf16, cut into panels of 32 output columns, each stored with the
 /// input index running slowest. bf16 panels hold two consecutive inputs next to each other, the
 /// operand of AVX512-BF16's dot product. The last panel is padded with zeros.
@@ -54,7 +62,7 @@ class PackedMatrix {
   ///          first_row before x's first; what lies outside of x's is left out.
   /// Accumulates in fp32, rounds once. Throws c10::Error on a shape or dtype that does not fit.
   void Multiply(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y,
-                std::span<const PanelUpdate> updates = {}, int64_t first_row = 0) const;
+                const ProductUpdates& updates = {}, int64_t first_row = 0) const;
 
   /// W [out, in] as it was packed, a copy. REQUIRES: defined().
   at::Tensor Unpack() const;

@@ -15,6 +15,7 @@
 #include "adapters/kernels/gemm_kernels.h"
 #include "adapters/kernels/packed_matrix.h"
 #include "adapters/kernels/parallel.h"
+#include "adapters/kernels/shared_tasks.h"
 
 namespace tenon {
 
@@ -25,7 +26,7 @@ struct ProductOutput {
   T* y = nullptr;               ///< [rows, columns], rows y_stride apart
   int64_t y_stride = 0;
   int64_t rows = 0, columns = 0;
-  std::span<const PanelUpdate> updates;
+  ProductUpdates updates;
   int64_t first_row = 0;  ///< what the updates call y's first
 };
 
@@ -38,7 +39,7 @@ void CheckProduct(const at::Tensor& x, const at::Tensor& y, int64_t in_features,
 
 template <typename T>
 ProductOutput<T> MakeOutput(const at::Tensor& bias, const at::Tensor& y,
-                            std::span<const PanelUpdate> updates, int64_t first_row) {
+                            const ProductUpdates& updates, int64_t first_row) {
   return {bias.defined() ? bias.const_data_ptr<float>() : nullptr,
           static_cast<T*>(y.mutable_data_ptr()),
           y.stride(0),
@@ -113,7 +114,7 @@ TileParts PartsOf(const ProductOutput<T>& o, int64_t row, int64_t rows, int64_t 
                   int64_t num_panels) {
   TileParts parts;
   const int64_t first_row = row + o.first_row;  // as the updates count
-  for (const PanelUpdate& update : o.updates) {
+  for (const PanelUpdate& update : o.updates.panels) {
     const int64_t first_panel = update.column / kPanelColumns;
     const TilePart part = {&update, std::max(update.begin, first_row),
                            std::min(update.end, first_row + rows),
@@ -177,6 +178,9 @@ void MultiplyTile(const GemmKernels& kernels, const ProductOutput<T>& o, const S
   const auto runs = UpdateRuns<T>(parts);
   FetchList fetch(runs.data(), runs.data() + runs.size());
   sums(row, rows, panel, num_panels, tile, tile_stride, fetch);
+  if (!parts.empty() && o.updates.before != nullptr) {
+    o.updates.before->Wait();
+  }
   AddUpdates<T>(kernels, parts, row + o.first_row, panel, tile, tile_stride);
   TileStore<T> store;
   store.tile = tile;
@@ -205,7 +209,7 @@ void RunProduct(const GemmKernels& kernels, const ProductOutput<T>& o, int64_t p
     task_panels = task_panels / kTilePanels * kTilePanels;
   }
   // Each tile looks at all updates, and few rows of one are added to several panels at once.
-  const int64_t least_panels = o.updates.empty() ? 1 : std::min(kTilePanels, task_panels);
+  const int64_t least_panels = o.updates.panels.empty() ? 1 : std::min(kTilePanels, task_panels);
   const PanelRuns runs = CutPanels(num_panels, least_panels, task_panels, NumKernelThreads());
   const int64_t num_runs = std::ssize(runs);
   // Shorter ones where there are not enough of them for every thread to get some.
@@ -214,7 +218,12 @@ void RunProduct(const GemmKernels& kernels, const ProductOutput<T>& o, int64_t p
   // About 8 bytes of weights a nanosecond, and 8 rows at no other cost than these.
   const int64_t cost =
       num_panels * panel_bytes / num_runs / 8 * (1 + std::min(o.rows, task_rows) / 8);
-  ParallelFor(num_runs * row_groups, cost, [&](int64_t task) {
+  SharedTasks* const before = o.updates.before;
+  const int64_t shared_cost = before == nullptr ? 0 : before->cost() / (num_runs * row_groups);
+  ParallelFor(num_runs * row_groups, cost + shared_cost, [&](int64_t task) {
+    if (before != nullptr) {
+      before->Help();
+    }
     const auto [first, last] = runs[static_cast<size_t>(task / row_groups)];
     const int64_t row_end = std::min(o.rows, (task % row_groups + 1) * task_rows);
     for (int64_t row = task % row_groups * task_rows; row < row_end; row += kernels.tile_rows) {

@@ -134,8 +134,8 @@ absl::StatusOr<QuantizedMatrix> QuantizedMatrix::Quantize(std::span<const at::Te
 }
 
 void QuantizedMatrix::Multiply(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y,
-                               std::span<const PanelUpdate> updates, int64_t first_row) const {
-  CheckProduct(x, y, in_features_, out_features(), dtype_, updates);
+                               const ProductUpdates& updates, int64_t first_row) const {
+  CheckProduct(x, y, in_features_, out_features(), dtype_, updates.panels);
   if (x.size(0) == 0) {
     return;
   }

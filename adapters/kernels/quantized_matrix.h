@@ -30,7 +30,7 @@ class QuantizedMatrix {
   /// y = x @ W^T + updates + bias, as PackedMatrix::Multiply. x and y are fp32 or bf16, whichever
   /// the weights were; the updates are of that dtype.
   void Multiply(const at::Tensor& x, const at::Tensor& bias, const at::Tensor& y,
-                std::span<const PanelUpdate> updates = {}, int64_t first_row = 0) const;
+                const ProductUpdates& updates = {}, int64_t first_row = 0) const;
 
   /// scale * q for `index` [R] int64: [R, in], the weights' dtype. Throws c10::Error when an index
   /// is not in [0, out).

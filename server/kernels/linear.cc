@@ -85,7 +85,7 @@ absl::StatusOr<Linear> Linear::Create(std::vector<at::Tensor> weights,
   return linear;
 }
 
-void Linear::Forward(const at::Tensor& x, const at::Tensor& y, std::span<const PanelUpdate> updates,
+void Linear::Forward(const at::Tensor& x, const at::Tensor& y, const ProductUpdates& updates,
                      int64_t first_row) const {
   if (packed_ != nullptr) {
     packed_->Multiply(x, bias_, y, updates, first_row);
@@ -95,7 +95,7 @@ void Linear::Forward(const at::Tensor& x, const at::Tensor& y, std::span<const P
     quantized_->Multiply(x, bias_, y, updates, first_row);
     return;
   }
-  TORCH_CHECK(updates.empty(), "linear: only the CPU's kernels take updates with a product");
+  TORCH_CHECK(updates.panels.empty(), "linear: only the CPU's kernels take updates with a product");
   TORCH_CHECK(y.dim() == 2 && y.size(0) == x.size(0) && y.size(1) == out_features_,
               "linear: y has shape ", y.sizes(), ", want [", x.size(0), ", ", out_features_, "]");
   y.copy_(at::linear(x, weight_, bias_.defined() ? std::optional(bias_) : std::nullopt));

@@ -57,7 +57,7 @@ class Linear {
   /// y  [T, out]  the same dtype, contiguous within a row, row stride >= out; must not alias x.
   /// updates  for kCpu only, as PackedMatrix::Multiply takes them.
   /// T may be 0. Throws c10::Error when a shape or dtype does not fit.
-  void Forward(const at::Tensor& x, const at::Tensor& y, std::span<const PanelUpdate> updates = {},
+  void Forward(const at::Tensor& x, const at::Tensor& y, const ProductUpdates& updates = {},
                int64_t first_row = 0) const;
 
   /// Says that Forward comes next or soon, for threads that are idle until then.

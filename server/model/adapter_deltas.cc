@@ -212,7 +212,7 @@ void AdapterDeltas::AddTo(int64_t layer, std::span<const SiteColumns> sites, con
     }
   }
   const LowRankUpdate update = fused.empty() ? LowRankUpdate() : LowRankUpdate(x, fused);
-  multiply(update.panels());
+  multiply(update.updates());
   if (const auto product = planned_.find({layer, sites.front().site}); product != planned_.end()) {
     plan_.Apply(product->second, x, y);
   }

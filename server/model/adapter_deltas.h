@@ -63,7 +63,7 @@ class AdapterDeltas {
   /// `multiply` compute the product, then adds what the sites have for it, gain, offset and
   /// low-rank update. Low-rank updates of rows with nothing else at their site are given to
   /// `multiply`, which adds them on the way (Linear::Forward).
-  using Multiply = absl::FunctionRef<void(std::span<const PanelUpdate> updates)>;
+  using Multiply = absl::FunctionRef<void(const ProductUpdates& updates)>;
   void AddTo(int64_t layer, std::span<const SiteColumns> sites, const at::Tensor& x,
              const at::Tensor& y, Multiply multiply) const;
   /// The offset of a norm's output y [T, hidden].

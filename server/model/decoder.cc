@@ -174,7 +174,7 @@ const Linear& Decoder::Following(int64_t layer, LinearKind kind) const {
 
 void Decoder::Multiply(int64_t layer, LinearKind kind, const DecoderInput& input,
                        const at::Tensor& x, const at::Tensor& y,
-                       std::span<const PanelUpdate> updates) const {
+                       const ProductUpdates& updates) const {
   const Linear& base = linear(layer, kind);
   const int64_t tokens = x.size(0);
   Following(layer, kind).FetchWhileIdle();
@@ -204,7 +204,7 @@ void Decoder::ProjectQkv(int64_t layer, const DecoderInput& input, const Adapter
   const Layer& weights = layers_[layer];
   deltas.AddOffset(layer, Site::kAttentionNorm, buffers.normed);
   deltas.AddTo(layer, SitesOf(LinearKind::kQkv), buffers.normed, buffers.qkv,
-               [&](std::span<const PanelUpdate> updates) {
+               [&](const ProductUpdates& updates) {
                  Multiply(layer, LinearKind::kQkv, input, buffers.normed, buffers.qkv, updates);
                });
   if (weights.q_norm.defined()) {
@@ -232,7 +232,7 @@ void Decoder::Attention(int64_t layer, const DecoderInput& input, const AdapterD
                               scoring, buffers.attention_heads);
   }
   deltas.AddTo(layer, SitesOf(LinearKind::kO), buffers.attention, buffers.out,
-               [&](std::span<const PanelUpdate> updates) {
+               [&](const ProductUpdates& updates) {
                  Multiply(layer, LinearKind::kO, input,
                           deltas.ScaleInput(layer, Site::kO, buffers.attention), buffers.out,
                           updates);
@@ -248,14 +248,14 @@ void Decoder::FeedForward(int64_t layer, const DecoderInput& input, const Adapte
                           Buffers& buffers) const {
   const Layer& weights = layers_[layer];
   deltas.AddTo(layer, SitesOf(LinearKind::kGateUp), buffers.normed, buffers.gate_up,
-               [&](std::span<const PanelUpdate> updates) {
+               [&](const ProductUpdates& updates) {
                  Multiply(layer, LinearKind::kGateUp, input, buffers.normed, buffers.gate_up,
                           updates);
                });
   (config_.is_gated() ? kernels_->gate : kernels_->activate)(buffers.gate_up, config_.activation,
                                                              buffers.activated);
   deltas.AddTo(layer, SitesOf(LinearKind::kDown), buffers.activated, buffers.out,
-               [&](std::span<const PanelUpdate> updates) {
+               [&](const ProductUpdates& updates) {
                  Multiply(layer, LinearKind::kDown, input,
                           deltas.ScaleInput(layer, Site::kDown, buffers.activated), buffers.out,
                           updates);

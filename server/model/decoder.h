@@ -129,7 +129,7 @@ class Decoder {
   at::Tensor Embed(const DecoderInput& input, const AdapterDeltas& deltas) const;
   /// y = x W^T + updates + b, each run of tokens with its own W and b.
   void Multiply(int64_t layer, LinearKind kind, const DecoderInput& input, const at::Tensor& x,
-                const at::Tensor& y, std::span<const PanelUpdate> updates) const;
+                const at::Tensor& y, const ProductUpdates& updates) const;
   /// A layer's queries into the buffers, its keys and values to the cache.
   void ProjectQkv(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
                   const KvCache& cache, Buffers& buffers) const;

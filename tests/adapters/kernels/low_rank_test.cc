@@ -105,7 +105,7 @@ TEST_P(LowRankTest, UpdateInAProductMatchesReference) {
       const at::Tensor x = random_.Normal({rows, in}, dtype);
       const at::Tensor y = at::empty({rows, 230}, x.options());
       const LowRankUpdate update(x, terms);
-      base.Multiply(x, {}, y, update.panels());
+      base.Multiply(x, {}, y, update.updates());
       const at::Tensor expected = at::linear(x.to(at::kFloat), weight.to(at::kFloat));
       for (size_t i = 0; i < terms.size(); ++i) {
         const LowRankDelta& delta = *terms[i].term.delta;
@@ -133,15 +133,15 @@ TEST_P(LowRankTest, UpdateInAProductHasSameBitsInAnySegmentAndSlice) {
       const at::Tensor x = random_.Normal({64, 75}, dtype);
       const at::Tensor whole = at::empty({64, 96}, x.options()), part = at::empty_like(whole);
       const LowRankUpdate::Term all = {{0, 64, &delta, 1.0f}, 0};
-      base.Multiply(x, {}, whole, LowRankUpdate(x, {&all, 1}).panels());
+      base.Multiply(x, {}, whole, LowRankUpdate(x, {&all, 1}).updates());
       for (const int64_t rows : {1, 2, 11, 16, 17, 30}) {
         const LowRankUpdate::Term terms[] = {{{0, 20, &other, 1.0f}, 0},
                                              {{20, 20 + rows, &delta, 1.0f}, 0}};
         const LowRankUpdate update(x, terms);
-        base.Multiply(x, {}, part, update.panels());
+        base.Multiply(x, {}, part, update.updates());
         EXPECT_TRUE(SameBits(part.narrow(0, 20, rows), whole.narrow(0, 20, rows)))
             << dtype << " rank " << rank << ", " << rows << " rows";
-        base.Multiply(x.narrow(0, 20, rows), {}, part.narrow(0, 20, rows), update.panels(), 20);
+        base.Multiply(x.narrow(0, 20, rows), {}, part.narrow(0, 20, rows), update.updates(), 20);
         EXPECT_TRUE(SameBits(part.narrow(0, 20, rows), whole.narrow(0, 20, rows)))
             << dtype << " rank " << rank << ", " << rows << " rows as a slice";
       }
@@ -157,7 +157,7 @@ TEST_P(LowRankTest, RefusesAnUpdateThatDoesNotFitTheProduct) {
   for (const int64_t column : {16, 64}) {  // within a panel; beyond the last column
     const LowRankUpdate::Term term = {{0, 3, &delta, 1.0f}, column};
     const LowRankUpdate update(x, {&term, 1});
-    EXPECT_ANY_THROW(base.Multiply(x, {}, y, update.panels())) << column;
+    EXPECT_ANY_THROW(base.Multiply(x, {}, y, update.updates())) << column;
   }
 }
 

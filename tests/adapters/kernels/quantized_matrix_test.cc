@@ -130,7 +130,7 @@ TEST_P(QuantizedMatrixTest, AddsUpdatesInTheActivationsPrecision) {
     const at::Tensor x = random_.Normal({40, 96}, dtype);
     const LowRankUpdate::Term term = {{5, 30, &delta, 1.0f}, 0};
     const at::Tensor y = at::empty({40, 64}, x.options());
-    matrix.Multiply(x, {}, y, LowRankUpdate(x, {&term, 1}).panels());
+    matrix.Multiply(x, {}, y, LowRankUpdate(x, {&term, 1}).updates());
     const at::Tensor expected = at::linear(Rounded(x), Rounded(weight)).to(at::kFloat);
     LowRankDelta wide = LowRankDelta::Create(delta.DownMatrix().to(at::kFloat),
                                              delta.UpMatrix().to(at::kFloat), 0.5f)

@@ -143,7 +143,7 @@ void BenchmarkUpdate(int64_t in, int64_t out, int64_t rows, int64_t num_adapters
   const at::Tensor x = at::randn({rows, in}, options), y = at::empty({rows, out}, options);
   const double with_s = SecondsPerCall([&] {
     const LowRankUpdate update(x, terms);
-    base.Forward(x, y, update.panels());
+    base.Forward(x, y, update.updates());
   });
   const double alone_s = SecondsPerCall([&] { base.Forward(x, y); });
   std::printf(

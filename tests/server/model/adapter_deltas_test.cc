@@ -109,9 +109,8 @@ class AdapterDeltasTest : public testing::TestWithParam<KernelKind> {
                     const at::Tensor& y) {
     const SiteColumns columns[] = {{site, 0, kHidden}};
     const Linear identity = *Linear::Create({at::eye(kHidden, y.options())}, {}, GetParam());
-    deltas.AddTo(0, columns, x, y, [&](std::span<const PanelUpdate> updates) {
-      identity.Forward(y.clone(), y, updates);
-    });
+    deltas.AddTo(0, columns, x, y,
+                 [&](const ProductUpdates& updates) { identity.Forward(y.clone(), y, updates); });
   }
 
   /// Every call that a decoder makes in a layer.
