@@ -319,9 +319,7 @@ class FlushSubnormals {
 };
 
 // Rows whose product is cheaper in vectors than in tiles that are mostly empty.
-constexpr int64_t kVectorExpandRows = 4;
-// Of those, how many share the weights in registers.
-constexpr int kExpandRowsAtOnce = 2;
+constexpr int kVectorExpandRows = 2;
 
 // A chunk of up to 32 ranks of M rows: high parts, then low parts, in fp32.
 template <int M>
@@ -404,15 +402,9 @@ void AmxExpand(const float* shrunk, int64_t rows, const uint16_t* panels, int64_
     return;
   }
   const FlushSubnormals as_tiles_do;
-  int64_t row = 0;
-  for (; row + kExpandRowsAtOnce <= rows; row += kExpandRowsAtOnce) {
-    ExpandRows<kExpandRowsAtOnce>(shrunk + row * rank, panels, panel_stride, num_panels, rank,
-                                  scale, tile + row * tile_stride, tile_stride);
-  }
-  if (row < rows) {
-    ExpandRows<1>(shrunk + row * rank, panels, panel_stride, num_panels, rank, scale,
-                  tile + row * tile_stride, tile_stride);
-  }
+  // Two rows share the weights in registers.
+  const auto expand = rows == kVectorExpandRows ? ExpandRows<kVectorExpandRows> : ExpandRows<1>;
+  expand(shrunk, panels, panel_stride, num_panels, rank, scale, tile, tile_stride);
 }
 
 // Up to 16 rows of x by up to 16 columns of w, four sums over every fourth tile of k.
