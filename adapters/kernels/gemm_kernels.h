@@ -62,7 +62,8 @@ struct MemoryRun {
 class FetchList {
  public:
   FetchList() = default;  ///< nothing
-  FetchList(const MemoryRun* first, const MemoryRun* last) : next_(first), last_(last) {
+  __attribute__((always_inline)) FetchList(const MemoryRun* first, const MemoryRun* last)
+      : next_(first), last_(last) {
     NextRun();
   }
 

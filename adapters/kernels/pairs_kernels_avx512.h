@@ -28,19 +28,17 @@ class PairsAhead {
       : stride_(columns * 4),
         at_(reinterpret_cast<const char*>(w + first * 2) + kPairPrefetchBytes),
         end_(reinterpret_cast<const char*>(w) + pairs * stride_),
-        jump_(
-            (next != nullptr ? static_cast<const char*>(next) : reinterpret_cast<const char*>(w)) -
-            end_) {}
+        next_(static_cast<const char*>(next != nullptr ? next : w)) {}
 
   __attribute__((always_inline)) void FetchLine() {
-    __builtin_prefetch(at_ < end_ ? at_ : at_ + jump_);
+    __builtin_prefetch(at_ < end_ ? at_ : next_ + (at_ - end_));
     at_ += stride_;
   }
 
  private:
   int64_t stride_;
   const char *at_, *end_;
-  int64_t jump_;
+  const char* next_;
 };
 
 // k of a row that are laid out for the multiplication at once; a multiple of 2 * kPairChains.
