@@ -44,7 +44,7 @@ struct ServerConfig {
   int64_t kv_cache_bytes = 0;         ///< 0: a part of the memory that is free at start
   int64_t kv_block_size = 16;         ///< tokens
   int64_t max_batch_tokens = 512;     ///< per step
-  int64_t prefill_chunk_tokens = 24;  ///< per step that decodes too; 0: no such bound
+  int64_t prefill_chunk_tokens = 16;  ///< per step that decodes too; 0: no such bound
   int64_t max_sequences = 64;         ///< per step
   int64_t max_queued = 1024;          ///< sequences
   int64_t max_context_tokens = 0;     ///< 0: the model's own

@@ -20,6 +20,13 @@ constexpr int kBlockRows = Vec::kLanes == 16 ? 12 : (Vec::kLanes == 8 ? 6 : 4);
 // stop at the end of each page.
 constexpr int64_t kPrefetchBytes = 4096;
 
+// Fetches two lines of a panel, into the second-level cache: the panels of a row's product may be
+// the same bytes modulo 4096, and ahead in the first-level one they would push each other out.
+inline __attribute__((always_inline)) void FetchAhead(const void* at) {
+  __builtin_prefetch(static_cast<const char*>(at) + kPrefetchBytes, 0, 2);
+  __builtin_prefetch(static_cast<const char*>(at) + kPrefetchBytes + 64, 0, 2);
+}
+
 // acc[i, j] += x[i] * w[j] for one k.
 template <int M, int N>
 inline __attribute__((always_inline)) void AddOuterProduct(const float* x, int64_t x_stride,
@@ -112,9 +119,7 @@ void RegisterBlock(const typename Panels::Input* x, int64_t x_stride,
 #pragma GCC unroll 16
     for (int p = 0; p < P; ++p) {
       if constexpr (Finish::kFetchesAhead) {
-        const char* ahead = reinterpret_cast<const char*>(strips[p]) + kPrefetchBytes;
-        __builtin_prefetch(ahead);
-        __builtin_prefetch(ahead + 64);
+        FetchAhead(strips[p]);
       }
       strips[p] += kPanelColumns * Panels::kStep;
     }

@@ -6,7 +6,6 @@
 #include <immintrin.h>
 
 #include <cstdint>
-#include <cstring>
 
 #include "adapters/kernels/gemm_kernels.h"
 
@@ -23,6 +22,15 @@ int32_t SignedExcess(const int8_t* x, int64_t k) {
   return _mm512_reduce_add_epi32(sums) * 128;
 }
 
+// sums += w * four bytes at `four`, the latter for every lane. As an instruction in text, since GCC
+// 12 keeps two copies of each sum of the intrinsic and moves them through memory.
+inline __attribute__((always_inline)) void AddFour(__m512i& sums, __m512i w, const int8_t* four) {
+  using Four = int32_t __attribute__((may_alias, aligned(1)));
+  asm("vpdpbusd %2%{1to16%}, %1, %0"
+      : "+v"(sums)
+      : "v"(w), "m"(*reinterpret_cast<const Four*>(four)));
+}
+
 // M rows by one panel of int8. The instruction multiplies unsigned by signed bytes: the weights go
 // in with 128 added, for which the sums begin at -128 times those of x, the `excess`. This way
 // round four of x are an operand in memory, which takes no port that multiplies.
@@ -30,6 +38,7 @@ template <int M>
 void Int8Block(const Int8Tile& t, const int32_t (&excess)[M], int64_t row, int64_t panel) {
   const __m512i sign = _mm512_set1_epi8(-128);
   __m512i acc[M][2];
+#pragma GCC unroll 16
   for (int i = 0; i < M; ++i) {
     acc[i][0] = acc[i][1] = _mm512_set1_epi32(-excess[i]);
   }
@@ -38,19 +47,18 @@ void Int8Block(const Int8Tile& t, const int32_t (&excess)[M], int64_t row, int64
   for (int64_t k = 0; k < t.k; k += 4, w += kPanelColumns * 4) {
     const __m512i first = _mm512_xor_si512(_mm512_loadu_si512(w), sign);
     const __m512i second = _mm512_xor_si512(_mm512_loadu_si512(w + 64), sign);
-    __builtin_prefetch(w + kPrefetchBytes);
-    __builtin_prefetch(w + kPrefetchBytes + 64);
+    FetchAhead(w);
 #pragma GCC unroll 16
     for (int i = 0; i < M; ++i) {
-      int32_t four;
-      std::memcpy(&four, x + i * t.k + k, sizeof(four));
-      acc[i][0] = _mm512_dpbusd_epi32(acc[i][0], first, _mm512_set1_epi32(four));
-      acc[i][1] = _mm512_dpbusd_epi32(acc[i][1], second, _mm512_set1_epi32(four));
+      AddFour(acc[i][0], first, x + i * t.k + k);
+      AddFour(acc[i][1], second, x + i * t.k + k);
     }
   }
   const int64_t column = panel * kPanelColumns;
+#pragma GCC unroll 16
   for (int i = 0; i < M; ++i) {
     const Vec x_scale = Vec::Set(t.x_scales[row + i]);
+#pragma GCC unroll 2
     for (int j = 0; j < 2; ++j) {
       const Vec scaled =
           Vec{_mm512_cvtepi32_ps(acc[i][j])} * Vec::Load(t.w_scales + column + j * Vec::kLanes);

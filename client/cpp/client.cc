@@ -1,7 +1,9 @@
 #include "client/cpp/client.h"
 
+#include <grpcpp/client_context.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
+#include <grpcpp/support/client_callback.h>
 
 #include <utility>
 
@@ -23,6 +25,47 @@ std::shared_ptr<grpc::ChannelCredentials> MakeCredentials(const ClientOptions& o
   ssl.pem_private_key = options.tls_key;
   return grpc::SslCredentials(ssl);
 }
+
+// A stream that is read as it comes. Owns itself, from Start to its end.
+class StreamedCall final : public grpc::ClientReadReactor<v1::GenerateResponse> {
+ public:
+  StreamedCall(v1::GenerateRequest request,
+               std::function<bool(const v1::GenerateResponse&)> on_response,
+               std::function<void(absl::Status)> on_done)
+      : request_(std::move(request)),
+        on_response_(std::move(on_response)),
+        on_done_(std::move(on_done)) {}
+
+  void Start(const ClientOptions& options, v1::GenerationService::Stub& stub) {
+    Prepare(options, context_);
+    stub.async()->Generate(&context_, &request_, this);
+    StartRead(&response_);
+    StartCall();
+  }
+
+ private:
+  void OnReadDone(bool ok) override {
+    if (!ok) {
+      return;
+    }
+    if (!on_response_(response_)) {
+      context_.TryCancel();
+    }
+    StartRead(&response_);
+  }
+  void OnDone(const grpc::Status& status) override {
+    const std::function<void(absl::Status)> on_done = std::move(on_done_);
+    const absl::Status result = FromGrpcStatus(status);
+    delete this;  // before the caller may let go of the channel, which must not end on this thread
+    on_done(result);
+  }
+
+  const v1::GenerateRequest request_;
+  const std::function<bool(const v1::GenerateResponse&)> on_response_;
+  std::function<void(absl::Status)> on_done_;
+  grpc::ClientContext context_;
+  v1::GenerateResponse response_;
+};
 
 }  // namespace
 
@@ -51,6 +94,13 @@ absl::Status Client::Generate(
     }
   }
   return FromGrpcStatus(reader->Finish());
+}
+
+void Client::StartGenerate(const v1::GenerateRequest& request,
+                           std::function<bool(const v1::GenerateResponse&)> on_response,
+                           std::function<void(absl::Status)> on_done) const {
+  auto* const call = new StreamedCall(request, std::move(on_response), std::move(on_done));
+  call->Start(options_, *generation_);
 }
 
 absl::StatusOr<v1::GenerateOnceResponse> Client::GenerateOnce(

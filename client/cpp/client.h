@@ -43,6 +43,13 @@ class Client {
   /// by returning false.
   absl::Status Generate(const v1::GenerateRequest& request,
                         const std::function<bool(const v1::GenerateResponse&)>& on_response) const;
+  /// The same without a thread that waits: returns at once. `on_response` and, as the last of them,
+  /// `on_done` are called one at a time on gRPC's own threads, of which there are few: they must
+  /// not block. They may start another call. REQUIRES: this Client is there until `on_done` is
+  /// called.
+  void StartGenerate(const v1::GenerateRequest& request,
+                     std::function<bool(const v1::GenerateResponse&)> on_response,
+                     std::function<void(absl::Status)> on_done) const;
   absl::StatusOr<v1::GenerateOnceResponse> GenerateOnce(const v1::GenerateRequest& request) const;
   absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& request) const;
   absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& request) const;

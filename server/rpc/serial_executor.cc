@@ -24,16 +24,17 @@ void SerialExecutor::Run() {
     return stopping_ || !tasks_.empty();
   };
   while (true) {
-    absl::AnyInvocable<void()> task;
+    std::deque<absl::AnyInvocable<void()>> taken;
     {
       absl::MutexLock lock(&mutex_, absl::Condition(&has_work));
       if (tasks_.empty()) {
         return;
       }
-      task = std::move(tasks_.front());
-      tasks_.pop_front();
+      taken.swap(tasks_);
     }
-    task();
+    for (absl::AnyInvocable<void()>& task : taken) {
+      std::exchange(task, nullptr)();  // what it holds goes with it
+    }
   }
 }
 

@@ -35,7 +35,7 @@ ABSL_FLAG(int64_t, prompt_tokens, 128, "tokens of each prompt");
 ABSL_FLAG(int64_t, output_tokens, 64, "tokens of each answer");
 ABSL_FLAG(int64_t, shared_prefix, 0, "leading prompt tokens that all requests share");
 ABSL_FLAG(int64_t, max_batch_tokens, 512, "token budget of a step");
-ABSL_FLAG(int64_t, prefill_chunk_tokens, 24, "tokens of a prompt in a step that decodes too");
+ABSL_FLAG(int64_t, prefill_chunk_tokens, 16, "tokens of a prompt in a step that decodes too");
 ABSL_FLAG(int64_t, kv_mib, 512, "KV memory in MiB");
 ABSL_FLAG(int, threads, 2, "threads of the kernels");
 ABSL_FLAG(std::string, device, "cpu", "as tenon-server's");

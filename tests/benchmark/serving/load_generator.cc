@@ -1,8 +1,10 @@
 #include "tests/benchmark/serving/load_generator.h"
 
-#include <atomic>
-#include <thread>
+#include <memory>
+#include <utility>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 
 namespace tenon::benchmark {
@@ -23,30 +25,65 @@ v1::GenerateRequest ToProto(const BenchmarkRequest& request) {
   return proto;
 }
 
-/// `start` is when the run began.
-RequestOutcome RunOne(const Client& client, const BenchmarkRequest& request, absl::Time start,
-                      absl::Time sent) {
-  RequestOutcome outcome;
-  outcome.sent = sent - start;
-  absl::Time last = sent;
-  outcome.status = client.Generate(ToProto(request), [&](const v1::GenerateResponse& response) {
+/// One request on its way to its outcome.
+class Flight {
+ public:
+  Flight(RequestOutcome* outcome, absl::Time start, absl::Time sent)
+      : outcome_(outcome), start_(start), sent_(sent), last_(sent) {
+    outcome_->sent = sent - start;
+  }
+
+  void Note(const v1::GenerateResponse& response) {
     const absl::Time now = absl::Now();
     const int count = response.token_ids_size();
     for (int i = 0; i < count; ++i) {
-      if (outcome.tokens.empty()) {
-        outcome.first_token = now - sent;
+      if (outcome_->tokens.empty()) {
+        outcome_->first_token = now - sent_;
       } else {
-        outcome.inter_token.push_back((now - last) / count);
+        outcome_->inter_token.push_back((now - last_) / count);
       }
-      outcome.tokens.push_back(response.token_ids(i));
-      outcome.token_times.push_back(now - start);
+      outcome_->tokens.push_back(response.token_ids(i));
+      outcome_->token_times.push_back(now - start_);
     }
-    last = count > 0 ? now : last;
-    return true;
-  });
-  outcome.total = absl::Now() - sent;
-  return outcome;
-}
+    last_ = count > 0 ? now : last_;
+  }
+  void End(absl::Status status) {
+    outcome_->status = std::move(status);
+    outcome_->total = absl::Now() - sent_;
+  }
+
+ private:
+  RequestOutcome* const outcome_;
+  const absl::Time start_, sent_;
+  absl::Time last_;
+};
+
+/// How many requests are in flight.
+class InFlight {
+ public:
+  explicit InFlight(int most) : most_(most) {}
+
+  void WaitForRoomAndAdd() {
+    absl::MutexLock lock(&mutex_);
+    const auto has_room = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return count_ < most_; };
+    mutex_.Await(absl::Condition(&has_room));
+    ++count_;
+  }
+  void Remove() {
+    absl::MutexLock lock(&mutex_);
+    --count_;
+  }
+  void WaitForNone() {
+    absl::MutexLock lock(&mutex_);
+    const auto is_empty = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return count_ == 0; };
+    mutex_.Await(absl::Condition(&is_empty));
+  }
+
+ private:
+  const int most_;
+  absl::Mutex mutex_;
+  int count_ ABSL_GUARDED_BY(mutex_) = 0;
+};
 
 }  // namespace
 
@@ -54,24 +91,27 @@ RunOutcome RunWorkload(const Client& client, const std::vector<BenchmarkRequest>
                        int concurrency) {
   RunOutcome run;
   run.requests.resize(requests.size());
-  std::atomic<size_t> next = 0;
+  InFlight in_flight(concurrency);
   const absl::Time start = absl::Now();
-  const auto work = [&] {
-    for (size_t i = next++; i < requests.size(); i = next++) {
-      const bool open_loop = requests[i].arrival > absl::ZeroDuration();
-      absl::SleepFor(start + requests[i].arrival -
-                     absl::Now());  // returns at once when that is past
-      run.requests[i] =
-          RunOne(client, requests[i], start, open_loop ? start + requests[i].arrival : absl::Now());
-    }
-  };
-  std::vector<std::thread> threads;
-  for (int i = 0; i < concurrency; ++i) {
-    threads.emplace_back(work);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const absl::Time arrival = start + requests[i].arrival;
+    absl::SleepFor(arrival - absl::Now());  // returns at once when that is past
+    in_flight.WaitForRoomAndAdd();
+    const bool open_loop = requests[i].arrival > absl::ZeroDuration();
+    const auto flight =
+        std::make_shared<Flight>(&run.requests[i], start, open_loop ? arrival : absl::Now());
+    client.StartGenerate(
+        ToProto(requests[i]),
+        [flight](const v1::GenerateResponse& response) {
+          flight->Note(response);
+          return true;
+        },
+        [flight, &in_flight](absl::Status status) {
+          flight->End(std::move(status));
+          in_flight.Remove();
+        });
   }
-  for (std::thread& thread : threads) {
-    thread.join();
-  }
+  in_flight.WaitForNone();
   run.wall = absl::Now() - start;
   return run;
 }

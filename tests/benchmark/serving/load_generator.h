@@ -30,9 +30,9 @@ struct RunOutcome {
   absl::Duration wall;                   ///< from the start to the last request's end
 };
 
-/// Runs the workload with at most `concurrency` requests in flight, each on a thread of its own. In
-/// an open loop (arrivals given) a request that finds no free thread waits for one, and that wait
-/// counts as its latency.
+/// Runs the workload with at most `concurrency` requests in flight, all on gRPC's threads. In an
+/// open loop (arrivals given) a request that comes when so many are in flight waits for the end of
+/// one, and that wait counts as its latency.
 RunOutcome RunWorkload(const Client& client, const std::vector<BenchmarkRequest>& requests,
                        int concurrency);
 
