@@ -65,6 +65,8 @@ class TextGeneration {
 
   /// Whether every sample has ended and its last chunk was taken.
   bool finished() const { return num_unfinished_ == 0 && ready_.empty(); }
+  /// Whether Next may have something of which on_readable has told already.
+  bool has_more() const { return !ready_.empty() || !stream_->empty(); }
   /// Why the request failed, all its samples with it. OK while it runs and when it succeeded.
   const absl::Status& status() const { return status_; }
 

@@ -61,6 +61,11 @@ std::optional<GenerationEvent> TokenStream::Pop() {
   return event;
 }
 
+bool TokenStream::empty() const {
+  absl::MutexLock lock(&mutex_);
+  return events_.empty();
+}
+
 void TokenStream::CancelAll(FinishReason reason) {
   Callback on_credit;
   {

@@ -77,6 +77,8 @@ class TokenStream {
   // --- the reader's side ---
   /// The next event, or nothing when none is there now.
   std::optional<GenerationEvent> Pop() ABSL_LOCKS_EXCLUDED(mutex_);
+  /// Whether Pop has nothing now.
+  bool empty() const ABSL_LOCKS_EXCLUDED(mutex_);
   /// Ends all samples (kCancelled, kDeadline) at the next step boundary.
   void CancelAll(FinishReason reason) ABSL_LOCKS_EXCLUDED(mutex_);
   /// Ends one sample: the reader saw a stop string (kStopString).

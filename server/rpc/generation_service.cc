@@ -1,5 +1,6 @@
 #include "server/rpc/generation_service.h"
 
+#include <atomic>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -21,8 +22,11 @@ class StreamingCall final : public grpc::ServerWriteReactor<v1::GenerateResponse
       : GenerationCall(backend, environment, context, writer, "Generate") {}
 
   void OnWriteDone(bool ok) override {
+    const bool more = write_.exchange(Write::kNone) == Write::kInFlightAndMore;
+    if (ok && !more) {
+      return;  // whoever has more posts a pump: most tokens need no second turn of the writer
+    }
     Post([this, ok] {
-      write_in_flight_ = false;
       if (!ok) {
         generation()->Cancel(FinishReason::kCancelled);
       }
@@ -33,8 +37,18 @@ class StreamingCall final : public grpc::ServerWriteReactor<v1::GenerateResponse
   void OnDone() override { Release(); }
 
  private:
+  // The state of the one write. The writer alone begins it, gRPC ends it on a thread of its own.
+  enum class Write { kNone, kInFlight, kInFlightAndMore };
+
+  // Whether a write is in flight; its end then pumps.
+  bool LeaveToWrite() {
+    Write state = Write::kInFlight;
+    return write_.compare_exchange_strong(state, Write::kInFlightAndMore) ||
+           state == Write::kInFlightAndMore;
+  }
+
   void Pump() override {
-    if (write_in_flight_ || finished_) {
+    if (finished_ || LeaveToWrite()) {
       return;
     }
     while (std::optional<TextChunk> chunk = generation()->Next()) {
@@ -42,7 +56,7 @@ class StreamingCall final : public grpc::ServerWriteReactor<v1::GenerateResponse
       if (!responses().Write(*chunk, response_)) {
         continue;
       }
-      write_in_flight_ = true;
+      write_ = generation()->has_more() ? Write::kInFlightAndMore : Write::kInFlight;
       if (generation()->finished()) {
         finished_ = true;
         StartWriteAndFinish(&response_, grpc::WriteOptions(), End());
@@ -59,7 +73,7 @@ class StreamingCall final : public grpc::ServerWriteReactor<v1::GenerateResponse
   void Fail(const grpc::Status& status) override { Finish(status); }
 
   v1::GenerateResponse response_;  // belongs to gRPC while a write is in flight
-  bool write_in_flight_ = false;
+  std::atomic<Write> write_{Write::kNone};
   bool finished_ = false;
 };
 

@@ -72,6 +72,16 @@ def best(a: dict, b: dict) -> dict:
     return {key: best(value, b[key]) if isinstance(value, dict) else max(value, b[key]) for key, value in a.items() if key in b}
 
 
+def mean(a: dict, b: dict) -> dict:
+    """Of each rate: what the machine gave on both sides of a run."""
+    return {key: mean(value, b[key]) if isinstance(value, dict) else (value + b[key]) / 2 for key, value in a.items() if key in b}
+
+
+def sustained(limits: dict) -> dict:
+    """With the rate at which memory was read for as long as a run takes, not that of its fastest moment."""
+    return {**limits, "read_gb_s": limits["sustained_read_gb_s"]}
+
+
 def share_of_limit(cell, shape: Shape, limits: dict, tokens_per_s: float) -> float:
     """1 is the limit."""
     return tokens_per_s * least_seconds(cell, shape, limits) / (cell.concurrency * cell.output_tokens)

@@ -15,7 +15,7 @@ from bars import Results
 from cells import Cell, Outcome, Request, grid, percentile
 from history import History
 from http_streams import parse_events
-from limits import best, decode_tokens_per_s_limit, least_seconds, share_of_limit
+from limits import best, decode_tokens_per_s_limit, least_seconds, mean, share_of_limit, sustained
 from probes import Probe, Setup, stall
 from report import Comparison, Measured, to_markdown
 from shapes import SHAPES, Shape
@@ -132,6 +132,13 @@ class LimitsTest(unittest.TestCase):
         cells = [Cell("tiny", "fp32", 0, 1, 1, tokens) for tokens in (1, 5)]
         first, both = (least_seconds(cell, self.TINY, LIMITS) for cell in cells)
         self.assertAlmostEqual(decode_tokens_per_s_limit(cells[1], self.TINY, LIMITS), 4 / (both - first))
+
+    def test_a_run_is_held_against_the_mean_of_what_was_sustained_on_both_sides(self):
+        before = {"read_gb_s": 50.0, "sustained_read_gb_s": 30.0, "gemm_gflop_s": {"bf16": {"1": 10.0}}, "threads": 2}
+        after = {"read_gb_s": 40.0, "sustained_read_gb_s": 34.0, "gemm_gflop_s": {"bf16": {"1": 30.0}}, "threads": 2}
+        now = sustained(mean(before, after))
+        self.assertEqual(now["read_gb_s"], 32.0)
+        self.assertEqual(now["gemm_gflop_s"], {"bf16": {"1": 20.0}})
 
     def test_the_higher_of_two_measured_limits_counts(self):
         other = {"read_gb_s": 50.0, "copy_gb_s": 1.0, "gemm_gflop_s": {"bf16": {"1": 5.0, "256": 500.0}, "fp32": {"1": 1.0, "256": 1.0}}}

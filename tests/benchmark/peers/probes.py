@@ -95,13 +95,25 @@ def serve(peer: Peer, cell: Cell, vocab_size: int, salt: str) -> dict:
             "decode_tokens_per_s": outcome.decode_tokens_per_s}
 
 
+LIMIT_TURNS = 3
+
+
 def beside_limits(peer: Peer, cell: Cell, vocab_size: int, salt: str) -> dict:
-    """What the machine allows is measured just before and just after, since it is not the same machine at every hour."""
+    """What the machine allows is measured before and after each of a few short runs, since it is not the same machine at every minute.
+    A run of seconds is held against the memory's rate over seconds (`of_bandwidth`); against its fastest moment in `of_best_bandwidth`."""
+    warm_up(peer, cell, vocab_size, salt)
+    shape, turns = SHAPES[cell.model], []
     before = limits.measure(peer.threads)
-    served = serve(peer, cell, vocab_size, salt)
-    now, shape = limits.best(before, limits.measure(peer.threads)), SHAPES[cell.model]
-    return {"of_limit": limits.share_of_limit(cell, shape, now, served["tokens_per_s"]),
-            "of_bandwidth": served["decode_tokens_per_s"] / limits.decode_tokens_per_s_limit(cell, shape, now)}
+    for turn in range(LIMIT_TURNS):
+        served = measured(peer, cell.requests(vocab_size, f"turn {turn} {salt}"), cell.concurrency)
+        after = limits.measure(peer.threads)
+        best, mean = limits.best(before, after), limits.mean(before, after)
+        turns.append({
+            "of_limit": limits.share_of_limit(cell, shape, best, served.tokens_per_s),
+            "of_bandwidth": served.decode_tokens_per_s / limits.decode_tokens_per_s_limit(cell, shape, limits.sustained(mean)),
+            "of_best_bandwidth": served.decode_tokens_per_s / limits.decode_tokens_per_s_limit(cell, shape, best)})
+        before = after
+    return {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
 
 
 LONG_PROMPT_TOKENS = 2000
