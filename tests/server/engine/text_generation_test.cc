@@ -101,6 +101,21 @@ TEST_F(TextGenerationTest, SamplesAreKeptApart) {
   EXPECT_TRUE(generation_->status().ok());
 }
 
+TEST_F(TextGenerationTest, MoreIsThereInAnotherSamplesChunkAndInEventsThatWait) {
+  Begin(2);
+  EXPECT_FALSE(generation_->has_more());
+  Say("aa", 0);
+  Say("bb", 1);
+  EXPECT_TRUE(generation_->has_more());
+  ASSERT_TRUE(generation_->Next().has_value());
+  EXPECT_TRUE(generation_->has_more()) << "sample 1's chunk";
+  Say("cc", 0);  // told of while that chunk waits
+  ASSERT_TRUE(generation_->Next().has_value());
+  EXPECT_TRUE(generation_->has_more()) << "the event";
+  ASSERT_TRUE(generation_->Next().has_value());
+  EXPECT_FALSE(generation_->has_more());
+}
+
 TEST_F(TextGenerationTest, StopStringEndsTheSampleWhateverTheEngineRanBeyondIt) {
   request_.stop = {"lo"};
   Begin();

@@ -13,10 +13,13 @@ TokenEvent Token(int32_t id) {
 
 TEST(TokenStreamTest, EventsComeOutInOrder) {
   TokenStream stream(8);
+  EXPECT_TRUE(stream.empty());
   stream.Push(Token(1));
   stream.Push(Token(2));
   EXPECT_EQ(std::get<TokenEvent>(*stream.Pop()).token.token, 1);
+  EXPECT_FALSE(stream.empty());
   EXPECT_EQ(std::get<TokenEvent>(*stream.Pop()).token.token, 2);
+  EXPECT_TRUE(stream.empty());
   EXPECT_FALSE(stream.Pop().has_value());
 }
 
