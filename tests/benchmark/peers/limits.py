@@ -6,6 +6,7 @@ time for these bytes and the time for its arithmetic. Nothing overlaps with anyt
 """
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from shapes import BYTES_EACH, RANK, Shape
@@ -67,14 +68,20 @@ def decode_tokens_per_s_limit(cell, shape: Shape, limits: dict) -> float:
     return (cell.output_tokens - 1) / _decode_seconds(cell, shape, limits)
 
 
+def _combined(a: dict, b: dict, combine: Callable) -> dict:
+    """Each rate that both have."""
+    return {key: _combined(value, b[key], combine) if isinstance(value, dict) else combine(value, b[key])
+            for key, value in a.items() if key in b}
+
+
 def best(a: dict, b: dict) -> dict:
     """The higher of each rate: a limit is what the machine can do undisturbed."""
-    return {key: best(value, b[key]) if isinstance(value, dict) else max(value, b[key]) for key, value in a.items() if key in b}
+    return _combined(a, b, max)
 
 
 def mean(a: dict, b: dict) -> dict:
     """Of each rate: what the machine gave on both sides of a run."""
-    return {key: mean(value, b[key]) if isinstance(value, dict) else (value + b[key]) / 2 for key, value in a.items() if key in b}
+    return _combined(a, b, lambda x, y: (x + y) / 2)
 
 
 def sustained(limits: dict) -> dict:

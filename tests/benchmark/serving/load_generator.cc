@@ -61,26 +61,21 @@ class Flight {
 /// How many requests are in flight.
 class InFlight {
  public:
-  explicit InFlight(int most) : most_(most) {}
-
-  void WaitForRoomAndAdd() {
+  void Add() {
     absl::MutexLock lock(&mutex_);
-    const auto has_room = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return count_ < most_; };
-    mutex_.Await(absl::Condition(&has_room));
     ++count_;
   }
   void Remove() {
     absl::MutexLock lock(&mutex_);
     --count_;
   }
-  void WaitForNone() {
+  void WaitForLessThan(int count) {
     absl::MutexLock lock(&mutex_);
-    const auto is_empty = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return count_ == 0; };
-    mutex_.Await(absl::Condition(&is_empty));
+    const auto is_less = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return count_ < count; };
+    mutex_.Await(absl::Condition(&is_less));
   }
 
  private:
-  const int most_;
   absl::Mutex mutex_;
   int count_ ABSL_GUARDED_BY(mutex_) = 0;
 };
@@ -91,12 +86,13 @@ RunOutcome RunWorkload(const Client& client, const std::vector<BenchmarkRequest>
                        int concurrency) {
   RunOutcome run;
   run.requests.resize(requests.size());
-  InFlight in_flight(concurrency);
+  InFlight in_flight;
   const absl::Time start = absl::Now();
   for (size_t i = 0; i < requests.size(); ++i) {
     const absl::Time arrival = start + requests[i].arrival;
     absl::SleepFor(arrival - absl::Now());  // returns at once when that is past
-    in_flight.WaitForRoomAndAdd();
+    in_flight.WaitForLessThan(concurrency);
+    in_flight.Add();
     const bool open_loop = requests[i].arrival > absl::ZeroDuration();
     const auto flight =
         std::make_shared<Flight>(&run.requests[i], start, open_loop ? arrival : absl::Now());
@@ -111,7 +107,7 @@ RunOutcome RunWorkload(const Client& client, const std::vector<BenchmarkRequest>
           in_flight.Remove();
         });
   }
-  in_flight.WaitForNone();
+  in_flight.WaitForLessThan(1);
   run.wall = absl::Now() - start;
   return run;
 }
