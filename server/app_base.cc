@@ -179,6 +179,9 @@ absl::Status App::Parts::StartEngine() {
   if (config.poison_freed_kv) {
     runner->set_poison_freed_blocks(true);
   }
+  runner->set_use_graphs(config.cuda_graphs, [](const std::string& problem) {
+    LogLine(LogLevel::kWarning, "cuda_graphs_off").Add("error", absl::string_view(problem));
+  });
   const EngineOptions options = MakeEngineOptions(num_kv_blocks, *runner);
   TENON_ASSIGN_OR_RETURN(
       engine, Engine::Create(options, std::move(runner), cache.get(), [] { return absl::Now(); }));

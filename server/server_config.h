@@ -50,6 +50,7 @@ struct ServerConfig {
   int64_t max_context_tokens = 0;     ///< 0: the model's own
   bool fair_shares = true;            ///< among tenants; false: first come, first served
   bool share_base_prefixes = false;   ///< tenants find each other's prefixes of the base model
+  bool cuda_graphs = true;            ///< decode steps on a GPU are recorded
   bool deterministic = false;         ///< as if every request asked for it
   bool poison_freed_kv = false;       ///< overwrite freed KV blocks with NaN
   int64_t adapter_device_bytes = 0;   ///< of compiled adapters

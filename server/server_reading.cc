@@ -30,6 +30,7 @@ void ReadEngine(const EngineStats& engine, ServerReading& reading) {
   reading.kv_blocks_cached = engine.kv_blocks_cached;
   reading.kv_blocks_total = engine.kv_blocks_total;
   reading.total_steps = engine.num_steps;
+  reading.total_replays = engine.num_replays;
   reading.total_preemptions = engine.num_preemptions;
   reading.total_prompt_tokens = engine.prompt_tokens;
   reading.total_cached_prompt_tokens = engine.cached_prompt_tokens;

@@ -7,10 +7,12 @@
 
 #include "adapters/kernels/kernel_call.h"
 #include "adapters/kernels/row_groups.h"
-#include "adapters/kernels/tensor_data.h"
 
 namespace tenon {
 namespace {
+
+// What a framed launch is sized for; the kernel takes wider modules in several turns.
+constexpr int64_t kFramedWidth = 256;
 
 const float* Vector(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
@@ -99,18 +101,48 @@ size_t BottleneckPlan::Add(std::span<const BottleneckTerm> terms) {
   return sublayers_.size() - 1;
 }
 
-void BottleneckPlan::Upload(at::Device device) {
+size_t BottleneckPlan::AddFramed(std::span<const BottleneckTerm> terms, int64_t hidden,
+                                 at::ScalarType dtype) {
+  const size_t index = Add(terms);
+  Sublayer& sublayer = sublayers_[index];
+  sublayer.hidden = hidden;
+  sublayer.dtype = dtype;
+  sublayer.max_rows = cuda::kGroupRows;
+  sublayer.max_width = kFramedWidth;
+  const size_t end = sublayer.group_begin + static_cast<size_t>(frame_.max_groups);
+  has_overflown_ = has_overflown_ || sublayer.group_end > end;
+  groups_.resize(std::max(end, groups_.size()));  // those behind the terms' have no rows
+  sublayer.group_end = groups_.size();
+  return index;
+}
+
+std::pair<int64_t, int64_t> BottleneckPlan::ScratchSizes() const {
   int64_t rows = 0, inner = 0;
   for (const Sublayer& sublayer : sublayers_) {
     rows = std::max(rows, sublayer.num_rows * sublayer.hidden);
     inner = std::max(inner, sublayer.inner_size);
   }
-  device_entries_ = ToDevice(entries_, at::kByte, device);
-  device_groups_ = ToDevice(groups_, at::kByte, device);
-  const auto options = at::TensorOptions(at::kFloat).device(device);
-  inputs_ = at::empty({rows}, options);
-  values_ = at::empty({rows}, options);
-  inner_ = at::empty({inner}, options);
+  return {rows, inner};
+}
+
+bool BottleneckPlan::fits() const {
+  const auto [rows, inner] = ScratchSizes();
+  return !is_framed_ || (!has_overflown_ && std::ssize(entries_) <= frame_.max_terms &&
+                         rows <= frame_.inputs.numel() && inner <= frame_.inner.numel());
+}
+
+void BottleneckPlan::Stage(DeviceTables& tables, at::Device device) {
+  tables_ = &tables;
+  staged_groups_ = tables.Add<cuda::RowGroup>(groups_);
+  staged_entries_ =
+      tables.Add<cuda::BottleneckEntry>(entries_, static_cast<size_t>(frame_.max_terms));
+  if (!is_framed_) {
+    const auto [rows, inner] = ScratchSizes();
+    const auto options = at::TensorOptions(at::kFloat).device(device);
+    frame_.inputs = at::empty({rows}, options);
+    frame_.values = at::empty({rows}, options);
+    frame_.inner = at::empty({inner}, options);
+  }
 }
 
 void BottleneckPlan::Apply(size_t sublayer, const at::Tensor& residual,
@@ -125,15 +157,14 @@ void BottleneckPlan::Apply(size_t sublayer, const at::Tensor& residual,
   call.residual_stride = residual.stride(0);
   call.out = out.mutable_data_ptr();
   call.out_stride = out.stride(0);
-  call.entries = static_cast<const cuda::BottleneckEntry*>(device_entries_.const_data_ptr());
-  call.groups =
-      static_cast<const cuda::RowGroup*>(device_groups_.const_data_ptr()) + one.group_begin;
+  call.entries = tables_->Data(staged_entries_);
+  call.groups = tables_->Data(staged_groups_) + one.group_begin;
   call.num_groups = static_cast<int32_t>(one.group_end - one.group_begin);
   call.max_rows = static_cast<int32_t>(one.max_rows);
   call.max_width = static_cast<int32_t>(one.max_width);
-  call.inputs = inputs_.mutable_data_ptr<float>();
-  call.values = values_.mutable_data_ptr<float>();
-  call.inner = inner_.mutable_data_ptr<float>();
+  call.inputs = frame_.inputs.mutable_data_ptr<float>();
+  call.values = frame_.values.mutable_data_ptr<float>();
+  call.inner = frame_.inner.mutable_data_ptr<float>();
   RunKernel(AdapterKernels().apply_bottlenecks, call, out.device(), "bottleneck");
 }
 

@@ -7,10 +7,12 @@
 
 #include "adapters/kernels/kernel_call.h"
 #include "adapters/kernels/row_groups.h"
-#include "adapters/kernels/tensor_data.h"
 
 namespace tenon {
 namespace {
+
+// What a framed launch is sized for; the kernel takes larger ranks in several turns.
+constexpr int64_t kFramedRank = 64;
 
 bool SameRows(const DeltaPlan::Term& a, const DeltaPlan::Term& b) {
   return a.begin == b.begin && a.end == b.end && a.column == b.column;
@@ -116,14 +118,37 @@ size_t DeltaPlan::Add(std::span<const Term> terms) {
   return products_.size() - 1;
 }
 
-void DeltaPlan::Upload(at::Device device) {
-  int64_t shrunk = 0;
+size_t DeltaPlan::AddFramed(std::span<const Term> terms, int64_t num_sites, int64_t max_columns) {
+  const size_t index = Add(terms);
+  Product& product = products_[index];
+  product.max_rank = kFramedRank;
+  product.max_columns = max_columns;
+  const size_t end = product.group_begin + static_cast<size_t>(num_sites * frame_.max_groups);
+  has_overflown_ = has_overflown_ || product.group_end > end;
+  groups_.resize(std::max(end, groups_.size()));  // those behind the terms' have no rows
+  product.group_end = groups_.size();
+  return index;
+}
+
+int64_t DeltaPlan::MaxShrunk() const {
+  int64_t largest = 0;
   for (const Product& product : products_) {
-    shrunk = std::max(shrunk, product.shrunk_size);
+    largest = std::max(largest, product.shrunk_size);
   }
-  device_terms_ = ToDevice(terms_, at::kByte, device);
-  device_groups_ = ToDevice(groups_, at::kByte, device);
-  shrunk_ = at::empty({shrunk}, at::TensorOptions(at::kFloat).device(device));
+  return largest;
+}
+
+bool DeltaPlan::fits() const {
+  return !is_framed_ || (!has_overflown_ && std::ssize(terms_) <= frame_.max_terms &&
+                         MaxShrunk() <= frame_.scratch.numel());
+}
+
+void DeltaPlan::Stage(DeviceTables& tables, at::Device device) {
+  tables_ = &tables;
+  staged_groups_ = tables.Add<cuda::RowGroup>(groups_);
+  staged_terms_ = tables.Add<cuda::DeltaTerm>(terms_, static_cast<size_t>(frame_.max_terms));
+  shrunk_ = is_framed_ ? frame_.scratch
+                       : at::empty({MaxShrunk()}, at::TensorOptions(at::kFloat).device(device));
 }
 
 void DeltaPlan::Apply(size_t product, const at::Tensor& x, const at::Tensor& y) const {
@@ -137,14 +162,13 @@ void DeltaPlan::Apply(size_t product, const at::Tensor& x, const at::Tensor& y) 
       ", the deltas are ", one.dtype, " of ", one.in_features, " inputs");
   cuda::DeltaCall call{};
   call.type = ElementTypeOf(x.scalar_type(), "deltas");
-  call.in_features = static_cast<int32_t>(one.in_features);
+  call.in_features = static_cast<int32_t>(x.size(1));
   call.x = x.const_data_ptr();
   call.x_stride = x.stride(0);
   call.y = y.mutable_data_ptr();
   call.y_stride = y.stride(0);
-  call.terms = static_cast<const cuda::DeltaTerm*>(device_terms_.const_data_ptr());
-  call.groups =
-      static_cast<const cuda::RowGroup*>(device_groups_.const_data_ptr()) + one.group_begin;
+  call.terms = tables_->Data(staged_terms_);
+  call.groups = tables_->Data(staged_groups_) + one.group_begin;
   call.num_groups = static_cast<int32_t>(one.group_end - one.group_begin);
   call.max_rank = static_cast<int32_t>(one.max_rank);
   call.max_columns = static_cast<int32_t>(one.max_columns);

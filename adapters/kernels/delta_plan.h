@@ -6,22 +6,38 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "adapters/kernels/cuda/adapter_kernels.h"
+#include "adapters/kernels/device_tables.h"
 #include "adapters/kernels/low_rank.h"
 
 namespace tenon {
 
 /// Segment tables of all products of a step, made on the host, copied to the device at once, and
-/// read there by the kernels. A value of one step; borrows the deltas.
+/// read there by the kernels. A value of one step; borrows the deltas and the tables.
 ///
 ///   DeltaPlan plan;
 ///   const size_t qkv = plan.Add(terms);
-///   plan.Upload(device);
+///   plan.Stage(tables);
+///   tables.Upload();
 ///   plan.Apply(qkv, x, y);
+///
+/// Framed, what Apply launches depends on the frame alone, and finds the terms in the tables: a
+/// CUDA graph of it serves every step that fits the frame.
 class DeltaPlan {
  public:
+  /// What each product and the step have room for.
+  struct Frame {
+    int64_t max_groups = 0;  ///< row groups (ForEachRowGroup) of one site of a product
+    int64_t max_terms = 0;   ///< of all products
+    at::Tensor scratch;      ///< [elements] fp32 on the device, for any product
+  };
+
+  DeltaPlan() = default;
+  explicit DeltaPlan(Frame frame) : frame_(std::move(frame)), is_framed_(true) {}
+
   /// One adapter's delta at one site, on the device, for a run of rows.
   struct Term {
     int64_t begin = 0, end = 0;              ///< rows of x and y
@@ -40,10 +56,17 @@ class DeltaPlan {
   /// not.
   size_t Add(std::span<const Term> terms);
 
-  bool empty() const { return products_.empty(); }
+  /// The same in a frame, for a product of that many sites, none of them with more columns. There
+  /// may be no terms.
+  size_t AddFramed(std::span<const Term> terms, int64_t num_sites, int64_t max_columns);
 
-  /// Copies the tables. Once, behind the last Add and in front of the first Apply.
-  void Upload(at::Device device);
+  bool empty() const { return products_.empty(); }
+  /// Whether the terms are within the frame, if any.
+  bool fits() const;
+
+  /// Adds the tables to those of a step on `device`, behind the last Add. Apply comes behind their
+  /// upload.
+  void Stage(DeviceTables& tables, at::Device device);
 
   /// What the product's terms make of y [T, out], in place, x [T, in] being its input
   /// (cuda::DeltaCall). Both have the deltas' dtype and are contiguous within a row. Throws
@@ -63,12 +86,18 @@ class DeltaPlan {
   static void CheckTerm(const Term& term, Product& product);
   /// Terms that share rows and columns, cut into groups of rows.
   void AddSegment(std::span<const Term> terms, Product& product);
+  int64_t MaxShrunk() const;
 
   std::vector<Product> products_;
   std::vector<cuda::DeltaTerm> terms_;
   std::vector<cuda::RowGroup> groups_;
-  at::Tensor device_terms_, device_groups_;  // bytes
-  at::Tensor shrunk_;                        // for the largest product; used again by each
+  Frame frame_;
+  bool is_framed_ = false;
+  bool has_overflown_ = false;  // a product has more groups than the frame
+  const DeviceTables* tables_ = nullptr;
+  DeviceTable<cuda::DeltaTerm> staged_terms_;
+  DeviceTable<cuda::RowGroup> staged_groups_;
+  at::Tensor shrunk_;  // for the largest product; used again by each
 };
 
 }  // namespace tenon

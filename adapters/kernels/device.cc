@@ -163,4 +163,16 @@ void* CurrentStream(c10::Device device) {
   return c10::impl::getDeviceGuardImpl(device.type())->getStream(device).native_handle();
 }
 
+c10::Stream NewStream(c10::Device device) {
+  return c10::impl::getDeviceGuardImpl(device.type())->getStreamFromGlobalPool(device);
+}
+
+void WaitForStream(c10::Device device) {
+  if (!device.is_cpu()) {
+    const c10::impl::DeviceGuardImplInterface* const guard =
+        c10::impl::getDeviceGuardImpl(device.type());
+    guard->synchronizeStream(guard->getStream(device));
+  }
+}
+
 }  // namespace tenon

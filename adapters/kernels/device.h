@@ -3,6 +3,7 @@
 #define TENON_ADAPTERS_KERNELS_DEVICE_H_
 
 #include <c10/core/Device.h>
+#include <c10/core/Stream.h>
 
 #include <cstdint>
 #include <optional>
@@ -44,6 +45,13 @@ std::optional<int64_t> FreeDeviceBytes(c10::Device device);
 
 /// The stream (cudaStream_t) that LibTorch uses now on `device`.
 void* CurrentStream(c10::Device device);
+
+/// A stream for one thread's work on a GPU, which waits for no other stream's.
+c10::Stream NewStream(c10::Device device);
+
+/// Waits until this thread's current stream has done all that it was given, as who hands a tensor
+/// to a thread with another stream has to. Returns at once for the CPU.
+void WaitForStream(c10::Device device);
 
 }  // namespace tenon
 

@@ -1,5 +1,6 @@
 #include "adapters/methods/compiled_adapter.h"
 
+#include "adapters/kernels/device.h"
 #include "adapters/kernels/tensor_block.h"
 
 namespace tenon {
@@ -73,6 +74,7 @@ std::shared_ptr<const CompiledAdapter> CompiledAdapter::OnDevice(at::Device devi
     moved->set_context({context_->num_tokens, Moved(context_->embeddings, device),
                         Moved(context_->keys, device), Moved(context_->values, device)});
   }
+  WaitForStream(device);
   return moved;
 }
 

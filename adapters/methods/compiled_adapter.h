@@ -95,7 +95,8 @@ class CompiledAdapter {
     return rank == 0 || others_.empty() ? *this : *others_[static_cast<size_t>(rank - 1)];
   }
 
-  /// A copy with every tensor on `device`. REQUIRES: not cut.
+  /// A copy with every tensor on `device`, complete there, so that any stream may read it.
+  /// REQUIRES: not cut.
   std::shared_ptr<const CompiledAdapter> OnDevice(at::Device device) const;
 
   /// Each part is set once at most.

@@ -76,6 +76,7 @@ struct EngineStats {
   int64_t num_running = 0, num_waiting = 0;
   int64_t kv_blocks_used = 0, kv_blocks_cached = 0, kv_blocks_total = 0;
   int64_t num_steps = 0, num_preemptions = 0;
+  int64_t num_replays = 0;  ///< steps whose forward pass was a recorded CUDA graph
   /// Prompts are counted when their sequence has its first token.
   int64_t prompt_tokens = 0, cached_prompt_tokens = 0, generated_tokens = 0;
   int64_t merged_tokens = 0;  ///< prompt and generated ones that were computed on merged weights

@@ -140,7 +140,8 @@ void RunGate(const at::Tensor& x, bool gated, Activation activation, const at::T
 }  // namespace
 
 AttentionTable::AttentionTable(std::span<const AttentionRow> all, int64_t num_tokens,
-                               int64_t block_size, at::Device device) {
+                               int64_t block_size, DeviceTables& all_tables)
+    : tables(&all_tables) {
   std::vector<cuda::AttentionRowEntry> entries;
   std::vector<int32_t> index(static_cast<size_t>(num_tokens), -1), ids;
   for (const AttentionRow& row : all) {
@@ -159,9 +160,9 @@ AttentionTable::AttentionTable(std::span<const AttentionRow> all, int64_t num_to
                        static_cast<int32_t>(row.first_key), static_cast<int32_t>(ids.size())});
     ids.insert(ids.end(), row.blocks.begin(), row.blocks.begin() + used);
   }
-  rows = ToDevice(entries, at::kByte, device);
-  row_of_token = ToDevice(index, at::kInt, device);
-  blocks = ToDevice(ids, at::kInt, device);
+  rows = all_tables.Add<cuda::AttentionRowEntry>(entries, index.size());
+  row_of_token = all_tables.Add<int32_t>(index);
+  blocks = all_tables.Add<int32_t>(ids);
 }
 
 void NormalizeCuda(const at::Tensor& x, const Norm& norm, const at::Tensor& y) {
@@ -230,12 +231,13 @@ void PagedAttentionCuda(const at::Tensor& q, const at::Tensor& k_cache, const at
   call.cache = LayoutOf(k_cache, v_cache);
   CheckTokens(q, "attention: q", q.size(0), k_cache);
   CheckTokens(out, "attention: out", q.size(0), k_cache);
-  CheckIndex(table.row_of_token, "attention: rows of tokens", q.size(0), at::kInt);
-  TORCH_CHECK(
-      q.dim() == 3 && q.sizes() == out.sizes() && q.size(1) % call.cache.kv_heads == 0 &&
-          q.size(2) == call.cache.head_dim && call.cache.head_dim <= cuda::kMaxAttentionHeadDim,
-      "attention: q is ", q.sizes(), ", out is ", out.sizes(), ", with ", call.cache.kv_heads,
-      " KV heads of ", call.cache.head_dim, ", at most ", cuda::kMaxAttentionHeadDim);
+  TORCH_CHECK(q.dim() == 3 && static_cast<int64_t>(table.row_of_token.count) == q.size(0) &&
+                  q.sizes() == out.sizes() && q.size(1) % call.cache.kv_heads == 0 &&
+                  q.size(2) == call.cache.head_dim &&
+                  call.cache.head_dim <= cuda::kMaxAttentionHeadDim,
+              "attention: q is ", q.sizes(), ", out is ", out.sizes(), ", with ",
+              call.cache.kv_heads, " KV heads of ", call.cache.head_dim, ", at most ",
+              cuda::kMaxAttentionHeadDim, ", and rows of ", table.row_of_token.count, " tokens");
   call.type = TypeOf(q, "attention");
   call.num_tokens = static_cast<int32_t>(q.size(0));
   call.num_heads = static_cast<int32_t>(q.size(1));
@@ -245,9 +247,9 @@ void PagedAttentionCuda(const at::Tensor& q, const at::Tensor& k_cache, const at
   call.out_stride = out.stride(0);
   call.keys = k_cache.const_data_ptr();
   call.values = v_cache.const_data_ptr();
-  call.rows = static_cast<const cuda::AttentionRowEntry*>(table.rows.const_data_ptr());
-  call.row_of_token = table.row_of_token.const_data_ptr<int32_t>();
-  call.blocks = table.blocks.const_data_ptr<int32_t>();
+  call.rows = table.tables->Data(table.rows);
+  call.row_of_token = table.tables->Data(table.row_of_token);
+  call.blocks = table.tables->Data(table.blocks);
   call.scale = scoring.scale;
   call.window = static_cast<int32_t>(scoring.window);
   call.softcap = scoring.softcap;

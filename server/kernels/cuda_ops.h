@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "adapters/kernels/device_tables.h"
 #include "server/kernels/activation.h"
 #include "server/kernels/attention.h"
 #include "server/kernels/cuda/model_kernels.h"
@@ -18,15 +19,17 @@ namespace tenon {
 
 /// Where the rows of a step lie, on the device: made once a step, read by every layer.
 struct AttentionTable {
-  at::Tensor rows;          ///< bytes of cuda::AttentionRowEntry
-  at::Tensor row_of_token;  ///< [num_tokens] int32; -1 for a token that no row covers
-  at::Tensor blocks;        ///< int32, those of all rows one behind another
+  DeviceTable<cuda::AttentionRowEntry> rows;
+  DeviceTable<int32_t> row_of_token;  ///< [num_tokens]; -1 for a token that no row covers
+  DeviceTable<int32_t> blocks;        ///< those of all rows one behind another
+  const DeviceTables* tables = nullptr;
 
   AttentionTable() = default;  ///< of no use but to be assigned to
-  /// Throws c10::Error on a row that does not lie within num_tokens or has too few blocks of
-  /// block_size.
+  /// Adds the three to `tables`, which are borrowed; `blocks` is the last. There is room for a row
+  /// a token. Throws c10::Error on a row that does not lie within num_tokens or has too few blocks
+  /// of block_size.
   AttentionTable(std::span<const AttentionRow> rows, int64_t num_tokens, int64_t block_size,
-                 at::Device device);
+                 DeviceTables& tables);
 };
 
 // As the functions without Cuda in their names: shapes, dtypes, roundings and errors. Slots,

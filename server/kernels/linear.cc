@@ -1,11 +1,11 @@
 #include "server/kernels/linear.h"
 
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/index_select.h>
-#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 
-#include <optional>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -98,7 +98,12 @@ void Linear::Forward(const at::Tensor& x, const at::Tensor& y, const ProductUpda
   TORCH_CHECK(updates.panels.empty(), "linear: only the CPU's kernels take updates with a product");
   TORCH_CHECK(y.dim() == 2 && y.size(0) == x.size(0) && y.size(1) == out_features_,
               "linear: y has shape ", y.sizes(), ", want [", x.size(0), ", ", out_features_, "]");
-  y.copy_(at::linear(x, weight_, bias_.defined() ? std::optional(bias_) : std::nullopt));
+  at::Tensor out = y;
+  if (bias_.defined()) {
+    at::addmm_out(out, bias_, x, weight_.t());
+  } else {
+    at::mm_out(out, x, weight_.t());
+  }
 }
 
 void Linear::FetchWhileIdle() const {

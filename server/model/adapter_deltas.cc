@@ -5,7 +5,10 @@
 #include <ATen/ops/linear.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
+
+#include "adapters/kernels/row_groups.h"
 
 namespace tenon {
 namespace {
@@ -161,7 +164,8 @@ std::vector<DeltaPlan::Term> AdapterDeltas::TakePlanned(std::vector<SiteTerm>& t
 }
 
 void AdapterDeltas::Plan(int64_t first_layer, int64_t last_layer,
-                         std::span<const std::vector<SiteColumns>> products, at::Device device) {
+                         std::span<const std::vector<SiteColumns>> products, DeviceTables& tables,
+                         at::Device device) {
   for (int64_t layer = first_layer; layer < last_layer; ++layer) {
     for (const std::vector<SiteColumns>& sites : products) {
       std::vector<DeltaPlan::Term> planned;
@@ -176,12 +180,13 @@ void AdapterDeltas::Plan(int64_t first_layer, int64_t last_layer,
     }
   }
   if (!plan_.empty()) {
-    plan_.Upload(device);
+    plan_.Stage(tables, device);
   }
-  PlanBottlenecks(first_layer, last_layer, device);
+  PlanBottlenecks(first_layer, last_layer, tables, device);
 }
 
-void AdapterDeltas::PlanBottlenecks(int64_t first_layer, int64_t last_layer, at::Device device) {
+void AdapterDeltas::PlanBottlenecks(int64_t first_layer, int64_t last_layer, DeviceTables& tables,
+                                    at::Device device) {
   for (int64_t layer = first_layer; layer < last_layer; ++layer) {
     for (const Sublayer sublayer : {Sublayer::kAttention, Sublayer::kFeedForward}) {
       const std::vector<BottleneckTerm> terms = BottlenecksAt(layer, sublayer);
@@ -191,7 +196,113 @@ void AdapterDeltas::PlanBottlenecks(int64_t first_layer, int64_t last_layer, at:
     }
   }
   if (!bottleneck_plan_.empty()) {
-    bottleneck_plan_.Upload(device);
+    bottleneck_plan_.Stage(tables, device);
+  }
+}
+
+int64_t AdapterDeltas::num_row_groups() const {
+  int64_t count = 0, end = -1;
+  for (const Term& term : terms_) {
+    if (term.begin >= end) {  // else another adapter of the same rows
+      ForEachRowGroup(term.begin, term.end, [&count](const cuda::RowGroup&) { ++count; });
+      end = term.end;
+    }
+  }
+  return count;
+}
+
+bool AdapterDeltas::HasPlainSitesAlone(int64_t num_layers) const {
+  const auto has_norm = [num_layers](const CompiledAdapter& adapter) {
+    for (int64_t layer = 0; layer < num_layers; ++layer) {
+      if (adapter.delta(layer, Site::kAttentionNorm) != nullptr ||
+          adapter.delta(layer, Site::kFeedForwardNorm) != nullptr) {
+        return true;
+      }
+    }
+    return adapter.delta(0, Site::kFinalNorm) != nullptr;
+  };
+  return std::none_of(terms_.begin(), terms_.end(), [&](const Term& term) {
+    return term.merged || term.adapter->embedding() != nullptr || term.adapter->head() != nullptr ||
+           has_norm(*term.adapter);
+  });
+}
+
+std::optional<std::vector<DeltaPlan::Term>> AdapterDeltas::PlannedAlone(
+    int64_t layer, std::span<const SiteColumns> sites) const {
+  std::vector<DeltaPlan::Term> planned;
+  for (const SiteColumns& part : sites) {
+    std::vector<SiteTerm> terms = TermsAt(layer, part.site);
+    for (const SiteTerm& term : terms) {
+      if (term.delta->input_gain.defined()) {
+        return std::nullopt;
+      }
+    }
+    const std::vector<DeltaPlan::Term> taken = TakePlanned(terms, part);
+    if (!terms.empty()) {
+      return std::nullopt;
+    }
+    planned.insert(planned.end(), taken.begin(), taken.end());
+  }
+  return planned;
+}
+
+std::optional<AdapterDeltas::Launches> AdapterDeltas::PlanFramed(
+    int64_t num_layers, std::span<const std::vector<SiteColumns>> products, Frames frames,
+    DeviceTables& tables, at::Device device) {
+  Launches launches;
+  if (!HasPlainSitesAlone(num_layers)) {
+    return std::nullopt;
+  }
+  std::vector<std::vector<DeltaPlan::Term>> terms;  // of a layer's products, layer by layer
+  for (int64_t layer = 0; layer < num_layers; ++layer) {
+    for (size_t i = 0; i < products.size(); ++i) {
+      std::optional<std::vector<DeltaPlan::Term>> planned = PlannedAlone(layer, products[i]);
+      if (!planned.has_value()) {
+        return std::nullopt;
+      }
+      launches.products |= planned->empty() ? 0u : 1u << i;
+      terms.push_back(*std::move(planned));
+    }
+  }
+  plan_ = DeltaPlan(frames.deltas);
+  for (size_t i = 0; i < terms.size(); ++i) {
+    const size_t product = i % products.size();
+    const std::vector<SiteColumns>& sites = products[product];
+    if ((launches.products >> product & 1u) != 0) {
+      const auto wider = [](const SiteColumns& a, const SiteColumns& b) {
+        return a.count < b.count;
+      };
+      planned_[{static_cast<int64_t>(i / products.size()), sites.front().site}] = plan_.AddFramed(
+          terms[i], std::ssize(sites), std::max_element(sites.begin(), sites.end(), wider)->count);
+    }
+  }
+  PlanFramedBottlenecks(num_layers, frames, launches);
+  if (!plan_.fits() || !bottleneck_plan_.fits()) {
+    return std::nullopt;
+  }
+  if (!plan_.empty()) {
+    plan_.Stage(tables, device);
+  }
+  if (!bottleneck_plan_.empty()) {
+    bottleneck_plan_.Stage(tables, device);
+  }
+  return launches;
+}
+
+void AdapterDeltas::PlanFramedBottlenecks(int64_t num_layers, const Frames& frames,
+                                          Launches& launches) {
+  constexpr Sublayer kSublayers[] = {Sublayer::kAttention, Sublayer::kFeedForward};
+  bottleneck_plan_ = BottleneckPlan(frames.bottlenecks);
+  for (size_t i = 0; i < std::size(kSublayers); ++i) {
+    std::vector<std::vector<BottleneckTerm>> terms;  // by layer
+    for (int64_t layer = 0; layer < num_layers; ++layer) {
+      terms.push_back(BottlenecksAt(layer, kSublayers[i]));
+      launches.sublayers |= terms.back().empty() ? 0u : 1u << i;
+    }
+    for (int64_t layer = 0; layer < num_layers && (launches.sublayers >> i & 1u) != 0; ++layer) {
+      planned_bottlenecks_[{layer, kSublayers[i]}] = bottleneck_plan_.AddFramed(
+          terms[static_cast<size_t>(layer)], frames.hidden, frames.dtype);
+    }
   }
 }
 

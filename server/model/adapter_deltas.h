@@ -4,7 +4,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <compare>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -14,6 +16,7 @@
 #include "adapters/kernels/affine.h"
 #include "adapters/kernels/bottleneck_plan.h"
 #include "adapters/kernels/delta_plan.h"
+#include "adapters/kernels/device_tables.h"
 #include "adapters/kernels/low_rank.h"
 #include "adapters/methods/compiled_adapter.h"
 #include "server/kernels/linear.h"
@@ -46,11 +49,33 @@ class AdapterDeltas {
   /// `rank` of a tensor-parallel model: its part of each adapter.
   AdapterDeltas(std::span<const AdapterSegment> segments, KernelKind kernels, int64_t rank = 0);
 
-  /// For KernelKind::kCuda: puts the tables of what AddTo and AddBottleneck will do in layers
-  /// [first_layer, last_layer) on the device. Once, in front of the first of either. `products` are
-  /// the sites that each of AddTo's calls for a layer will name.
+  /// For KernelKind::kCuda: adds the tables of what AddTo and AddBottleneck will do in layers
+  /// [first_layer, last_layer) to those of a step on `device`, whose upload comes in front of the
+  /// first of either. Once. `products` are the sites that each of AddTo's calls for a layer will
+  /// name.
   void Plan(int64_t first_layer, int64_t last_layer,
-            std::span<const std::vector<SiteColumns>> products, at::Device device);
+            std::span<const std::vector<SiteColumns>> products, DeviceTables& tables,
+            at::Device device);
+
+  /// Of a framed plan: which launches there are beside the base's, in every layer the same.
+  struct Launches {
+    uint32_t products = 0;   ///< a bit for each of Plan's
+    uint32_t sublayers = 0;  ///< a bit for each Sublayer
+    friend auto operator<=>(const Launches&, const Launches&) = default;
+  };
+  struct Frames {
+    DeltaPlan::Frame deltas;
+    BottleneckPlan::Frame bottlenecks;
+    int64_t hidden = 0;  ///< of the residual stream, and its dtype
+    at::ScalarType dtype = at::kFloat;
+  };
+  /// Plan for all layers in frames (DeltaPlan::Frame). Nothing, and no more use, when the adapters
+  /// do what a plan does not, or more than the frames hold.
+  std::optional<Launches> PlanFramed(int64_t num_layers,
+                                     std::span<const std::vector<SiteColumns>> products,
+                                     Frames frames, DeviceTables& tables, at::Device device);
+  /// What the frames' max_groups have to be at least.
+  int64_t num_row_groups() const;
 
   /// Whether no adapter of the step does anything: the decoder may skip the rest.
   bool empty() const { return terms_.empty(); }
@@ -102,8 +127,15 @@ class AdapterDeltas {
   /// Moves those that can go with a plan.
   static std::vector<DeltaPlan::Term> TakePlanned(std::vector<SiteTerm>& terms,
                                                   const SiteColumns& site);
+  /// Those of all sites of a product; nothing when one has what a plan does not do.
+  std::optional<std::vector<DeltaPlan::Term>> PlannedAlone(
+      int64_t layer, std::span<const SiteColumns> sites) const;
+  /// Whether adapters change nothing but linear layers and what stands behind sublayers.
+  bool HasPlainSitesAlone(int64_t num_layers) const;
+  void PlanFramedBottlenecks(int64_t num_layers, const Frames& frames, Launches& launches);
   std::vector<BottleneckTerm> BottlenecksAt(int64_t layer, Sublayer sublayer) const;
-  void PlanBottlenecks(int64_t first_layer, int64_t last_layer, at::Device device);
+  void PlanBottlenecks(int64_t first_layer, int64_t last_layer, DeviceTables& tables,
+                       at::Device device);
   void ApplySite(std::span<const SiteTerm> terms, const at::Tensor& x, const at::Tensor& y) const;
   void AddLowRankEmbedding(const Term& term, const at::Tensor& tokens, float scale,
                            const at::Tensor& hidden) const;

@@ -72,53 +72,6 @@ struct Decoder::Kernels {
   }
 };
 
-// Activations of one step, used again by every layer.
-struct Decoder::Buffers {
-  at::Tensor residual;   // [T, hidden]: the residual stream
-  at::Tensor normed;     // [T, hidden]: what a sublayer reads
-  at::Tensor out;        // [T, hidden]: what a sublayer adds
-  at::Tensor qkv;        // [T, q + 2 kv]
-  at::Tensor attention;  // [T, q]
-  at::Tensor gate_up;    // [T, 2 intermediate], or [T, intermediate] without a gate
-  at::Tensor activated;  // [T, intermediate]
-  // The same memory as `qkv` and `attention`, [T, heads, head_dim].
-  at::Tensor q_heads, k_heads, v_heads, attention_heads;
-  AttentionTable attention_table;  // kCuda only
-
-  Buffers(const ModelConfig& config, const at::TensorOptions& options, int64_t tokens) {
-    const auto make = [&](int64_t columns) { return at::empty({tokens, columns}, options); };
-    normed = make(config.hidden_size);
-    out = make(config.hidden_size);
-    qkv = make(config.q_size() + 2 * config.kv_size());
-    attention = make(config.q_size());
-    gate_up = make((config.is_gated() ? 2 : 1) * config.intermediate_size);
-    activated = make(config.intermediate_size);
-    ViewHeads(config);
-  }
-
-  // Goes on with these tokens [W] int64 alone; what a sublayer overwrites first is not kept.
-  void Select(const ModelConfig& config, const at::Tensor& tokens) {
-    residual = at::index_select(residual, 0, tokens);
-    qkv = at::index_select(qkv, 0, tokens);
-    for (at::Tensor* buffer : {&normed, &out, &attention, &gate_up, &activated}) {
-      *buffer = buffer->narrow(0, 0, tokens.size(0));
-    }
-    ViewHeads(config);
-  }
-
- private:
-  void ViewHeads(const ModelConfig& config) {
-    const auto view = [&](const at::Tensor& rows, int64_t begin, int64_t heads) {
-      return rows.narrow(1, begin, heads * config.head_dim)
-          .view({rows.size(0), heads, config.head_dim});
-    };
-    q_heads = view(qkv, 0, config.num_heads);
-    k_heads = view(qkv, config.q_size(), config.num_kv_heads);
-    v_heads = view(qkv, config.q_size() + config.kv_size(), config.num_kv_heads);
-    attention_heads = view(attention, 0, config.num_heads);
-  }
-};
-
 namespace {
 
 // The sum of what the ranks have of y, in each of them.
@@ -200,7 +153,7 @@ void Decoder::Multiply(int64_t layer, LinearKind kind, const DecoderInput& input
 }
 
 void Decoder::ProjectQkv(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
-                         const KvCache& cache, Buffers& buffers) const {
+                         const KvCache& cache, DecoderBuffers& buffers) const {
   const Layer& weights = layers_[layer];
   deltas.AddOffset(layer, Site::kAttentionNorm, buffers.normed);
   deltas.AddTo(layer, SitesOf(LinearKind::kQkv), buffers.normed, buffers.qkv,
@@ -218,7 +171,7 @@ void Decoder::ProjectQkv(int64_t layer, const DecoderInput& input, const Adapter
 }
 
 void Decoder::Attention(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
-                        const KvCache& cache, Buffers& buffers) const {
+                        const KvCache& cache, DecoderBuffers& buffers) const {
   const Layer& weights = layers_[layer];
   AttentionScoring scoring;
   scoring.scale = static_cast<float>(config_.layers[layer].attention_scale);
@@ -245,7 +198,7 @@ void Decoder::Attention(int64_t layer, const DecoderInput& input, const AdapterD
 }
 
 void Decoder::FeedForward(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
-                          Buffers& buffers) const {
+                          DecoderBuffers& buffers) const {
   const Layer& weights = layers_[layer];
   deltas.AddTo(layer, SitesOf(LinearKind::kGateUp), buffers.normed, buffers.gate_up,
                [&](const ProductUpdates& updates) {
@@ -284,15 +237,17 @@ at::Tensor Decoder::LookUp(const DecoderInput& input) const {
   return hidden;
 }
 
+float Decoder::EmbeddingScale() const {
+  const auto scale = static_cast<float>(config_.embedding_scale);
+  return options_.dtype == at::kBFloat16 ? static_cast<float>(c10::BFloat16(scale)) : scale;
+}
+
 at::Tensor Decoder::Embed(const DecoderInput& input, const AdapterDeltas& deltas) const {
   at::Tensor hidden = LookUp(input);
-  float scale = 1.0f;
   if (config_.embedding_scale != 1.0) {
-    scale = static_cast<float>(config_.embedding_scale);
-    scale = options_.dtype == at::kBFloat16 ? static_cast<float>(c10::BFloat16(scale)) : scale;
-    hidden.mul_(scale);
+    hidden.mul_(EmbeddingScale());
   }
-  deltas.ReplaceEmbeddings(input.tokens, scale, hidden);
+  deltas.ReplaceEmbeddings(input.tokens, EmbeddingScale(), hidden);
   if (input.virtual_embeddings.defined()) {
     const int64_t count = input.virtual_embeddings.size(0);
     hidden.narrow(0, input.tokens.size(0) - count, count).copy_(input.virtual_embeddings);
@@ -304,7 +259,7 @@ at::Tensor Decoder::Embed(const DecoderInput& input, const AdapterDeltas& deltas
 }
 
 void Decoder::FinishLayer(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
-                          const KvCache& cache, Buffers& buffers) const {
+                          const KvCache& cache, DecoderBuffers& buffers) const {
   Attention(layer, input, deltas, cache, buffers);
   kernels_->add_normalize(buffers.out, buffers.residual, layers_[layer].feed_forward_norm,
                           buffers.normed);
@@ -321,7 +276,7 @@ void Decoder::FinishLayer(int64_t layer, const DecoderInput& input, const Adapte
 }
 
 void Decoder::FinishWanted(const DecoderInput& input, const KvCache& cache,
-                           Buffers& buffers) const {
+                           DecoderBuffers& buffers) const {
   const int64_t layer = config_.num_layers - 1, count = std::ssize(input.wanted);
   const TokenSelection selection(input.wanted, input.rows, input.segments);
   DecoderInput wanted = input;
@@ -331,10 +286,11 @@ void Decoder::FinishWanted(const DecoderInput& input, const KvCache& cache,
   std::copy(input.wanted.begin(), input.wanted.end(), index.mutable_data_ptr<int64_t>());
   buffers.Select(config_, index.to(options_.device));
   AdapterDeltas deltas(wanted.segments, options_.kernels, rank_);
+  DeviceTables tables(options_.device);
   if (options_.kernels == KernelKind::kCuda) {
-    deltas.Plan(layer, config_.num_layers, sites_, options_.device);
-    buffers.attention_table =
-        AttentionTable(wanted.rows, count, cache.block_size(), options_.device);
+    deltas.Plan(layer, config_.num_layers, sites_, tables, options_.device);
+    buffers.attention_table = AttentionTable(wanted.rows, count, cache.block_size(), tables);
+    tables.Upload();
   }
   FinishLayer(layer, wanted, deltas, cache, buffers);
 }
@@ -343,14 +299,21 @@ at::Tensor Decoder::Forward(const DecoderInput& input, const KvCache& cache) con
   const int64_t tokens = input.tokens.size(0), wanted = std::ssize(input.wanted);
   TORCH_CHECK((input.collective != nullptr) == (options_.num_ranks > 1), "a decoder of ",
               options_.num_ranks, " ranks needs a collective if it is cut, and only then");
-  Buffers buffers(config_, TensorOptions(), tokens);
+  DecoderBuffers buffers(config_, TensorOptions(), tokens);
   AdapterDeltas deltas(input.segments, options_.kernels, rank_);
+  DeviceTables tables(options_.device);
   if (options_.kernels == KernelKind::kCuda) {
-    deltas.Plan(0, config_.num_layers, sites_, options_.device);
-    buffers.attention_table =
-        AttentionTable(input.rows, tokens, cache.block_size(), options_.device);
+    deltas.Plan(0, config_.num_layers, sites_, tables, options_.device);
+    buffers.attention_table = AttentionTable(input.rows, tokens, cache.block_size(), tables);
+    tables.Upload();
   }
   buffers.residual = Embed(input, deltas);
+  RunLayers(input, deltas, cache, buffers);
+  return buffers.normed.narrow(0, 0, wanted);
+}
+
+void Decoder::RunLayers(const DecoderInput& input, const AdapterDeltas& deltas,
+                        const KvCache& cache, DecoderBuffers& buffers) const {
   kernels_->normalize(buffers.residual, layers_.front().attention_norm, buffers.normed);
   const int64_t last = config_.num_layers - 1;
   for (int64_t layer = 0; layer < last; ++layer) {
@@ -358,12 +321,33 @@ at::Tensor Decoder::Forward(const DecoderInput& input, const KvCache& cache) con
     FinishLayer(layer, input, deltas, cache, buffers);
   }
   ProjectQkv(last, input, deltas, cache, buffers);
-  if (wanted == tokens) {
+  const int64_t wanted = std::ssize(input.wanted);
+  if (wanted == buffers.normed.size(0)) {
     FinishLayer(last, input, deltas, cache, buffers);
   } else if (wanted > 0) {
     FinishWanted(input, cache, buffers);
   }
-  return buffers.normed.narrow(0, 0, wanted);
+}
+
+void Decoder::Decode(const DecoderInput& input, const AdapterDeltas& deltas, const KvCache& cache,
+                     DecoderBuffers& buffers, const at::Tensor& logits) const {
+  at::index_select_out(buffers.residual, embeddings_.defined() ? embeddings_ : lm_head_.Weight(), 0,
+                       input.tokens);
+  if (config_.embedding_scale != 1.0) {
+    buffers.residual.mul_(EmbeddingScale());
+  }
+  if (positions_.defined()) {
+    at::index_select_out(buffers.out, positions_, 0, input.positions);
+    buffers.residual.add_(buffers.out);
+  }
+  RunLayers(input, deltas, cache, buffers);
+  lm_head_.Forward(buffers.normed, logits);
+}
+
+void Decoder::CapLogits(const at::Tensor& logits) const {
+  if (config_.final_softcap > 0) {
+    kernels_->soft_cap(logits, static_cast<float>(config_.final_softcap));
+  }
 }
 
 at::Tensor Decoder::GatherLogits(const at::Tensor& logits, Collective& collective) const {
@@ -395,9 +379,7 @@ at::Tensor Decoder::Logits(const at::Tensor& hidden, std::span<const int64_t> to
   AdapterDeltas(segments, options_.kernels, rank_).AddHead(token_of_row, hidden, logits);
   const at::Tensor widened =
       options_.kernels == KernelKind::kCpu ? ToFloat(logits) : logits.to(at::kFloat);
-  if (config_.final_softcap > 0) {
-    kernels_->soft_cap(widened, static_cast<float>(config_.final_softcap));
-  }
+  CapLogits(widened);
   return widened;
 }
 

@@ -16,6 +16,7 @@
 #include "server/kernels/linear.h"
 #include "server/kernels/norm.h"
 #include "server/model/adapter_deltas.h"
+#include "server/model/decoder_buffers.h"
 #include "server/model/kv_cache.h"
 #include "server/model/merged_weights.h"
 #include "server/model/model_config.h"
@@ -78,6 +79,18 @@ class Decoder {
   at::Tensor Logits(const at::Tensor& hidden, std::span<const int64_t> token_of_row,
                     std::span<const AdapterSegment> segments, Collective* collective) const;
 
+  /// A step of one token a row, all of them wanted, in memory that is there: what a DeviceGraph
+  /// records. kCuda on one rank. Of `input`, tokens lie on the device and segments are not read;
+  /// deltas are planned, as are the buffers' attention_table and the tables of both uploaded.
+  /// Writes the logits [T, vocab] in the decoder's dtype, to which CapLogits has yet to come.
+  void Decode(const DecoderInput& input, const AdapterDeltas& deltas, const KvCache& cache,
+              DecoderBuffers& buffers, const at::Tensor& logits) const;
+  /// The model's soft cap of logits fp32, in place, where it has one.
+  void CapLogits(const at::Tensor& logits) const;
+
+  /// The sites of AdapterDeltas::Plan.
+  std::span<const std::vector<SiteColumns>> sites() const { return sites_; }
+
   /// A matrix of a layer, for those who make another of it.
   const Linear& linear(int64_t layer, LinearKind kind) const {
     return layers_[layer].linears[static_cast<size_t>(kind)];
@@ -108,7 +121,6 @@ class Decoder {
     Norm post_feed_forward_norm;  // undefined for none
   };
   struct Kernels;
-  struct Buffers;
   class Loader;
 
   /// `config` as ConfigOfRank gives it.
@@ -127,21 +139,26 @@ class Decoder {
   /// The matrix that a step multiplies with after this one.
   const Linear& Following(int64_t layer, LinearKind kind) const;
   at::Tensor Embed(const DecoderInput& input, const AdapterDeltas& deltas) const;
+  /// What embeddings are multiplied with, as the dtype has it.
+  float EmbeddingScale() const;
+  /// All layers and the last norm: from `residual` to the first rows of `normed`.
+  void RunLayers(const DecoderInput& input, const AdapterDeltas& deltas, const KvCache& cache,
+                 DecoderBuffers& buffers) const;
   /// y = x W^T + updates + b, each run of tokens with its own W and b.
   void Multiply(int64_t layer, LinearKind kind, const DecoderInput& input, const at::Tensor& x,
                 const at::Tensor& y, const ProductUpdates& updates) const;
   /// A layer's queries into the buffers, its keys and values to the cache.
   void ProjectQkv(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
-                  const KvCache& cache, Buffers& buffers) const;
+                  const KvCache& cache, DecoderBuffers& buffers) const;
   /// What is left of a layer then, and the norm behind it.
   void FinishLayer(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
-                   const KvCache& cache, Buffers& buffers) const;
+                   const KvCache& cache, DecoderBuffers& buffers) const;
   /// The same of the last layer, for the tokens that are wanted.
-  void FinishWanted(const DecoderInput& input, const KvCache& cache, Buffers& buffers) const;
+  void FinishWanted(const DecoderInput& input, const KvCache& cache, DecoderBuffers& buffers) const;
   void Attention(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
-                 const KvCache& cache, Buffers& buffers) const;
+                 const KvCache& cache, DecoderBuffers& buffers) const;
   void FeedForward(int64_t layer, const DecoderInput& input, const AdapterDeltas& deltas,
-                   Buffers& buffers) const;
+                   DecoderBuffers& buffers) const;
 
   ModelConfig config_;
   Options options_;

@@ -2,8 +2,8 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/index_select.h>
-#include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/core/StreamGuard.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/kernels/device.h"
 #include "adapters/kernels/parallel.h"
 #include "adapters/kernels/serial_scope.h"
 #include "server/kernels/cuda_ops.h"
@@ -84,6 +85,11 @@ DecoderRunner::DecoderRunner(std::shared_ptr<const Decoder> decoder, KvCache cac
   for (const RopeConfig& rope : decoder_->config().ropes) {
     ropes_.emplace_back(rope, max_positions, device());
   }
+  if (!device().is_cpu()) {
+    stream_ = NewStream(device());
+    WaitForStream(device());  // for weights, cache and tables, which come from another one
+  }
+  set_use_graphs(true);
 #ifndef NDEBUG
   set_poison_freed_blocks(true);
 #endif
@@ -94,6 +100,16 @@ void DecoderRunner::set_poison_freed_blocks(bool poison) {
   if (poison) {
     const c10::InferenceMode inference_mode;
     cache_.PoisonAll();
+    WaitForStream(device());
+  }
+}
+
+void DecoderRunner::set_use_graphs(bool use, std::function<void(const std::string&)> on_problem) {
+  graphs_.reset();
+  if (use && decoder_->options().kernels == KernelKind::kCuda && decoder_->num_ranks() == 1) {
+    const c10::InferenceMode inference_mode;
+    graphs_ = std::make_unique<DecodeGraphs>(decoder_.get(), &cache_, ropes_, max_positions_,
+                                             std::move(on_problem));
   }
 }
 
@@ -230,11 +246,22 @@ std::vector<size_t> DecoderRunner::StartContexts(const Batch& batch,
 
 void DecoderRunner::CopyPrefix(const ContextRow& row, const AdapterContext& context) {
   const at::Tensor slots = ContextSlots(row, cache_.block_size()).to(device());
-  const auto write = decoder_->options().kernels == KernelKind::kCpu ? &WriteKv : &WriteKvReference;
   for (int64_t layer = 0; layer < decoder_->config().num_layers; ++layer) {
-    write(context.keys.select(0, layer).narrow(0, row.first_token, row.num_tokens),
-          context.values.select(0, layer).narrow(0, row.first_token, row.num_tokens), slots,
-          cache_.keys(layer), cache_.values(layer));
+    const at::Tensor keys =
+        context.keys.select(0, layer).narrow(0, row.first_token, row.num_tokens);
+    const at::Tensor values =
+        context.values.select(0, layer).narrow(0, row.first_token, row.num_tokens);
+    switch (decoder_->options().kernels) {
+      case KernelKind::kReference:
+        WriteKvReference(keys, values, slots, cache_.keys(layer), cache_.values(layer));
+        break;
+      case KernelKind::kCpu:
+        WriteKv(keys, values, slots, cache_.keys(layer), cache_.values(layer));
+        break;
+      case KernelKind::kCuda:
+        AppendKvCuda(keys, keys, values, nullptr, slots, cache_.keys(layer), cache_.values(layer));
+        break;
+    }
   }
 }
 
@@ -318,9 +345,13 @@ void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden, con
                  [&flat](int64_t token) { return IndexIn(flat.wanted, token); });
   const at::Tensor logits = decoder_->Logits(at::index_select(hidden, 0, index.to(device())),
                                              last_tokens, flat.segments, collective_);
-  if (!logits.defined()) {
-    return;  // rank 0 has them
+  if (logits.defined()) {  // else rank 0 has them
+    SampleLogits(logits, sequences, output);
   }
+}
+
+void DecoderRunner::SampleLogits(const at::Tensor& logits,
+                                 std::span<const Sequence* const> sequences, StepOutput& output) {
   bool all_ok = true;
   for (absl::StatusOr<SampledToken>& sampled : Sample(logits, sequences)) {
     output.row_status.push_back(sampled.status());
@@ -330,6 +361,26 @@ void DecoderRunner::SampleRows(const Batch& batch, const at::Tensor& hidden, con
   if (all_ok) {
     output.row_status.clear();
   }
+}
+
+void DecoderRunner::RunFlat(const Batch& batch, const FlatBatch& flat, StepOutput& output) {
+  const auto samples_alone = [](const BatchRow& row) { return row.samples && NumScored(row) == 0; };
+  if (graphs_ != nullptr && std::all_of(batch.rows.begin(), batch.rows.end(), samples_alone)) {
+    const int64_t replays = graphs_->num_replays();
+    if (const std::optional<at::Tensor> logits = graphs_->Run(flat); logits.has_value()) {
+      output.is_replay = graphs_->num_replays() > replays;
+      std::vector<const Sequence*> sequences;
+      for (const BatchRow& row : batch.rows) {
+        sequences.push_back(row.sequence);
+      }
+      SampleLogits(*logits, sequences, output);
+      output.prompt_logprobs.resize(batch.rows.size());
+      return;
+    }
+  }
+  const at::Tensor hidden = Forward(flat);
+  SampleRows(batch, hidden, flat, output);
+  ScorePrompts(batch, hidden, flat, output);
 }
 
 std::vector<std::optional<int32_t>> DecoderRunner::SampleOnDevice(
@@ -401,7 +452,10 @@ absl::StatusOr<StepOutput> DecoderRunner::Run(const Batch& batch,
   }
   try {
     const c10::InferenceMode inference_mode;
-    const c10::OptionalDeviceGuard guard(device());  // for streams and Tenon's own kernels
+    std::optional<c10::StreamGuard> stream;  // of the device, for Tenon's own kernels as well
+    if (stream_.has_value()) {
+      stream.emplace(*stream_);
+    }
     std::optional<LibTorchSerialScope> serial;
     if (decoder_->options().kernels == KernelKind::kCpu) {
       serial.emplace();  // what is left to LibTorch is small, the threads are the kernels'
@@ -416,9 +470,8 @@ absl::StatusOr<StepOutput> DecoderRunner::Run(const Batch& batch,
     if (flat.positions.empty()) {
       return output;  // nothing but prefixes, which are copied
     }
-    const at::Tensor hidden = Forward(flat);
-    SampleRows(batch, hidden, flat, output);
-    ScorePrompts(batch, hidden, flat, output);
+    RunFlat(batch, flat, output);
+    WaitForStream(device());  // what it read may go now, and its tables be written again
   } catch (const c10::Error& error) {
     return absl::InternalError(absl::StrCat("forward pass: ", error.what_without_backtrace()));
   } catch (const std::exception& error) {

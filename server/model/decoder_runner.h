@@ -3,15 +3,19 @@
 #define TENON_SERVER_MODEL_DECODER_RUNNER_H_
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Stream.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/model/decode_graphs.h"
 #include "server/model/decoder.h"
 #include "server/model/flat_batch.h"
 #include "server/model/kv_cache.h"
@@ -58,6 +62,12 @@ class DecoderRunner : public ModelRunner {
   /// scheduler's prefix cache has to be off.
   bool prefix_sharing_is_exact() const;
 
+  /// Whether decode steps on a GPU are recorded as CUDA graphs; from the start they are, where
+  /// kernels and device are of the kind. `on_problem` is told, on the engine thread, why they stop.
+  void set_use_graphs(bool use, std::function<void(const std::string&)> on_problem = {});
+  /// Null without.
+  const DecodeGraphs* graphs() const { return graphs_.get(); }
+
   /// What decides when merged weights are used beside others.
   void set_merge_costs(const MergeCosts& costs) { merge_costs_ = costs; }
 
@@ -86,6 +96,11 @@ class DecoderRunner : public ModelRunner {
   /// hidden [flat.wanted.size(), hidden]: the states of the tokens that are wanted.
   void SampleRows(const Batch& batch, const at::Tensor& hidden, const FlatBatch& flat,
                   StepOutput& output);
+  /// A token for each row of logits [R, V].
+  void SampleLogits(const at::Tensor& logits, std::span<const Sequence* const> sequences,
+                    StepOutput& output);
+  /// The step as it is flattened: with a graph, or operation by operation.
+  void RunFlat(const Batch& batch, const FlatBatch& flat, StepOutput& output);
   /// The tokens of rows without log-probabilities, chosen on the device from logits that are
   /// adjusted in place; none for the others, and for rows that fail, which they do for SampleOnCpu
   /// then, too.
@@ -96,12 +111,14 @@ class DecoderRunner : public ModelRunner {
 
   std::shared_ptr<const Decoder> decoder_;
   Collective* collective_ = nullptr;
+  std::optional<c10::Stream> stream_;  // that steps run on; none on the CPU
   KvCache cache_;
   bool poison_freed_blocks_ = false;
   int64_t max_positions_;
   std::vector<RopeTable> ropes_;   // one for each of ModelConfig::ropes
   std::vector<Sampler> samplers_;  // one for each part of a step's rows
   LogitAdjustments adjustments_;   // of the rows that the device chooses for
+  std::unique_ptr<DecodeGraphs> graphs_;
   MergeCosts merge_costs_;
 };
 

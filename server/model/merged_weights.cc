@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "adapters/base/errors.h"
 #include "adapters/base/status_macros.h"
+#include "adapters/kernels/device.h"
 #include "adapters/kernels/packed_matrix.h"
 #include "adapters/kernels/serial_scope.h"
 #include "server/model/decoder.h"
@@ -228,6 +229,7 @@ absl::StatusOr<std::unique_ptr<const MergedWeights>> MergedWeights::Merge(
       TENON_RETURN_IF_ERROR(
           merged->MergeLayer(decoder.OfRank(i / num_layers), adapters, i % num_layers));
     }
+    WaitForStream(decoder.options().device);  // the engine reads it on a stream of its own
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("no memory for merged weights");
   } catch (const c10::Error& error) {

@@ -41,6 +41,7 @@ struct StepOutput {
   /// INTERNAL) are to be ended with it: what their rows gave is to be ignored.
   std::vector<absl::Status> context_status;
   int64_t num_merged_tokens = 0;  ///< tokens of rows that ran on merged weights
+  bool is_replay = false;         ///< the forward pass was a recorded CUDA graph
   /// For rows whose sequence asked for prompt_logprobs, in row order: entry i belongs to prompt
   /// token first_token + i + 1.
   std::vector<std::vector<SampledToken>>

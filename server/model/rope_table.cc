@@ -129,19 +129,22 @@ void RopeTable::FillRow(const std::vector<float>& inv_freq, int64_t position, fl
   }
 }
 
+bool RopeTable::Stretches(std::span<const RopePosition> tokens) const {
+  return depends_on_length() &&
+         std::any_of(tokens.begin(), tokens.end(), [this](const RopePosition& token) {
+           return token.length > config_.max_position_embeddings;
+         });
+}
+
 RopeRows RopeTable::Select(std::span<const RopePosition> tokens) const {
-  if (depends_on_length() &&
-      std::any_of(tokens.begin(), tokens.end(), [this](const RopePosition& token) {
-        return token.length > config_.max_position_embeddings;
-      })) {
+  if (Stretches(tokens)) {
     return SelectStretched(tokens);
   }
-  RopeRows rows{cos_, sin_, {}};
-  rows.positions = at::empty({static_cast<int64_t>(tokens.size())}, at::TensorOptions(at::kLong));
-  std::transform(tokens.begin(), tokens.end(), rows.positions.mutable_data_ptr<int64_t>(),
+  const at::Tensor positions =
+      at::empty({static_cast<int64_t>(tokens.size())}, at::TensorOptions(at::kLong));
+  std::transform(tokens.begin(), tokens.end(), positions.mutable_data_ptr<int64_t>(),
                  [](const RopePosition& token) { return token.position; });
-  rows.positions = rows.positions.to(cos_.device());
-  return rows;
+  return At(positions.to(cos_.device()));
 }
 
 RopeRows RopeTable::SelectStretched(std::span<const RopePosition> tokens) const {

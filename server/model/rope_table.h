@@ -46,6 +46,11 @@ class RopeTable {
   /// length > 0.
   RopeRows Select(std::span<const RopePosition> tokens) const;
 
+  /// The same of positions [T] int64 on the table's device, of tokens that do not stretch it.
+  RopeRows At(const at::Tensor& positions) const { return {cos_, sin_, positions}; }
+  /// Whether a token's length gives it other rotations than its position alone (kDynamic).
+  bool Stretches(std::span<const RopePosition> tokens) const;
+
   int64_t max_positions() const { return max_positions_; }
   /// Whether equal tokens at equal positions can have different keys (kDynamic).
   bool depends_on_length() const { return config_.type == RopeType::kDynamic; }

@@ -64,6 +64,9 @@ void ServerMetrics::AddEngineMetrics() {
            &ServerReading::kv_blocks_cached);
   AddLevel("tenon_kv_blocks_total", "KV blocks there are.", &ServerReading::kv_blocks_total);
   AddTotal("tenon_steps_total", "Forward passes.", &ServerReading::total_steps);
+  AddTotal("tenon_replayed_steps_total",
+           "Forward passes of tenon_steps_total that were recorded CUDA graphs.",
+           &ServerReading::total_replays);
   AddTotal("tenon_preemptions_total", "Sequences that gave their KV blocks up and began again.",
            &ServerReading::total_preemptions);
   AddTotal("tenon_prompt_tokens_total", "Prompt tokens of requests taken, cached ones included.",

@@ -26,7 +26,7 @@ namespace tenon {
 struct ServerReading {
   int64_t num_running = 0, num_waiting = 0;
   int64_t kv_blocks_used = 0, kv_blocks_cached = 0, kv_blocks_total = 0;
-  int64_t total_steps = 0, total_preemptions = 0;
+  int64_t total_steps = 0, total_replays = 0, total_preemptions = 0;
   int64_t total_prompt_tokens = 0, total_cached_prompt_tokens = 0, total_generated_tokens = 0;
   int64_t num_live_adapters = 0;
   int64_t num_quarantined_adapters = 0;

@@ -4,9 +4,15 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "tests/device/host_device.h"
+
+struct HostGraph {
+  std::vector<std::function<void()>> work;
+};
 
 namespace tenon::host_cuda {
 namespace {
@@ -41,6 +47,9 @@ TenonSwitchFiber:
   popq %rbp
   ret
 )");
+
+// What is being recorded, or null. Of the thread that began it, as a GPU's is.
+thread_local std::unique_ptr<HostGraph> captured;
 
 enum class Wait { kNothing, kBlock, kWarp, kEnded };
 
@@ -161,6 +170,16 @@ void RunBlock(Block& block, dim3 shape) {
 
 Coordinates coordinates;
 
+bool IsCapturing() { return captured != nullptr; }
+
+void RunOrRecord(std::function<void()> work) {
+  if (captured == nullptr) {
+    work();
+  } else {
+    captured->work.push_back(std::move(work));
+  }
+}
+
 void Launch(dim3 grid, dim3 block_shape, const std::function<void()>& kernel) {
   const HostDeviceAccess access;
   Block& block = TheBlock();
@@ -197,3 +216,40 @@ uint32_t Exchange(uint32_t value, unsigned lane) {
 }
 
 }  // namespace tenon::host_cuda
+
+using tenon::host_cuda::captured;
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+  if (captured != nullptr) {
+    return cudaErrorIllegalState;
+  }
+  captured = std::make_unique<HostGraph>();
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  *graph = captured.release();
+  return *graph == nullptr ? cudaErrorIllegalState : cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned) {
+  *executable = new HostGraph(*graph);
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t) {
+  for (const std::function<void()>& work : executable->work) {
+    work();
+  }
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+  delete executable;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}

@@ -12,8 +12,10 @@
 
 #include <cstring>
 #include <optional>
+#include <string>
 #include <vector>
 
+#include "tests/device/host_cuda.h"
 #include "tests/device/host_memory.h"
 
 namespace tenon {
@@ -26,6 +28,9 @@ struct HostGuard final : public c10::impl::NoOpDeviceGuardImpl<kType> {
   c10::Device getDevice() const override { return {kType, 0}; }
   c10::Stream getStream(c10::Device) const noexcept override {
     return c10::Stream(c10::Stream::DEFAULT, c10::Device(kType, 0));
+  }
+  c10::Stream getStreamFromGlobalPool(c10::Device device, bool) const override {
+    return getStream(device);
   }
   void* getStreamNativeHandle(const c10::Stream) const override { return nullptr; }
 };
@@ -180,12 +185,46 @@ c10::IValue Written(const c10::IValue& given, const at::Tensor& result) {
   return given;
 }
 
+void RunOnCpu(const c10::OperatorHandle& op, torch::jit::Stack* stack);
+
+// While a graph is captured nothing is computed, so that no result can be made that is not there.
+void RefuseInCapture(const std::string& what) {
+  TORCH_CHECK(!host_cuda::IsCapturing(), what, " while a graph is captured");
+}
+
+// Puts an operation of the given arguments into the graph that is captured, and their results on
+// the stack; false when it does not touch elements, as views do not.
+bool Record(const c10::OperatorHandle& op, const std::vector<c10::IValue>& given,
+            torch::jit::Stack* stack) {
+  const c10::FunctionSchema& schema = op.schema();
+  std::vector<c10::IValue> results;
+  for (size_t i = 0; i < schema.returns().size(); ++i) {
+    const std::optional<size_t> written = WrittenArgument(schema, i);
+    if (!written.has_value()) {
+      if (schema.returns()[i].alias_info() == nullptr) {
+        RefuseInCapture(c10::toString(schema.operator_name()) + " makes a tensor");
+      }
+      return false;
+    }
+    results.push_back(given[*written]);
+  }
+  host_cuda::RunOrRecord([op, given] {
+    torch::jit::Stack again(given.begin(), given.end());
+    RunOnCpu(op, &again);
+  });
+  stack->insert(stack->end(), results.begin(), results.end());
+  return true;
+}
+
 // Every operation without a kernel of its own: the CPU's, on the shadows.
 void RunOnCpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const c10::FunctionSchema& schema = op.schema();
   const size_t count = schema.arguments().size();
   const std::vector<c10::IValue> given = torch::jit::last(*stack, count).vec();
   torch::jit::drop(*stack, count);
+  if (host_cuda::IsCapturing() && Record(op, given, stack)) {
+    return;
+  }
   const ArgumentMover mover(op);
   for (const c10::IValue& value : given) {
     stack->push_back(mover.Move(value));
@@ -204,6 +243,7 @@ void RunOnCpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 at::Tensor EmptyMemoryFormat(c10::SymIntArrayRef size, std::optional<at::ScalarType> dtype,
                              std::optional<at::Layout>, std::optional<at::Device>,
                              std::optional<bool>, std::optional<at::MemoryFormat> format) {
+  RefuseInCapture("a tensor is made");
   return at::detail::empty_generic(C10_AS_INTARRAYREF_SLOW(size), &Allocator(), kKeys,
                                    dtype.value_or(at::kFloat), format);
 }
@@ -211,14 +251,20 @@ at::Tensor EmptyMemoryFormat(c10::SymIntArrayRef size, std::optional<at::ScalarT
 at::Tensor EmptyStrided(c10::SymIntArrayRef size, c10::SymIntArrayRef stride,
                         std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
                         std::optional<at::Device>, std::optional<bool>) {
+  RefuseInCapture("a tensor is made");
   return at::detail::empty_strided_generic(C10_AS_INTARRAYREF_SLOW(size),
                                            C10_AS_INTARRAYREF_SLOW(stride), &Allocator(), kKeys,
                                            dtype.value_or(at::kFloat));
 }
 
 at::Tensor CopyFrom(const at::Tensor& from, const at::Tensor& to, bool) {
-  const at::Tensor target = IsOurs(to) ? OnCpu(to) : to;
-  target.copy_(IsOurs(from) ? OnCpu(from) : from);
+  if (!IsOurs(from) || !IsOurs(to)) {
+    RefuseInCapture("a copy between devices");
+  }
+  host_cuda::RunOrRecord([from, to] {
+    const at::Tensor target = IsOurs(to) ? OnCpu(to) : to;
+    target.copy_(IsOurs(from) ? OnCpu(from) : from);
+  });
   return to;
 }
 

@@ -7,8 +7,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 output=${1:-build/gpu-bundle.tar.xz}
-programs=(bottleneck_plan_test delta_plan_test cuda_ops_test sampling_cuda_test golden_test methods_golden_test
-          merge_golden_test engine_benchmark)
+programs=(bottleneck_plan_test delta_plan_test device_tables_test cuda_ops_test device_graph_test sampling_cuda_test
+          decode_graphs_test golden_test methods_golden_test merge_golden_test engine_benchmark)
 ninja -C build/release "${programs[@]}"
 tests/gpu/build_kernels.sh
 

@@ -8,7 +8,7 @@ import json
 import pathlib
 import sys
 
-BENCHMARKS = ("decode_1", "decode_32", "decode_32_one_adapter", "decode_32_adapters_32")
+BENCHMARKS = ("decode_1", "decode_32", "decode_32_without_graphs", "decode_32_one_adapter", "decode_32_adapters_32")
 
 
 def last_json(path: pathlib.Path):
@@ -64,12 +64,13 @@ def markdown(report: dict) -> str:
              "| part | status | seconds |", "|---|---|---|"]
     lines += [f"| {part['name']} | {'ok' if part['status'] == '0' else part['status']} | {part['seconds']} |"
               for part in report["parts"]]
-    lines += ["", "| benchmark | output tokens/s | decode step p50, ms | of the weights' limit | of the base |",
-              "|---|---|---|---|---|"]
+    lines += ["", "| benchmark | output tokens/s | decode step p50, ms | of the weights' limit | of the base | replayed steps |",
+              "|---|---|---|---|---|---|"]
     for name, run in report["benchmarks"].items():
         limit, base = report["of_weight_limit"].get(name), report["of_base_tokens_per_s"].get(name)
         lines.append(f"| {name} | {run['output_tokens_per_s']:.0f} | {run['decode_step_ms']['p50']:.2f} | "
-                     f"{'' if limit is None else f'{limit:.0%}'} | {'' if base is None else f'{base:.1%}'} |")
+                     f"{'' if limit is None else f'{limit:.0%}'} | {'' if base is None else f'{base:.1%}'} | "
+                     f"{run['replayed_steps']} of {run['steps']} |")
     return "\n".join(lines) + "\n"
 
 

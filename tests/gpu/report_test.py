@@ -11,7 +11,8 @@ import report  # noqa: E402
 
 
 def benchmark(tokens_per_s: float, step_ms: float) -> str:
-    return "a table\n" + json.dumps({"output_tokens_per_s": tokens_per_s, "decode_step_ms": {"p50": step_ms}}) + "\n"
+    return "a table\n" + json.dumps({"output_tokens_per_s": tokens_per_s, "decode_step_ms": {"p50": step_ms},
+                                     "steps": 70, "replayed_steps": 61}) + "\n"
 
 
 class ReportTest(unittest.TestCase):
@@ -32,7 +33,7 @@ class ReportTest(unittest.TestCase):
         (self.folder / "decode_32_adapters_32.log").write_text(benchmark(870, 11.0))
         made = report.make_report(self.folder, "abc\n")
         self.assertEqual(made["of_base_tokens_per_s"], {"decode_32_adapters_32": 0.87})
-        self.assertIn("| 87.0% |", report.markdown(made))
+        self.assertIn("| 87.0% | 61 of 70 |", report.markdown(made))
 
     def test_parts_that_failed_or_were_skipped_are_named(self):
         text = report.markdown(report.make_report(self.folder, "abc\n"))

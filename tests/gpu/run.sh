@@ -64,8 +64,11 @@ rm -f "$out"/*.log "$out/parts.tsv" "$out"/*.xml
 gtest() { echo "--gtest_output=xml:$out/$1.xml"; }
 part kernels_deltas 60 "$work/bin/delta_plan_test" "$(gtest delta_plan_test)"
 part kernels_bottlenecks 60 "$work/bin/bottleneck_plan_test" "$(gtest bottleneck_plan_test)"
+part kernels_tables 60 "$work/bin/device_tables_test" "$(gtest device_tables_test)"
 part kernels_model 60 "$work/bin/cuda_ops_test" "$(gtest cuda_ops_test)"
 part kernels_sampling 60 "$work/bin/sampling_cuda_test" "$(gtest sampling_cuda_test)"
+part graphs 60 "$work/bin/device_graph_test" "$(gtest device_graph_test)"
+part decode_graphs 90 "$work/bin/decode_graphs_test" "$(gtest decode_graphs_test)"
 part golden 90 "$work/bin/golden_test" "$(gtest golden_test)"
 part methods_golden 150 "$work/bin/methods_golden_test" "$(gtest methods_golden_test)"
 part merge_golden 90 "$work/bin/merge_golden_test" "$(gtest merge_golden_test)"
@@ -80,12 +83,14 @@ part model 60 "$python" "$folder/make_model.py" "$work/model"
 part limits 60 "$python" "$folder/make_model.py" --limits
 benchmark() {
   local name=$1 adapters=$2 concurrency=$3
+  shift 3
   part "$name" 90 "$work/bin/engine_benchmark" --device=cuda --model="$work/model" --adapters="$adapters" \
     --concurrency="$concurrency" --requests="$concurrency" --prompt_tokens=128 --output_tokens=64 --kv_mib=8192 \
-    --max_batch_tokens=4096 --warmup="$concurrency"
+    --max_batch_tokens=4096 --warmup="$concurrency" "$@"
 }
 benchmark decode_1 0 1
 benchmark decode_32 0 32
+benchmark decode_32_without_graphs 0 32 --cuda_graphs=false
 benchmark decode_32_one_adapter 1 32
 benchmark decode_32_adapters_32 32 32
 "$python" "$folder/report.py" "$out" "$work/commit"

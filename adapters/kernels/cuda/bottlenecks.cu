@@ -113,8 +113,8 @@ __device__ float Activated(BottleneckFunction function, float x) {
   return x;
 }
 
-// A block makes 32 columns of the inner width for all rows of a group: its warps share the inputs,
-// and their parts are added in the order of the warps.
+// A block makes 32 columns of the inner width at a time for all rows of a group: its warps share
+// the inputs, and their parts are added in the order of the warps.
 template <typename T>
 __global__ void Down(BottleneckCall call) {
   __shared__ float parts[kWarps][kGroupRows][kWarp];
@@ -123,28 +123,27 @@ __global__ void Down(BottleneckCall call) {
   const int share = (call.hidden + kWarps - 1) / kWarps;
   const int begin = warp * share < call.hidden ? warp * share : call.hidden;
   const int end = begin + share < call.hidden ? begin + share : call.hidden;
-  const int column = blockIdx.y * kPanelColumns + lane;
   for (int t = group.term_begin; t < group.term_end; ++t) {
     const BottleneckEntry module = call.entries[t];
-    if (static_cast<int>(blockIdx.y) * kPanelColumns >= module.width) {
-      continue;  // all threads of the block
-    }
-    float sums[kGroupRows] = {};
-    AddPanelProduct<T>(module.down, module.down_stride, column, call.values + module.rows_begin,
-                       call.hidden, group.num_rows, begin, end, sums);
-    for (int row = 0; row < group.num_rows; ++row) {
-      parts[warp][row][lane] = sums[row];
-    }
-    __syncthreads();
-    for (int row = warp; row < group.num_rows && column < module.width; row += kWarps) {
-      float sum = module.down_bias[column];
-      for (int w = 0; w < kWarps; ++w) {
-        sum += parts[w][row][lane];
+    for (int panel = blockIdx.y; panel * kPanelColumns < module.width; panel += gridDim.y) {
+      const int column = panel * kPanelColumns + lane;
+      float sums[kGroupRows] = {};
+      AddPanelProduct<T>(module.down, module.down_stride, column, call.values + module.rows_begin,
+                         call.hidden, group.num_rows, begin, end, sums);
+      for (int row = 0; row < group.num_rows; ++row) {
+        parts[warp][row][lane] = sums[row];
       }
-      call.inner[module.inner_begin + int64_t{row} * module.width + column] =
-          Activated(module.function, sum);
+      __syncthreads();
+      for (int row = warp; row < group.num_rows && column < module.width; row += kWarps) {
+        float sum = module.down_bias[column];
+        for (int w = 0; w < kWarps; ++w) {
+          sum += parts[w][row][lane];
+        }
+        call.inner[module.inner_begin + int64_t{row} * module.width + column] =
+            Activated(module.function, sum);
+      }
+      __syncthreads();  // before the next panel writes
     }
-    __syncthreads();  // before the next module writes
   }
 }
 

@@ -40,6 +40,9 @@ template <typename T>
 __global__ void AppendToken(AppendKvCall call) {
   const CacheLayout cache = call.cache;
   const int64_t token = blockIdx.x;
+  if (call.slots[token] < 0) {
+    return;
+  }
   const int64_t block = call.slots[token] / cache.block_size;
   const int64_t offset = call.slots[token] % cache.block_size;
   const T* const k = static_cast<const T*>(call.k) + token * call.k_stride;

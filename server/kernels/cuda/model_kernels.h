@@ -37,7 +37,8 @@ struct CacheLayout {
   int64_t value_stride;  ///< from a token of a block's values to the next
 };
 
-/// Stores the keys and values of a step at slots [num_tokens], block * block_size + offset. With
+/// Stores the keys and values of a step at slots [num_tokens], block * block_size + offset; nothing
+/// is done for a token whose slot is negative. With
 /// num_heads > 0 keys are rotated on the way, and q in place: pairs (i, i + head_dim / 2) of each
 /// head, by cos and sin [positions, head_dim / 2] fp32.
 struct AppendKvCall {
@@ -149,6 +150,19 @@ struct SampleCall {
   SampledRow* results;
 };
 
+/// A CUDA graph that can be launched.
+struct Graph;
+
+/// What is given to the stream between the two calls is not run, and becomes the graph: its
+/// launches with their arguments as they are. Nothing in between may wait for the device or take
+/// memory of it. All functions return null, or what is wrong; then there is no graph.
+struct GraphFunctions {
+  const char* (*begin_capture)(void* stream);
+  const char* (*end_capture)(void* stream, Graph** graph);
+  const char* (*launch)(Graph* graph, void* stream);
+  void (*destroy)(Graph* graph);
+};
+
 /// Functions run on the CUDA stream given and return null, or what is wrong.
 struct ModelKernels {
   const char* (*norm)(const NormCall& call, void* stream);
@@ -168,5 +182,9 @@ inline constexpr int32_t kMaxAttentionHeadDim = 256;
 /// The name under which the library has its table: a function `const ModelKernels*()`.
 #define TENON_MODEL_KERNELS_SYMBOL "tenon_model_kernels_3"
 extern "C" const tenon::cuda::ModelKernels* tenon_model_kernels_3();
+
+/// As above, a function `const GraphFunctions*()`.
+#define TENON_GRAPH_FUNCTIONS_SYMBOL "tenon_graph_functions_1"
+extern "C" const tenon::cuda::GraphFunctions* tenon_graph_functions_1();
 
 #endif  // TENON_SERVER_KERNELS_CUDA_MODEL_KERNELS_H_

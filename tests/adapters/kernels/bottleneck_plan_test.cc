@@ -2,6 +2,7 @@
 #include "adapters/kernels/bottleneck_plan.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 
@@ -25,6 +26,13 @@ class BottleneckPlanTest : public testing::TestWithParam<at::ScalarType> {
     return modules_.back().get();
   }
 
+  // Puts the plan's tables on the device; `tables_` keeps them.
+  void Upload(BottleneckPlan& plan) {
+    DeviceTables& tables = *tables_.emplace_back(std::make_unique<DeviceTables>(device_));
+    plan.Stage(tables, device_);
+    tables.Upload();
+  }
+
   at::Tensor Rows(int64_t rows, int64_t hidden) {
     return random_.Normal({rows, hidden}, GetParam());
   }
@@ -34,7 +42,7 @@ class BottleneckPlanTest : public testing::TestWithParam<at::ScalarType> {
     const at::Tensor out = before.to(device_);
     BottleneckPlan plan;
     const size_t sublayer = plan.Add(terms);
-    plan.Upload(device_);
+    Upload(plan);
     plan.Apply(sublayer, residual.to(device_), out);
     return out.cpu();
   }
@@ -60,6 +68,7 @@ class BottleneckPlanTest : public testing::TestWithParam<at::ScalarType> {
   RandomTensors random_{19};
   RandomBottlenecks random_modules_{random_};
   std::vector<std::unique_ptr<BottleneckDelta>> modules_;
+  std::vector<std::unique_ptr<DeviceTables>> tables_;
 };
 
 TEST_P(BottleneckPlanTest, RandomSegmentsMatchTheReference) {
@@ -106,10 +115,38 @@ TEST_P(BottleneckPlanTest, SublayersOfOnePlanUseTheirOwnModules) {
   BottleneckPlan plan;
   plan.Add(first);
   const size_t sublayer = plan.Add(second);
-  plan.Upload(device_);
+  Upload(plan);
   const at::Tensor out = before.to(device_);
   plan.Apply(sublayer, residual.to(device_), out);
   EXPECT_TRUE(SameBits(out.cpu(), Apply(second, residual, before)));
+}
+
+TEST_P(BottleneckPlanTest, FramedSublayersHaveTheSameBits) {
+  const auto scratch = [this](int64_t size) {
+    return at::empty({size}, at::TensorOptions(at::kFloat).device(device_));
+  };
+  const at::Tensor residual = Rows(12, 40), before = Rows(12, 40);
+  const BottleneckTerm terms[] = {{0, 9, Module(40, 300), 1.0f}, {9, 12, Module(40, 1), 0.5f}};
+  const auto framed = [&](BottleneckPlan::Frame frame) {
+    BottleneckPlan plan(std::move(frame));
+    plan.AddFramed({}, 40, GetParam());  // a sublayer without modules in front
+    plan.AddFramed(terms, 40, GetParam());
+    return plan;
+  };
+  BottleneckPlan plan =
+      framed({4, 8, scratch(12 * 40), scratch(12 * 40), scratch(9 * 300 + 3 * 1)});
+  EXPECT_TRUE(plan.fits());
+  Upload(plan);
+  const at::Tensor out = before.to(device_);
+  plan.Apply(0, residual.to(device_), out);
+  EXPECT_TRUE(SameBits(out.cpu(), before));
+  plan.Apply(1, residual.to(device_), out);
+  EXPECT_TRUE(SameBits(out.cpu(), Apply(terms, residual, before)));
+
+  EXPECT_FALSE(framed({2, 8, scratch(480), scratch(480), scratch(2703)}).fits());
+  EXPECT_FALSE(framed({4, 2, scratch(480), scratch(480), scratch(2703)}).fits());
+  EXPECT_FALSE(framed({4, 8, scratch(479), scratch(480), scratch(2703)}).fits());
+  EXPECT_FALSE(framed({4, 8, scratch(480), scratch(480), scratch(2702)}).fits());
 }
 
 TEST_P(BottleneckPlanTest, WhatDoesNotFitThrows) {

@@ -2,6 +2,7 @@
 #include "adapters/kernels/delta_plan.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 
@@ -36,6 +37,13 @@ class DeltaPlanTest : public testing::TestWithParam<at::ScalarType> {
     return deltas_.back().get();
   }
 
+  // Puts the plan's tables on the device; `tables_` keeps them.
+  void Upload(DeltaPlan& plan) {
+    DeviceTables& tables = *tables_.emplace_back(std::make_unique<DeviceTables>(device_));
+    plan.Stage(tables, device_);
+    tables.Upload();
+  }
+
   at::Tensor Vector(int64_t size) { return ToDevice(random_.Normal({size}, at::kFloat)); }
 
   static DeltaPlan::Term Term(int64_t begin, int64_t end, const LowRankDelta* delta, float weight,
@@ -66,7 +74,7 @@ class DeltaPlanTest : public testing::TestWithParam<at::ScalarType> {
     const at::Tensor y = ToDevice(before), expected = before.to(at::kFloat, false, true);
     DeltaPlan plan;
     const size_t product = plan.Add(terms);
-    plan.Upload(device_);
+    Upload(plan);
     plan.Apply(product, x, y);
     ApplyReference(x.cpu().to(at::kFloat), terms, expected);
     EXPECT_LE(WorstError(y.cpu(), expected), 4 * RoundingError(GetParam()));
@@ -76,6 +84,7 @@ class DeltaPlanTest : public testing::TestWithParam<at::ScalarType> {
   at::Device device_ = KernelTestDevice().device;
   RandomTensors random_{7};
   std::vector<std::unique_ptr<LowRankDelta>> deltas_;
+  std::vector<std::unique_ptr<DeviceTables>> tables_;
 };
 
 TEST_P(DeltaPlanTest, SegmentsOfExactRanksMatchTheReference) {
@@ -145,7 +154,7 @@ TEST_P(DeltaPlanTest, SitesOfOneProductHaveTheirColumnsAndOthersKeepTheirBits) {
                                               Term(3, 7, Delta(64, 8, 32, 1.0f), 1.0f, 100)};
   DeltaPlan plan;
   const size_t product = plan.Add(terms);
-  plan.Upload(device_);
+  Upload(plan);
   plan.Apply(product, x, y);
   const at::Tensor expected = before.to(at::kFloat, false, true), input = x.cpu().to(at::kFloat);
   ApplyReference(input, {&terms[0], 1}, expected.narrow(1, 0, 64));
@@ -167,10 +176,52 @@ TEST_P(DeltaPlanTest, RowHasTheSameBitsAloneAndAmongOthers) {
   const std::vector<DeltaPlan::Term> one = {Term(0, 1, delta, 1.0f)};
   DeltaPlan plan;
   const size_t all = plan.Add(many), single = plan.Add(one);
-  plan.Upload(device_);
+  Upload(plan);
   plan.Apply(all, ToDevice(x), together);
   plan.Apply(single, ToDevice(x.narrow(0, 13, 1)), alone);
   EXPECT_TRUE(SameBits(together.cpu().narrow(0, 13, 1), alone.cpu()));
+}
+
+// A frame that has room for everything below.
+TEST_P(DeltaPlanTest, FramedProductsHaveTheSameBits) {
+  const auto scratch = at::empty({100000}, at::TensorOptions(at::kFloat).device(device_));
+  for (int round = 0; round < 8; ++round) {
+    const at::Tensor x = ToDevice(random_.Normal({20, 64}, GetParam()));
+    const at::Tensor before = random_.Normal({20, 100}, GetParam());
+    const int64_t split = random_.Between(0, 20), rank = random_.Between(1, 150);
+    const std::vector<DeltaPlan::Term> terms = {
+        Term(0, split, Delta(64, rank, 60, 1.0f), 0.5f),
+        Term(split, 20, DenseDelta(64, 60, 1.0f), 1.0f),
+        {0, 20, 60, 40, nullptr, Vector(40), Vector(40), 1.0f}};
+    DeltaPlan plan, framed({.max_groups = 8, .max_terms = 50, .scratch = scratch});
+    framed.AddFramed({}, 2, 60);  // a product without terms in front
+    const size_t product = plan.Add(terms), framed_product = framed.AddFramed(terms, 2, 60);
+    EXPECT_TRUE(framed.fits());
+    Upload(plan);
+    Upload(framed);
+    const at::Tensor expected = ToDevice(before), y = ToDevice(before);
+    plan.Apply(product, x, expected);
+    framed.Apply(0, x, y);
+    EXPECT_TRUE(SameBits(y.cpu(), before));
+    framed.Apply(framed_product, x, y);
+    EXPECT_TRUE(SameBits(y.cpu(), expected.cpu())) << "rank " << rank << ", rows " << split;
+  }
+}
+
+TEST_P(DeltaPlanTest, WhatIsBeyondTheFrameDoesNotFit) {
+  const auto scratch = [this](int64_t size) {
+    return at::empty({size}, at::TensorOptions(at::kFloat).device(device_));
+  };
+  const std::vector<DeltaPlan::Term> terms = {Term(0, 17, Delta(64, 4, 48, 1.0f), 1.0f)};
+  const auto fits = [&](DeltaPlan::Frame frame) {
+    DeltaPlan plan(std::move(frame));
+    plan.AddFramed(terms, 1, 48);
+    return plan.fits();
+  };
+  EXPECT_TRUE(fits({3, 3, scratch(17 * 4)}));
+  EXPECT_FALSE(fits({2, 3, scratch(17 * 4)}));
+  EXPECT_FALSE(fits({3, 2, scratch(17 * 4)}));
+  EXPECT_FALSE(fits({3, 3, scratch(17 * 4 - 1)}));
 }
 
 TEST_P(DeltaPlanTest, WhatDoesNotFitThrows) {

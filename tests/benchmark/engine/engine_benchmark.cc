@@ -39,6 +39,7 @@ ABSL_FLAG(int64_t, prefill_chunk_tokens, 16, "tokens of a prompt in a step that 
 ABSL_FLAG(int64_t, kv_mib, 512, "KV memory in MiB");
 ABSL_FLAG(int, threads, 2, "threads of the kernels");
 ABSL_FLAG(std::string, device, "cpu", "as tenon-server's");
+ABSL_FLAG(bool, cuda_graphs, true, "as tenon-server's");
 
 namespace tenon {
 namespace {
@@ -117,6 +118,8 @@ void Print(const std::vector<RequestTimes>& times, const StepTimes& steps,
       {"prompt_tokens_per_s", static_cast<double>(stats.prompt_tokens) / seconds},
       {"cached_prompt_tokens", stats.cached_prompt_tokens},
       {"preemptions", stats.num_preemptions},
+      {"steps", stats.num_steps},
+      {"replayed_steps", stats.num_replays},
       {"ttft_ms", Summary(ttft)},
       {"time_per_output_token_ms", Summary(per_token)},
       {"decode_step_ms", Summary(steps.decode)},
@@ -141,6 +144,7 @@ EngineStats Since(const EngineStats& before, EngineStats now) {
   now.cached_prompt_tokens -= before.cached_prompt_tokens;
   now.num_preemptions -= before.num_preemptions;
   now.num_steps -= before.num_steps;
+  now.num_replays -= before.num_replays;
   return now;
 }
 
@@ -177,6 +181,9 @@ absl::Status RunBenchmark() {
   if (!runner.ok()) {
     return runner.status();
   }
+  (*runner)->set_use_graphs(absl::GetFlag(FLAGS_cuda_graphs), [](const std::string& problem) {
+    std::fprintf(stderr, "no CUDA graphs: %s\n", problem.c_str());
+  });
   options.scheduler.prefix_cache = (*runner)->prefix_sharing_is_exact();
   AdapterCache cache(int64_t{8} << 30, [&](const AdapterInfo&) {
     return absl::StatusOr<std::shared_ptr<const CompiledAdapter>>(

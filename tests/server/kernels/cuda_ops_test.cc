@@ -109,8 +109,10 @@ class CudaAttentionTest : public CudaOpsTest {
   at::Tensor Attend(const at::Tensor& q, std::span<const AttentionRow> rows,
                     const AttentionScoring& scoring) {
     const at::Tensor out = at::zeros(q.sizes(), q.options());
-    PagedAttentionCuda(q, k_cache_, v_cache_,
-                       AttentionTable(rows, q.size(0), shape_.block_size, device_), scoring, out);
+    DeviceTables tables(device_);
+    const AttentionTable table(rows, q.size(0), shape_.block_size, tables);
+    tables.Upload();
+    PagedAttentionCuda(q, k_cache_, v_cache_, table, scoring, out);
     return out;
   }
 
@@ -215,9 +217,10 @@ TEST_P(CudaAttentionTest, WindowsAndSoftCapsMatchTheReference) {
 TEST_P(CudaAttentionTest, RowsThatDoNotFitThrow) {
   const std::vector<int32_t> blocks = {0, 1};
   const AttentionRow far[] = {{0, 1, 40, blocks, 0}};
-  EXPECT_THROW(AttentionTable(far, 1, 16, device_), c10::Error);
+  DeviceTables tables(device_);
+  EXPECT_THROW(AttentionTable(far, 1, 16, tables), c10::Error);
   const AttentionRow outside[] = {{3, 2, 0, blocks, 0}};
-  EXPECT_THROW(AttentionTable(outside, 4, 16, device_), c10::Error);
+  EXPECT_THROW(AttentionTable(outside, 4, 16, tables), c10::Error);
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, CudaOpsTest, testing::Values(at::kFloat, at::kBFloat16),

@@ -149,6 +149,7 @@ TEST_F(MetricsTest, ScrapesAndRequestsMayMeet) {
         metrics_.RecordCall("Generate", "ok");
         reading.running_adapters = {std::to_string(t * 1000 + i)};
         reading.total_steps = i;
+        reading.total_replays = i * 7 / 9;
         metrics_.Render(reading);
       }
     });
@@ -159,6 +160,7 @@ TEST_F(MetricsTest, ScrapesAndRequestsMayMeet) {
   const std::string text = Render();
   EXPECT_THAT(text, HasSubstr(R"(tenon_requests_total{method="Generate",outcome="ok"} 400)"));
   EXPECT_THAT(text, HasSubstr("\ntenon_steps_total 99\n"));
+  EXPECT_THAT(text, HasSubstr("\ntenon_replayed_steps_total 77\n"));
   EXPECT_EQ(CountSeries(text, "vllm:lora_requests_info"), 1);
 }
 
