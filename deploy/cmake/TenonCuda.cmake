@@ -32,6 +32,7 @@ set(TENON_CUDA_SOURCES
   ${PROJECT_SOURCE_DIR}/server/kernels/cuda/attention.cu
   ${PROJECT_SOURCE_DIR}/server/kernels/cuda/elementwise.cu
   ${PROJECT_SOURCE_DIR}/server/kernels/cuda/graph.cu
+  ${PROJECT_SOURCE_DIR}/server/kernels/cuda/prefill_attention.cu
   ${PROJECT_SOURCE_DIR}/server/kernels/cuda/sampling.cu)
 add_library(tenon_cuda SHARED ${TENON_CUDA_SOURCES})
 target_include_directories(tenon_cuda PRIVATE ${PROJECT_SOURCE_DIR})

@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -118,6 +119,18 @@ void CheckLogits(const at::Tensor& logits) {
               ", want contiguous rows of fp32");
 }
 
+// Rows with fewer tokens would leave a warp's queries half empty.
+constexpr int64_t kMinTileTokens = 8;
+
+void AddTiles(const AttentionRow& row, int32_t entry, int64_t tile_tokens,
+              std::vector<cuda::AttentionTileEntry>& tiles) {
+  const int64_t end = row.token_begin + row.num_tokens;
+  for (int64_t begin = row.token_begin; begin < end; begin += tile_tokens) {
+    tiles.push_back({entry, static_cast<int32_t>(begin),
+                     static_cast<int32_t>(std::min(tile_tokens, end - begin))});
+  }
+}
+
 void RunGate(const at::Tensor& x, bool gated, Activation activation, const at::Tensor& y) {
   CheckTokens(x, "gate: x", y.size(0), y);
   CheckTokens(y, "gate: y", y.size(0), y);
@@ -139,10 +152,18 @@ void RunGate(const at::Tensor& x, bool gated, Activation activation, const at::T
 
 }  // namespace
 
+int64_t AttentionTileTokens(at::ScalarType dtype, int64_t head_dim, int64_t block_size) {
+  constexpr int64_t kEdge = 16;
+  const bool fits = dtype == at::kBFloat16 && head_dim % kEdge == 0 && block_size % kEdge == 0 &&
+                    head_dim <= cuda::kMaxAttentionHeadDim;
+  return fits ? cuda::TileQueries(static_cast<int32_t>(head_dim)) : 0;
+}
+
 AttentionTable::AttentionTable(std::span<const AttentionRow> all, int64_t num_tokens,
-                               int64_t block_size, DeviceTables& all_tables)
+                               int64_t block_size, int64_t tile_tokens, DeviceTables& all_tables)
     : tables(&all_tables) {
   std::vector<cuda::AttentionRowEntry> entries;
+  std::vector<cuda::AttentionTileEntry> tile_entries;
   std::vector<int32_t> index(static_cast<size_t>(num_tokens), -1), ids;
   for (const AttentionRow& row : all) {
     const int64_t context = row.first_position + row.num_tokens;
@@ -152,8 +173,12 @@ AttentionTable::AttentionTable(std::span<const AttentionRow> all, int64_t num_to
                     static_cast<int64_t>(row.blocks.size()) >= used,
                 "attention: tokens ", row.token_begin, " + ", row.num_tokens, " of ", num_tokens,
                 ", ", row.blocks.size(), " blocks for ", context, " positions");
-    for (int64_t t = row.token_begin; t < row.token_begin + row.num_tokens; ++t) {
-      index[static_cast<size_t>(t)] = static_cast<int32_t>(entries.size());
+    const auto entry = static_cast<int32_t>(entries.size());
+    if (tile_tokens > 0 && row.num_tokens >= kMinTileTokens) {
+      AddTiles(row, entry, tile_tokens, tile_entries);
+    } else {
+      std::fill_n(index.begin() + row.token_begin, row.num_tokens, entry);
+      has_single_tokens = has_single_tokens || row.num_tokens > 0;
     }
     entries.push_back({static_cast<int32_t>(row.token_begin), static_cast<int32_t>(row.num_tokens),
                        static_cast<int32_t>(row.first_position),
@@ -162,6 +187,7 @@ AttentionTable::AttentionTable(std::span<const AttentionRow> all, int64_t num_to
   }
   rows = all_tables.Add<cuda::AttentionRowEntry>(entries, index.size());
   row_of_token = all_tables.Add<int32_t>(index);
+  tiles = all_tables.Add<cuda::AttentionTileEntry>(tile_entries);
   blocks = all_tables.Add<int32_t>(ids);
 }
 
@@ -249,6 +275,13 @@ void PagedAttentionCuda(const at::Tensor& q, const at::Tensor& k_cache, const at
   call.values = v_cache.const_data_ptr();
   call.rows = table.tables->Data(table.rows);
   call.row_of_token = table.tables->Data(table.row_of_token);
+  call.has_single_tokens = table.has_single_tokens;
+  call.num_tiles = static_cast<int32_t>(table.tiles.count);
+  call.tiles = table.tables->Data(table.tiles);
+  TORCH_CHECK(call.num_tiles == 0 ||
+                  AttentionTileTokens(q.scalar_type(), q.size(2), call.cache.block_size) > 0,
+              "attention: tiles of queries for q ", q.scalar_type(), " ", q.sizes(),
+              " and blocks of ", call.cache.block_size);
   call.blocks = table.tables->Data(table.blocks);
   call.scale = scoring.scale;
   call.window = static_cast<int32_t>(scoring.window);

@@ -20,17 +20,23 @@ namespace tenon {
 /// Where the rows of a step lie, on the device: made once a step, read by every layer.
 struct AttentionTable {
   DeviceTable<cuda::AttentionRowEntry> rows;
-  DeviceTable<int32_t> row_of_token;  ///< [num_tokens]; -1 for a token that no row covers
-  DeviceTable<int32_t> blocks;        ///< those of all rows one behind another
+  DeviceTable<int32_t> row_of_token;  ///< [num_tokens]; -1 for one in no row, or in a tile
+  DeviceTable<cuda::AttentionTileEntry> tiles;
+  DeviceTable<int32_t> blocks;  ///< those of all rows one behind another
+  bool has_single_tokens = false;
   const DeviceTables* tables = nullptr;
 
   AttentionTable() = default;  ///< of no use but to be assigned to
-  /// Adds the three to `tables`, which are borrowed; `blocks` is the last. There is room for a row
-  /// a token. Throws c10::Error on a row that does not lie within num_tokens or has too few blocks
-  /// of block_size.
+  /// Adds the four to `tables`, which are borrowed; `blocks` is the last. There is room for a row
+  /// a token. Rows with many tokens are cut into tiles of at most `tile_tokens`
+  /// (AttentionTileTokens; 0: no tiles). Throws c10::Error on a row that does not lie within
+  /// num_tokens or has too few blocks of block_size.
   AttentionTable(std::span<const AttentionRow> rows, int64_t num_tokens, int64_t block_size,
-                 DeviceTables& tables);
+                 int64_t tile_tokens, DeviceTables& tables);
 };
+
+/// How many tokens of a row the kernels compute together, on tensor cores; 0 where they do not.
+int64_t AttentionTileTokens(at::ScalarType dtype, int64_t head_dim, int64_t block_size);
 
 // As the functions without Cuda in their names: shapes, dtypes, roundings and errors. Slots,
 // positions and blocks are not looked at, since they lie on the device. A row's result has the same

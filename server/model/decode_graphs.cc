@@ -167,7 +167,8 @@ std::optional<at::Tensor> DecodeGraphs::Run(const FlatBatch& flat) {
     }
     shape.launches = *launches;
   }
-  staged.attention = AttentionTable(flat.rows, shape.rows, cache_->block_size(), tables_);
+  staged.attention =
+      AttentionTable(flat.rows, shape.rows, cache_->block_size(), /*tile_tokens=*/0, tables_);
   tables_.Upload();
   if (const auto graph = graphs_.find(shape); graph != graphs_.end()) {
     graph->second.Launch();

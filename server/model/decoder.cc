@@ -237,6 +237,10 @@ at::Tensor Decoder::LookUp(const DecoderInput& input) const {
   return hidden;
 }
 
+int64_t Decoder::TileTokens(const KvCache& cache) const {
+  return AttentionTileTokens(options_.dtype, config_.head_dim, cache.block_size());
+}
+
 float Decoder::EmbeddingScale() const {
   const auto scale = static_cast<float>(config_.embedding_scale);
   return options_.dtype == at::kBFloat16 ? static_cast<float>(c10::BFloat16(scale)) : scale;
@@ -289,7 +293,8 @@ void Decoder::FinishWanted(const DecoderInput& input, const KvCache& cache,
   DeviceTables tables(options_.device);
   if (options_.kernels == KernelKind::kCuda) {
     deltas.Plan(layer, config_.num_layers, sites_, tables, options_.device);
-    buffers.attention_table = AttentionTable(wanted.rows, count, cache.block_size(), tables);
+    buffers.attention_table =
+        AttentionTable(wanted.rows, count, cache.block_size(), TileTokens(cache), tables);
     tables.Upload();
   }
   FinishLayer(layer, wanted, deltas, cache, buffers);
@@ -304,7 +309,8 @@ at::Tensor Decoder::Forward(const DecoderInput& input, const KvCache& cache) con
   DeviceTables tables(options_.device);
   if (options_.kernels == KernelKind::kCuda) {
     deltas.Plan(0, config_.num_layers, sites_, tables, options_.device);
-    buffers.attention_table = AttentionTable(input.rows, tokens, cache.block_size(), tables);
+    buffers.attention_table =
+        AttentionTable(input.rows, tokens, cache.block_size(), TileTokens(cache), tables);
     tables.Upload();
   }
   buffers.residual = Embed(input, deltas);

@@ -139,6 +139,8 @@ class Decoder {
   /// The matrix that a step multiplies with after this one.
   const Linear& Following(int64_t layer, LinearKind kind) const;
   at::Tensor Embed(const DecoderInput& input, const AdapterDeltas& deltas) const;
+  /// Of an AttentionTable.
+  int64_t TileTokens(const KvCache& cache) const;
   /// What embeddings are multiplied with, as the dtype has it.
   float EmbeddingScale() const;
   /// All layers and the last norm: from `residual` to the first rows of `normed`.

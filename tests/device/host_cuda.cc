@@ -205,6 +205,12 @@ void SyncBlock() { Yield(Wait::kBlock); }
 
 unsigned Lane() { return TheBlock().current % 32; }
 
+void CheckMatrix(const void* at, size_t row_bytes) {
+  if (reinterpret_cast<uintptr_t>(at) % 32 != 0 || row_bytes % 16 != 0) {
+    Fail("a matrix is not aligned");
+  }
+}
+
 uint32_t Exchange(uint32_t value, unsigned lane) {
   Block& block = TheBlock();
   const unsigned self = block.current;

@@ -1,7 +1,7 @@
 // Stand-in for CUDA's own words, so that kernels compile as C++ and run on the host: included in
 // front of every .cu file (-include). A block's threads are fibers that take turns at
-// __syncthreads() and shuffles; blocks run one after another. For kernels in plain CUDA C++ alone:
-// no tensor cores, no atomics, no dynamic shared memory.
+// __syncthreads() and shuffles; blocks run one after another. For kernels in plain CUDA C++ and
+// products of matrices (nvcuda::wmma) alone: no atomics, no dynamic shared memory.
 #ifndef TENON_TESTS_DEVICE_HOST_CUDA_H_
 #define TENON_TESTS_DEVICE_HOST_CUDA_H_
 
@@ -59,6 +59,11 @@ void SyncBlock();
 uint32_t Exchange(uint32_t value, unsigned lane);
 unsigned Lane();
 
+/// Waits for all lanes of the warp.
+inline void SyncWarp() { Exchange(0, 0); }
+/// Aborts where a matrix may not begin, or its rows may not.
+void CheckMatrix(const void* at, size_t row_bytes);
+
 template <typename T>
 T ShuffleFrom(T value, unsigned lane) {
   static_assert(sizeof(T) == sizeof(uint32_t));
@@ -71,6 +76,76 @@ T ShuffleFrom(T value, unsigned lane) {
 
 }  // namespace tenon::host_cuda
 
+// Products of 16 x 16 matrices: here each lane has the whole of each, and lane 0 stores.
+struct __nv_bfloat16 {
+  uint16_t bits;
+};
+
+namespace nvcuda::wmma {
+
+struct matrix_a {};
+struct matrix_b {};
+struct accumulator {};
+struct row_major {};
+enum layout_t { mem_row_major };
+
+template <typename Use, int kM, int kN, int kK, typename T, typename Layout = void>
+struct fragment {
+  static_assert(kM == 16 && kN == 16 && kK == 16);
+  float elements[16][16];
+};
+
+template <typename Use, typename T>
+void load_matrix_sync(fragment<Use, 16, 16, 16, T, row_major>& to, const T* from, unsigned stride) {
+  ::tenon::host_cuda::CheckMatrix(from, stride * sizeof(T));
+  for (unsigned row = 0; row < 16; ++row) {
+    for (unsigned column = 0; column < 16; ++column) {
+      const uint32_t bits = uint32_t{from[row * stride + column].bits} << 16;
+      std::memcpy(&to.elements[row][column], &bits, sizeof(bits));
+    }
+  }
+}
+
+using Sums = fragment<accumulator, 16, 16, 16, float>;
+
+inline void load_matrix_sync(Sums& to, const float* from, unsigned stride, layout_t) {
+  ::tenon::host_cuda::CheckMatrix(from, stride * sizeof(float));
+  for (unsigned row = 0; row < 16; ++row) {
+    std::memcpy(to.elements[row], from + row * stride, sizeof(to.elements[row]));
+  }
+}
+
+inline void store_matrix_sync(float* to, const Sums& from, unsigned stride, layout_t) {
+  ::tenon::host_cuda::CheckMatrix(to, stride * sizeof(float));
+  ::tenon::host_cuda::SyncWarp();  // all have loaded what this may overwrite
+  for (unsigned row = 0; row < 16 && ::tenon::host_cuda::Lane() == 0; ++row) {
+    std::memcpy(to + row * stride, from.elements[row], sizeof(from.elements[row]));
+  }
+}
+
+inline void fill_fragment(Sums& sums, float value) {
+  for (auto& row : sums.elements) {
+    for (float& element : row) {
+      element = value;
+    }
+  }
+}
+
+template <typename A, typename B>
+void mma_sync(Sums& to, const A& a, const B& b, const Sums& sums) {
+  for (unsigned row = 0; row < 16; ++row) {
+    for (unsigned column = 0; column < 16; ++column) {
+      float sum = sums.elements[row][column];
+      for (unsigned k = 0; k < 16; ++k) {
+        sum += a.elements[row][k] * b.elements[k][column];
+      }
+      to.elements[row][column] = sum;
+    }
+  }
+}
+
+}  // namespace nvcuda::wmma
+
 #define __global__
 #define __device__
 #define __forceinline__ inline
@@ -80,6 +155,7 @@ T ShuffleFrom(T value, unsigned lane) {
 #define blockDim (::tenon::host_cuda::coordinates.block)
 #define gridDim (::tenon::host_cuda::coordinates.grid)
 #define __syncthreads() ::tenon::host_cuda::SyncBlock()
+#define __syncwarp() ::tenon::host_cuda::SyncWarp()
 #define __fmul_rn(a, b) ((a) * (b))
 #define __shfl_sync(mask, value, lane) ::tenon::host_cuda::ShuffleFrom(value, lane)
 #define __shfl_xor_sync(mask, value, bits) \

@@ -203,7 +203,13 @@ const char* RunAppendKv(const AppendKvCall& call, void* stream) {
 }
 
 const char* RunAttention(const AttentionCall& call, void* stream) {
+  if (call.num_tiles > 0) {
+    LaunchTiles(call, stream);
+  }
   const dim3 grid(call.num_tokens, call.num_heads);
+  if (!call.has_single_tokens) {
+    return LaunchProblem();
+  }
   if (call.num_tokens > 0 && call.type == ElementType::kFloat32) {
     TENON_LAUNCH(AttendToken<float>, grid, kThreads, stream, call);
   } else if (call.num_tokens > 0) {

@@ -66,9 +66,21 @@ struct AttentionRowEntry {
   int32_t blocks_begin;
 };
 
+/// Tokens of one row that are computed together.
+struct AttentionTileEntry {
+  int32_t row;
+  int32_t token_begin, num_tokens;  ///< within the row, at most TileQueries
+};
+
+/// The most tokens of a tile.
+inline constexpr int32_t TileQueries(int32_t head_dim) {
+  return head_dim <= 64 ? 64 : (head_dim <= 128 ? 32 : 16);
+}
+
 /// Causal attention of each token over its own row (attention.h). Keys are summed in tiles cut by
-/// position, tiles in one order: a token's bits depend on its own row alone. All tables are in
-/// device memory.
+/// position, tiles in one order: a token's bits depend on its own row alone, and on whether it is
+/// in a tile of queries. Such are for bf16 where head_dim and block_size are multiples of 16. All
+/// tables are in device memory.
 struct AttentionCall {
   ElementType type;
   CacheLayout cache;
@@ -80,7 +92,10 @@ struct AttentionCall {
   const void* keys;
   const void* values;
   const AttentionRowEntry* rows;
-  const int32_t* row_of_token;  ///< [num_tokens]; negative: nothing is computed
+  const int32_t* row_of_token;  ///< [num_tokens]; negative: none, or the token is in a tile
+  bool has_single_tokens;       ///< whether any of row_of_token is not negative
+  int32_t num_tiles;
+  const AttentionTileEntry* tiles;
   const int32_t* blocks;
   float scale;
   int32_t window;  ///< 0: none

@@ -7,6 +7,8 @@
 
 namespace tenon::cuda {
 
+/// Of call.tiles; bf16.
+void LaunchTiles(const AttentionCall& call, void* stream);
 const char* RunNorm(const NormCall& call, void* stream);
 const char* RunGate(const GateCall& call, void* stream);
 const char* RunSoftCap(const SoftCapCall& call, void* stream);

@@ -5,6 +5,7 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 
@@ -107,10 +108,10 @@ class CudaAttentionTest : public CudaOpsTest {
   }
 
   at::Tensor Attend(const at::Tensor& q, std::span<const AttentionRow> rows,
-                    const AttentionScoring& scoring) {
+                    const AttentionScoring& scoring, int64_t tile_tokens = 0) {
     const at::Tensor out = at::zeros(q.sizes(), q.options());
     DeviceTables tables(device_);
-    const AttentionTable table(rows, q.size(0), shape_.block_size, tables);
+    const AttentionTable table(rows, q.size(0), shape_.block_size, tile_tokens, tables);
     tables.Upload();
     PagedAttentionCuda(q, k_cache_, v_cache_, table, scoring, out);
     return out;
@@ -140,6 +141,36 @@ class CudaAttentionTest : public CudaOpsTest {
     const AttentionRow alone[] = {{0, 1, 5 * block + 2, all.subspan(0, 6), 0}};
     const at::Tensor first = Attend(q.narrow(0, 0, 1), alone, scoring);
     EXPECT_TRUE(SameBits(first.cpu(), out.cpu().narrow(0, 0, 1)));
+  }
+
+  // A prompt of several tiles, a decode step, a chunk behind a context whose first 3 positions hold
+  // nothing, and a row that is too short for a tile.
+  void ExpectTilesReference(const AttentionShape& shape, const AttentionScoring& scoring) {
+    const int64_t tile = AttentionTileTokens(GetParam(), shape.head_dim, shape.block_size);
+    if (GetParam() != at::kBFloat16) {
+      EXPECT_EQ(tile, 0);
+      return;
+    }
+    MakeCache(shape);
+    const std::span<const int32_t> all(blocks_);
+    const AttentionRow rows[] = {{0, 70, 0, all.subspan(0, 5), 0},
+                                 {70, 1, 33, all.subspan(5, 3), 0},
+                                 {71, 41, 37, all.subspan(8, 5), 3},
+                                 {114, 7, 2, all.subspan(13, 1), 0}};
+    for (const AttentionRow& row : rows) {
+      Write(row.blocks, row.first_key, row.first_position + row.num_tokens - row.first_key);
+    }
+    const at::Tensor q = Normal({121, shape.heads, shape.head_dim});
+    const at::Tensor out = Attend(q, rows, scoring, tile), expected = at::zeros_like(q);
+    PagedAttentionReference(q, k_cache_, v_cache_, rows, scoring, expected);
+    ExpectNear(out, expected);
+    const at::Tensor untouched = at::zeros({2, shape.heads, shape.head_dim}, GetParam());
+    EXPECT_TRUE(SameBits(out.cpu().narrow(0, 112, 2), untouched));
+    // The chunk alone.
+    AttentionRow alone = rows[2];
+    alone.token_begin = 0;
+    const at::Tensor second = Attend(q.narrow(0, 71, 41), {&alone, 1}, scoring, tile);
+    EXPECT_TRUE(SameBits(second.cpu(), out.cpu().narrow(0, 71, 41)));
   }
 
   // What an append makes of q, k and v that lie side by side, and of the cache.
@@ -218,9 +249,30 @@ TEST_P(CudaAttentionTest, RowsThatDoNotFitThrow) {
   const std::vector<int32_t> blocks = {0, 1};
   const AttentionRow far[] = {{0, 1, 40, blocks, 0}};
   DeviceTables tables(device_);
-  EXPECT_THROW(AttentionTable(far, 1, 16, tables), c10::Error);
+  EXPECT_THROW(AttentionTable(far, 1, 16, 0, tables), c10::Error);
   const AttentionRow outside[] = {{3, 2, 0, blocks, 0}};
-  EXPECT_THROW(AttentionTable(outside, 4, 16, tables), c10::Error);
+  EXPECT_THROW(AttentionTable(outside, 4, 16, 0, tables), c10::Error);
+}
+
+TEST_P(CudaAttentionTest, TilesOfQueriesMatchTheReference) {
+  for (const AttentionShape& shape :
+       {AttentionShape{4, 2, 32, 16}, AttentionShape{2, 2, 64, 32}, AttentionShape{6, 2, 80, 16},
+        AttentionShape{4, 1, 128, 16}, AttentionShape{2, 1, 256, 48}}) {
+    ExpectTilesReference(shape, {.scale = 0.2f});
+  }
+  ExpectTilesReference({4, 2, 48, 16}, {.scale = 0.2f, .window = 37});
+  ExpectTilesReference({4, 2, 32, 16}, {.scale = 0.2f, .window = 1});
+  ExpectTilesReference({4, 2, 32, 16}, {.scale = 0.5f, .softcap = 2.0f});
+}
+
+TEST_P(CudaAttentionTest, TilesAreForShapesThatTensorCoresTake) {
+  EXPECT_EQ(AttentionTileTokens(at::kBFloat16, 64, 16), 64);
+  EXPECT_EQ(AttentionTileTokens(at::kBFloat16, 80, 32), 32);
+  EXPECT_EQ(AttentionTileTokens(at::kBFloat16, 256, 16), 16);
+  EXPECT_EQ(AttentionTileTokens(at::kBFloat16, 72, 16), 0);
+  EXPECT_EQ(AttentionTileTokens(at::kBFloat16, 64, 8), 0);
+  EXPECT_EQ(AttentionTileTokens(at::kBFloat16, 272, 16), 0);
+  EXPECT_EQ(AttentionTileTokens(at::kFloat, 64, 16), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, CudaOpsTest, testing::Values(at::kFloat, at::kBFloat16),
