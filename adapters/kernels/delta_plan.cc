@@ -13,6 +13,13 @@ namespace {
 
 // What a framed launch is sized for; the kernel takes larger ranks in several turns.
 constexpr int64_t kFramedRank = 64;
+// Inputs, of which tensor cores take a multiple.
+constexpr int64_t kTileInputs = 16;
+
+bool FitsTiles(const at::Tensor& x) {
+  return reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 32 == 0 &&
+         x.stride(0) % kTileInputs == 0;
+}
 
 bool SameRows(const DeltaPlan::Term& a, const DeltaPlan::Term& b) {
   return a.begin == b.begin && a.end == b.end && a.column == b.column;
@@ -76,8 +83,29 @@ void DeltaPlan::CheckTerm(const Term& term, Product& product) {
               product.in_features, " inputs and ", term.num_columns, " outputs in ", product.dtype);
 }
 
+void DeltaPlan::AddTiles(std::span<const Term> terms, size_t first_group, Product& product) {
+  const auto suits = [](const Term& term) {
+    return term.low_rank == nullptr || !term.low_rank->dense();
+  };
+  if (is_framed_ || product.dtype != at::kBFloat16 || product.in_features % kTileInputs != 0 ||
+      !std::all_of(terms.begin(), terms.end(), suits)) {
+    return;
+  }
+  const size_t full =
+      static_cast<size_t>(terms.front().end - terms.front().begin) / cuda::kGroupRows / 2 * 2;
+  for (size_t begin = 0; begin < full; begin += cuda::kTileGroups) {
+    const size_t count = std::min<size_t>(cuda::kTileGroups, full - begin);
+    tiles_.push_back({static_cast<int32_t>(first_group + begin - product.group_begin),
+                      static_cast<int32_t>(count)});
+    for (size_t i = 0; i < count; ++i) {
+      groups_[first_group + begin + i].is_tiled = true;
+    }
+  }
+}
+
 void DeltaPlan::AddSegment(std::span<const Term> terms, Product& product) {
   const Term& first = terms.front();
+  const size_t first_group = groups_.size();
   ForEachRowGroup(first.begin, first.end, [&](cuda::RowGroup group) {
     group.column_begin = static_cast<int32_t>(first.column);
     group.num_columns = static_cast<int32_t>(first.num_columns);
@@ -93,6 +121,7 @@ void DeltaPlan::AddSegment(std::span<const Term> terms, Product& product) {
     group.term_end = static_cast<int32_t>(terms_.size());
     groups_.push_back(group);
   });
+  AddTiles(terms, first_group, product);
   product.row_end = std::max(product.row_end, first.end);
   product.column_end = std::max(product.column_end, first.column + first.num_columns);
   product.max_columns = std::max(product.max_columns, first.num_columns);
@@ -101,6 +130,7 @@ void DeltaPlan::AddSegment(std::span<const Term> terms, Product& product) {
 size_t DeltaPlan::Add(std::span<const Term> terms) {
   Product product;
   product.group_begin = groups_.size();
+  product.tile_begin = tiles_.size();
   for (size_t first = 0, last; first < terms.size(); first = last) {
     for (last = first; last < terms.size() && SameRows(terms[first], terms[last]); ++last) {
       CheckTerm(terms[last], product);
@@ -114,14 +144,16 @@ size_t DeltaPlan::Add(std::span<const Term> terms) {
     AddSegment(terms.subspan(first, last - first), product);
   }
   product.group_end = groups_.size();
+  product.tile_end = tiles_.size();
   products_.push_back(product);
   return products_.size() - 1;
 }
 
-size_t DeltaPlan::AddFramed(std::span<const Term> terms, int64_t num_sites, int64_t max_columns) {
+size_t DeltaPlan::AddFramed(std::span<const Term> terms, int64_t num_sites, int64_t max_columns,
+                            bool has_low_rank) {
   const size_t index = Add(terms);
   Product& product = products_[index];
-  product.max_rank = kFramedRank;
+  product.max_rank = has_low_rank ? kFramedRank : 0;
   product.max_columns = max_columns;
   const size_t end = product.group_begin + static_cast<size_t>(num_sites * frame_.max_groups);
   has_overflown_ = has_overflown_ || product.group_end > end;
@@ -146,6 +178,7 @@ bool DeltaPlan::fits() const {
 void DeltaPlan::Stage(DeviceTables& tables, at::Device device) {
   tables_ = &tables;
   staged_groups_ = tables.Add<cuda::RowGroup>(groups_);
+  staged_tiles_ = tables.Add<cuda::RowTile>(tiles_);
   staged_terms_ = tables.Add<cuda::DeltaTerm>(terms_, static_cast<size_t>(frame_.max_terms));
   shrunk_ = is_framed_ ? frame_.scratch
                        : at::empty({MaxShrunk()}, at::TensorOptions(at::kFloat).device(device));
@@ -160,6 +193,9 @@ void DeltaPlan::Apply(size_t product, const at::Tensor& x, const at::Tensor& y) 
           (one.in_features == 0 || (one.dtype == x.scalar_type() && one.in_features == x.size(1))),
       "deltas: x is ", x.scalar_type(), " ", x.sizes(), ", y is ", y.scalar_type(),
       ", the deltas are ", one.dtype, " of ", one.in_features, " inputs");
+  const size_t num_tiles = one.tile_end - one.tile_begin;
+  TORCH_CHECK(num_tiles == 0 || FitsTiles(x), "deltas: x ", x.sizes(), " with strides ",
+              x.strides(), " is not aligned");
   cuda::DeltaCall call{};
   call.type = ElementTypeOf(x.scalar_type(), "deltas");
   call.in_features = static_cast<int32_t>(x.size(1));
@@ -170,6 +206,8 @@ void DeltaPlan::Apply(size_t product, const at::Tensor& x, const at::Tensor& y) 
   call.terms = tables_->Data(staged_terms_);
   call.groups = tables_->Data(staged_groups_) + one.group_begin;
   call.num_groups = static_cast<int32_t>(one.group_end - one.group_begin);
+  call.tiles = tables_->Data(staged_tiles_) + one.tile_begin;
+  call.num_tiles = static_cast<int32_t>(num_tiles);
   call.max_rank = static_cast<int32_t>(one.max_rank);
   call.max_columns = static_cast<int32_t>(one.max_columns);
   call.shrunk = shrunk_.mutable_data_ptr<float>();

@@ -57,8 +57,9 @@ class DeltaPlan {
   size_t Add(std::span<const Term> terms);
 
   /// The same in a frame, for a product of that many sites, none of them with more columns. There
-  /// may be no terms.
-  size_t AddFramed(std::span<const Term> terms, int64_t num_sites, int64_t max_columns);
+  /// may be no terms; without `has_low_rank` none has a low-rank part, and x is not read.
+  size_t AddFramed(std::span<const Term> terms, int64_t num_sites, int64_t max_columns,
+                   bool has_low_rank = true);
 
   bool empty() const { return products_.empty(); }
   /// Whether the terms are within the frame, if any.
@@ -76,6 +77,7 @@ class DeltaPlan {
  private:
   struct Product {
     size_t group_begin = 0, group_end = 0;
+    size_t tile_begin = 0, tile_end = 0;
     int64_t in_features = 0;              // 0 as long as no term has a low-rank part
     int64_t row_end = 0, column_end = 0;  // behind the last of the groups
     int64_t max_rank = 0, max_columns = 0;
@@ -86,17 +88,22 @@ class DeltaPlan {
   static void CheckTerm(const Term& term, Product& product);
   /// Terms that share rows and columns, cut into groups of rows.
   void AddSegment(std::span<const Term> terms, Product& product);
+  /// Tiles of the segment's full groups, whose first has that number, where tensor cores take
+  /// them. None in a frame.
+  void AddTiles(std::span<const Term> terms, size_t first_group, Product& product);
   int64_t MaxShrunk() const;
 
   std::vector<Product> products_;
   std::vector<cuda::DeltaTerm> terms_;
   std::vector<cuda::RowGroup> groups_;
+  std::vector<cuda::RowTile> tiles_;
   Frame frame_;
   bool is_framed_ = false;
   bool has_overflown_ = false;  // a product has more groups than the frame
   const DeviceTables* tables_ = nullptr;
   DeviceTable<cuda::DeltaTerm> staged_terms_;
   DeviceTable<cuda::RowGroup> staged_groups_;
+  DeviceTable<cuda::RowTile> staged_tiles_;
   at::Tensor shrunk_;  // for the largest product; used again by each
 };
 

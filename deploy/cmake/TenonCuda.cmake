@@ -29,6 +29,7 @@ enable_language(CUDA)
 set(TENON_CUDA_SOURCES
   ${PROJECT_SOURCE_DIR}/adapters/kernels/cuda/bottlenecks.cu
   ${PROJECT_SOURCE_DIR}/adapters/kernels/cuda/deltas.cu
+  ${PROJECT_SOURCE_DIR}/adapters/kernels/cuda/shrink_tiles.cu
   ${PROJECT_SOURCE_DIR}/server/kernels/cuda/attention.cu
   ${PROJECT_SOURCE_DIR}/server/kernels/cuda/elementwise.cu
   ${PROJECT_SOURCE_DIR}/server/kernels/cuda/graph.cu

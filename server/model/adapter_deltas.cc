@@ -5,10 +5,9 @@
 #include <ATen/ops/linear.h>
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
-#include "adapters/kernels/row_groups.h"
+#include "server/model/term_runs.h"
 
 namespace tenon {
 namespace {
@@ -39,30 +38,6 @@ bool OnlyLowRank(const Terms& terms) {
     return term.delta->low_rank.packed_up.defined() && !term.delta->output_gain.defined() &&
            !term.delta->offset.defined();
   });
-}
-
-// Whether the kernels of a DeltaPlan take terms of the same rows.
-template <typename Terms>
-bool FitPlan(const Terms& terms) {
-  return std::all_of(terms.begin(), terms.end(), [](const auto& term) {
-    const LowRankDelta& low_rank = term.delta->low_rank;
-    return !low_rank.defined() || DeltaPlan::Fits(low_rank);
-  });
-}
-
-// Moves the runs of terms with the same rows for which `fits` from `terms` to what it returns.
-template <typename Term, typename Predicate>
-std::vector<Term> TakeRuns(std::vector<Term>& terms, Predicate fits) {
-  std::vector<Term> taken, rest;
-  for (size_t first = 0, last; first < terms.size(); first = last) {
-    for (last = first; last < terms.size() && terms[last].begin == terms[first].begin; ++last) {
-    }
-    const std::span<const Term> rows(terms.data() + first, last - first);
-    std::vector<Term>& target = fits(rows) ? taken : rest;
-    target.insert(target.end(), rows.begin(), rows.end());
-  }
-  terms = std::move(rest);
-  return taken;
 }
 
 }  // namespace
@@ -102,6 +77,9 @@ std::vector<AdapterDeltas::SiteTerm> AdapterDeltas::TermsAt(int64_t layer, Site 
 }
 
 at::Tensor AdapterDeltas::ScaleInput(int64_t layer, Site site, const at::Tensor& x) const {
+  if (kernels_ == KernelKind::kCuda) {
+    return ScalePlanned(layer, site, x);
+  }
   const std::vector<SiteTerm> terms = TermsAt(layer, site);
   at::Tensor scaled = x;
   for (size_t first = 0, last; first < terms.size(); first = last) {
@@ -151,161 +129,6 @@ std::vector<LowRankUpdate::Term> AdapterDeltas::TakeFused(std::vector<SiteTerm>&
   return fused;
 }
 
-std::vector<DeltaPlan::Term> AdapterDeltas::TakePlanned(std::vector<SiteTerm>& terms,
-                                                        const SiteColumns& site) {
-  std::vector<DeltaPlan::Term> planned;
-  for (const SiteTerm& term : TakeRuns(terms, FitPlan<std::span<const SiteTerm>>)) {
-    const SiteDelta& delta = *term.delta;
-    planned.push_back({term.begin, term.end, site.begin, site.count,
-                       delta.low_rank.defined() ? &delta.low_rank : nullptr, delta.output_gain,
-                       delta.offset, term.weight});
-  }
-  return planned;
-}
-
-void AdapterDeltas::Plan(int64_t first_layer, int64_t last_layer,
-                         std::span<const std::vector<SiteColumns>> products, DeviceTables& tables,
-                         at::Device device) {
-  for (int64_t layer = first_layer; layer < last_layer; ++layer) {
-    for (const std::vector<SiteColumns>& sites : products) {
-      std::vector<DeltaPlan::Term> planned;
-      for (const SiteColumns& part : sites) {
-        std::vector<SiteTerm> terms = TermsAt(layer, part.site);
-        const std::vector<DeltaPlan::Term> taken = TakePlanned(terms, part);
-        planned.insert(planned.end(), taken.begin(), taken.end());
-      }
-      if (!planned.empty()) {
-        planned_[{layer, sites.front().site}] = plan_.Add(planned);
-      }
-    }
-  }
-  if (!plan_.empty()) {
-    plan_.Stage(tables, device);
-  }
-  PlanBottlenecks(first_layer, last_layer, tables, device);
-}
-
-void AdapterDeltas::PlanBottlenecks(int64_t first_layer, int64_t last_layer, DeviceTables& tables,
-                                    at::Device device) {
-  for (int64_t layer = first_layer; layer < last_layer; ++layer) {
-    for (const Sublayer sublayer : {Sublayer::kAttention, Sublayer::kFeedForward}) {
-      const std::vector<BottleneckTerm> terms = BottlenecksAt(layer, sublayer);
-      if (!terms.empty()) {
-        planned_bottlenecks_[{layer, sublayer}] = bottleneck_plan_.Add(terms);
-      }
-    }
-  }
-  if (!bottleneck_plan_.empty()) {
-    bottleneck_plan_.Stage(tables, device);
-  }
-}
-
-int64_t AdapterDeltas::num_row_groups() const {
-  int64_t count = 0, end = -1;
-  for (const Term& term : terms_) {
-    if (term.begin >= end) {  // else another adapter of the same rows
-      ForEachRowGroup(term.begin, term.end, [&count](const cuda::RowGroup&) { ++count; });
-      end = term.end;
-    }
-  }
-  return count;
-}
-
-bool AdapterDeltas::HasPlainSitesAlone(int64_t num_layers) const {
-  const auto has_norm = [num_layers](const CompiledAdapter& adapter) {
-    for (int64_t layer = 0; layer < num_layers; ++layer) {
-      if (adapter.delta(layer, Site::kAttentionNorm) != nullptr ||
-          adapter.delta(layer, Site::kFeedForwardNorm) != nullptr) {
-        return true;
-      }
-    }
-    return adapter.delta(0, Site::kFinalNorm) != nullptr;
-  };
-  return std::none_of(terms_.begin(), terms_.end(), [&](const Term& term) {
-    return term.merged || term.adapter->embedding() != nullptr || term.adapter->head() != nullptr ||
-           has_norm(*term.adapter);
-  });
-}
-
-std::optional<std::vector<DeltaPlan::Term>> AdapterDeltas::PlannedAlone(
-    int64_t layer, std::span<const SiteColumns> sites) const {
-  std::vector<DeltaPlan::Term> planned;
-  for (const SiteColumns& part : sites) {
-    std::vector<SiteTerm> terms = TermsAt(layer, part.site);
-    for (const SiteTerm& term : terms) {
-      if (term.delta->input_gain.defined()) {
-        return std::nullopt;
-      }
-    }
-    const std::vector<DeltaPlan::Term> taken = TakePlanned(terms, part);
-    if (!terms.empty()) {
-      return std::nullopt;
-    }
-    planned.insert(planned.end(), taken.begin(), taken.end());
-  }
-  return planned;
-}
-
-std::optional<AdapterDeltas::Launches> AdapterDeltas::PlanFramed(
-    int64_t num_layers, std::span<const std::vector<SiteColumns>> products, Frames frames,
-    DeviceTables& tables, at::Device device) {
-  Launches launches;
-  if (!HasPlainSitesAlone(num_layers)) {
-    return std::nullopt;
-  }
-  std::vector<std::vector<DeltaPlan::Term>> terms;  // of a layer's products, layer by layer
-  for (int64_t layer = 0; layer < num_layers; ++layer) {
-    for (size_t i = 0; i < products.size(); ++i) {
-      std::optional<std::vector<DeltaPlan::Term>> planned = PlannedAlone(layer, products[i]);
-      if (!planned.has_value()) {
-        return std::nullopt;
-      }
-      launches.products |= planned->empty() ? 0u : 1u << i;
-      terms.push_back(*std::move(planned));
-    }
-  }
-  plan_ = DeltaPlan(frames.deltas);
-  for (size_t i = 0; i < terms.size(); ++i) {
-    const size_t product = i % products.size();
-    const std::vector<SiteColumns>& sites = products[product];
-    if ((launches.products >> product & 1u) != 0) {
-      const auto wider = [](const SiteColumns& a, const SiteColumns& b) {
-        return a.count < b.count;
-      };
-      planned_[{static_cast<int64_t>(i / products.size()), sites.front().site}] = plan_.AddFramed(
-          terms[i], std::ssize(sites), std::max_element(sites.begin(), sites.end(), wider)->count);
-    }
-  }
-  PlanFramedBottlenecks(num_layers, frames, launches);
-  if (!plan_.fits() || !bottleneck_plan_.fits()) {
-    return std::nullopt;
-  }
-  if (!plan_.empty()) {
-    plan_.Stage(tables, device);
-  }
-  if (!bottleneck_plan_.empty()) {
-    bottleneck_plan_.Stage(tables, device);
-  }
-  return launches;
-}
-
-void AdapterDeltas::PlanFramedBottlenecks(int64_t num_layers, const Frames& frames,
-                                          Launches& launches) {
-  constexpr Sublayer kSublayers[] = {Sublayer::kAttention, Sublayer::kFeedForward};
-  bottleneck_plan_ = BottleneckPlan(frames.bottlenecks);
-  for (size_t i = 0; i < std::size(kSublayers); ++i) {
-    std::vector<std::vector<BottleneckTerm>> terms;  // by layer
-    for (int64_t layer = 0; layer < num_layers; ++layer) {
-      terms.push_back(BottlenecksAt(layer, kSublayers[i]));
-      launches.sublayers |= terms.back().empty() ? 0u : 1u << i;
-    }
-    for (int64_t layer = 0; layer < num_layers && (launches.sublayers >> i & 1u) != 0; ++layer) {
-      planned_bottlenecks_[{layer, kSublayers[i]}] = bottleneck_plan_.AddFramed(
-          terms[static_cast<size_t>(layer)], frames.hidden, frames.dtype);
-    }
-  }
-}
-
 void AdapterDeltas::AddTo(int64_t layer, std::span<const SiteColumns> sites, const at::Tensor& x,
                           const at::Tensor& y, Multiply multiply) const {
   if (empty()) {
@@ -319,7 +142,7 @@ void AdapterDeltas::AddTo(int64_t layer, std::span<const SiteColumns> sites, con
     const std::vector<LowRankUpdate::Term> taken = TakeFused(rest.back(), part.begin);
     fused.insert(fused.end(), taken.begin(), taken.end());
     if (kernels_ == KernelKind::kCuda) {
-      TakeRuns(rest.back(), FitPlan<std::span<const SiteTerm>>);  // the plan has them
+      TakePlanned(rest.back(), part);  // the plan has them
     }
   }
   const LowRankUpdate update = fused.empty() ? LowRankUpdate() : LowRankUpdate(x, fused);
@@ -335,6 +158,12 @@ void AdapterDeltas::AddTo(int64_t layer, std::span<const SiteColumns> sites, con
 }
 
 void AdapterDeltas::AddOffset(int64_t layer, Site site, const at::Tensor& y) const {
+  if (kernels_ == KernelKind::kCuda) {
+    if (const auto planned = planned_.find({layer, site}); planned != planned_.end()) {
+      plan_.Apply(planned->second, y, y);  // without a low-rank part, which would read x
+    }
+    return;
+  }
   ApplySite(TermsAt(layer, site), y, y);
 }
 

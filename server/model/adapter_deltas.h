@@ -59,13 +59,15 @@ class AdapterDeltas {
 
   /// Of a framed plan: which launches there are beside the base's, in every layer the same.
   struct Launches {
-    uint32_t products = 0;   ///< a bit for each of Plan's
+    uint32_t products = 0;   ///< a bit for each of Plan's, then for scaled inputs and for norms
     uint32_t sublayers = 0;  ///< a bit for each Sublayer
     friend auto operator<=>(const Launches&, const Launches&) = default;
   };
   struct Frames {
     DeltaPlan::Frame deltas;
     BottleneckPlan::Frame bottlenecks;
+    at::Tensor scaled;   ///< [elements] of the dtype: what ScaleInput returns
+    int64_t widest = 0;  ///< columns of an input or a norm at most
     int64_t hidden = 0;  ///< of the residual stream, and its dtype
     at::ScalarType dtype = at::kFloat;
   };
@@ -130,12 +132,29 @@ class AdapterDeltas {
   /// Those of all sites of a product; nothing when one has what a plan does not do.
   std::optional<std::vector<DeltaPlan::Term>> PlannedAlone(
       int64_t layer, std::span<const SiteColumns> sites) const;
-  /// Whether adapters change nothing but linear layers and what stands behind sublayers.
-  bool HasPlainSitesAlone(int64_t num_layers) const;
-  void PlanFramedBottlenecks(int64_t num_layers, const Frames& frames, Launches& launches);
+  /// The gains of a linear layer's input; what there is for a norm's output.
+  std::vector<DeltaPlan::Term> PlannedInput(int64_t layer, Site site) const;
+  std::vector<DeltaPlan::Term> PlannedNorm(int64_t layer, Site site) const;
+  /// ScaleInput, as planned.
+  at::Tensor ScalePlanned(int64_t layer, Site site, const at::Tensor& x) const;
+
+  using PlannedAt = absl::flat_hash_map<std::pair<int64_t, Site>, size_t>;
+  /// Something of every layer that a frame has products for.
+  struct Place {
+    uint32_t bit;  ///< of Launches::products
+    Site site;
+    PlannedAt* planned;
+    int64_t num_sites, max_columns;
+    bool has_low_rank;
+    absl::FunctionRef<std::optional<std::vector<DeltaPlan::Term>>(int64_t layer)> terms;
+  };
+  /// Adds the products of all layers, if one has terms. False when a plan does not hold them.
+  bool FramePlace(const Place& place, int64_t num_layers);
+  bool FrameProducts(int64_t num_layers, std::span<const std::vector<SiteColumns>> products,
+                     int64_t widest);
+  void FrameBottlenecks(int64_t num_layers, const Frames& frames);
+  void StagePlans(DeviceTables& tables, at::Device device);
   std::vector<BottleneckTerm> BottlenecksAt(int64_t layer, Sublayer sublayer) const;
-  void PlanBottlenecks(int64_t first_layer, int64_t last_layer, DeviceTables& tables,
-                       at::Device device);
   void ApplySite(std::span<const SiteTerm> terms, const at::Tensor& x, const at::Tensor& y) const;
   void AddLowRankEmbedding(const Term& term, const at::Tensor& tokens, float scale,
                            const at::Tensor& hidden) const;
@@ -145,8 +164,10 @@ class AdapterDeltas {
 
   std::vector<Term> terms_;
   DeltaPlan plan_;
-  /// The plan's product at a layer and the first of its sites.
-  absl::flat_hash_map<std::pair<int64_t, Site>, size_t> planned_;
+  /// The plan's product at a layer and the first of its sites, or a norm; and of an input.
+  PlannedAt planned_, planned_inputs_;
+  at::Tensor scaled_;  // Frames::scaled
+  Launches launches_;
   BottleneckPlan bottleneck_plan_;
   absl::flat_hash_map<std::pair<int64_t, Sublayer>, size_t> planned_bottlenecks_;
   KernelKind kernels_;

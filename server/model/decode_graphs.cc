@@ -11,8 +11,9 @@
 namespace tenon {
 namespace {
 
-// Sites of a layer's products, and sublayers: how many launches adapters may have.
-constexpr int64_t kSites = 7, kSublayers = 2;
+// Of a layer: the sites of its products, scaled inputs and norms (the last norm counts for each),
+// and its sublayers.
+constexpr int64_t kSites = 12, kSublayers = 2;
 // What a row group may have on average, more of which are not recorded: adapters, elements of
 // LowRankDelta's rank over the sites of a product, columns of bottlenecks.
 constexpr int64_t kTermsPerGroup = 2, kRankPerRow = 1024, kWidthPerRow = 1024;
@@ -56,6 +57,8 @@ DecodeGraphs::DecodeGraphs(const Decoder* decoder, const KvCache* cache,
   module_inputs_ = at::empty({kMaxRows * kTermsPerGroup * config.hidden_size}, floats);
   module_values_ = at::empty_like(module_inputs_);
   module_inner_ = at::empty({kMaxRows * kWidthPerRow}, floats);
+  widest_ = std::max({config.hidden_size, config.q_size(), config.intermediate_size});
+  scaled_ = at::empty({kMaxRows * widest_}, options);
   tables_.Reserve(TableBytes(max_positions));
 }
 
@@ -89,6 +92,8 @@ AdapterDeltas::Frames DecodeGraphs::FramesFor(int64_t groups) const {
   const int64_t terms = groups * kTermsPerGroup * decoder_->config().num_layers;
   return {{groups, kSites * terms, delta_scratch_},
           {groups, kSublayers * terms, module_inputs_, module_values_, module_inner_},
+          scaled_,
+          widest_,
           decoder_->config().hidden_size,
           decoder_->options().dtype};
 }

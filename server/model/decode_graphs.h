@@ -87,6 +87,8 @@ class DecodeGraphs {
   at::Tensor logits_;  // [kMaxRows, vocab]
   at::Tensor wide_;    // the same in fp32; logits_ itself for an fp32 decoder
   at::Tensor delta_scratch_, module_inputs_, module_values_, module_inner_;
+  at::Tensor scaled_;
+  int64_t widest_ = 0;  // columns of what adapters scale or shift
   std::map<Shape, DeviceGraph> graphs_;
   const std::function<void(const std::string&)> on_problem_;
   std::string problem_;

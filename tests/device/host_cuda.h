@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <type_traits>
 #include <utility>
 
 struct dim3 {
@@ -87,6 +88,7 @@ struct matrix_a {};
 struct matrix_b {};
 struct accumulator {};
 struct row_major {};
+struct col_major {};
 enum layout_t { mem_row_major };
 
 template <typename Use, int kM, int kN, int kK, typename T, typename Layout = void>
@@ -95,13 +97,15 @@ struct fragment {
   float elements[16][16];
 };
 
-template <typename Use, typename T>
-void load_matrix_sync(fragment<Use, 16, 16, 16, T, row_major>& to, const T* from, unsigned stride) {
+template <typename Use, typename T, typename Layout>
+void load_matrix_sync(fragment<Use, 16, 16, 16, T, Layout>& to, const T* from, unsigned stride) {
   ::tenon::host_cuda::CheckMatrix(from, stride * sizeof(T));
   for (unsigned row = 0; row < 16; ++row) {
     for (unsigned column = 0; column < 16; ++column) {
       const uint32_t bits = uint32_t{from[row * stride + column].bits} << 16;
-      std::memcpy(&to.elements[row][column], &bits, sizeof(bits));
+      const bool is_transposed = std::is_same_v<Layout, col_major>;
+      std::memcpy(is_transposed ? &to.elements[column][row] : &to.elements[row][column], &bits,
+                  sizeof(bits));
     }
   }
 }

@@ -12,7 +12,7 @@ ninja -C build/cuda -j "${1:-$(nproc)}" tenon_cuda
 
 library=build/cuda/bin/libtenon_cuda.so
 tables=$(nm -D --defined-only "$library" | awk '$3 ~ /^tenon_/ {print $3}' | sort | xargs)
-[ "$tables" = "tenon_adapter_kernels_2 tenon_graph_functions_1 tenon_model_kernels_3" ] || {
+[ "$tables" = "tenon_adapter_kernels_3 tenon_graph_functions_1 tenon_model_kernels_4" ] || {
   echo "$library has the tables '$tables'" >&2
   exit 1
 }

@@ -31,7 +31,15 @@ struct RowGroup {
   int32_t row_begin, num_rows;
   int32_t term_begin, term_end;       ///< into the call's terms or entries
   int32_t column_begin, num_columns;  ///< of y
+  bool is_tiled;                      ///< a RowTile has the first half of its deltas
 };
+
+/// Full groups of one segment, one behind another, an even number of at most kTileGroups, whose
+/// terms are low-rank or have no such part. Their first halves are computed on tensor cores.
+struct RowTile {
+  int32_t group_begin, num_groups;  ///< into the call's groups
+};
+inline constexpr int32_t kTileGroups = 8;
 
 /// For the rows and columns of each group, i running over its terms:
 ///   y = y * (1 + sum_i weight_i * gain_i) + sum_i weight_i * offset_i
@@ -49,6 +57,9 @@ struct DeltaCall {
   const DeltaTerm* terms;  ///< device memory, as are the groups
   const RowGroup* groups;
   int32_t num_groups;
+  const RowTile*
+      tiles;  ///< for bf16 and in_features, x and x_stride that are multiples of 16 elements
+  int32_t num_tiles;
   int32_t max_rank;     ///< of the terms that are not dense, 1 if only such are; 0: x is not read
   int32_t max_columns;  ///< of the groups
   float* shrunk;        ///< device memory, written before it is read
@@ -124,7 +135,7 @@ struct AdapterKernels {
 }  // namespace tenon::cuda
 
 /// The name under which the library has its table: a function `const AdapterKernels*()`.
-#define TENON_ADAPTER_KERNELS_SYMBOL "tenon_adapter_kernels_2"
-extern "C" const tenon::cuda::AdapterKernels* tenon_adapter_kernels_2();
+#define TENON_ADAPTER_KERNELS_SYMBOL "tenon_adapter_kernels_3"
+extern "C" const tenon::cuda::AdapterKernels* tenon_adapter_kernels_3();
 
 #endif  // TENON_ADAPTERS_KERNELS_CUDA_ADAPTER_KERNELS_H_

@@ -27,6 +27,9 @@ __device__ void Widen(const T* x, int64_t x_stride, const RowGroup& group, const
 template <typename T, int kVector>
 __global__ void Shrink(DeltaCall call) {
   const RowGroup group = call.groups[blockIdx.x];
+  if (group.is_tiled) {
+    return;
+  }
   const int lane = threadIdx.x % kWarp;
   const int warp = threadIdx.x / kWarp;
   const T* const x = static_cast<const T*>(call.x) + group.row_begin * call.x_stride;
@@ -99,6 +102,9 @@ bool IsAligned(const void* address) { return reinterpret_cast<uintptr_t>(address
 
 template <typename T>
 void RunShrink(const DeltaCall& call, void* stream) {
+  if (call.num_tiles > 0) {
+    LaunchShrinkTiles(call, stream);
+  }
   constexpr int kVector = 16 / sizeof(T);
   // Allocations are aligned, so that rows of `down` are when their length is.
   const bool vectors =
@@ -135,7 +141,7 @@ const char* ApplyDeltas(const DeltaCall& call, void* stream) {
 }  // namespace
 }  // namespace tenon::cuda
 
-extern "C" const tenon::cuda::AdapterKernels* tenon_adapter_kernels_2() {
+extern "C" const tenon::cuda::AdapterKernels* tenon_adapter_kernels_3() {
   static const tenon::cuda::AdapterKernels kernels = {&tenon::cuda::ApplyDeltas,
                                                       &tenon::cuda::ApplyBottlenecks};
   return &kernels;

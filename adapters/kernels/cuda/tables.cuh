@@ -6,6 +6,8 @@
 
 namespace tenon::cuda {
 
+/// The first halves of call.tiles' deltas, which are bf16.
+void LaunchShrinkTiles(const DeltaCall& call, void* stream);
 const char* ApplyBottlenecks(const BottleneckCall& call, void* stream);
 
 }  // namespace tenon::cuda

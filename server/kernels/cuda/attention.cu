@@ -221,7 +221,7 @@ const char* RunAttention(const AttentionCall& call, void* stream) {
 }  // namespace
 }  // namespace tenon::cuda
 
-extern "C" const tenon::cuda::ModelKernels* tenon_model_kernels_3() {
+extern "C" const tenon::cuda::ModelKernels* tenon_model_kernels_4() {
   using namespace tenon::cuda;
   static const ModelKernels kernels = {&RunNorm,    &RunAppendKv, &RunAttention, &RunGate,
                                        &RunSoftCap, &RunAdjust,   &RunSample};

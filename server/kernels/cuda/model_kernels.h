@@ -195,8 +195,8 @@ inline constexpr int32_t kMaxAttentionHeadDim = 256;
 }  // namespace tenon::cuda
 
 /// The name under which the library has its table: a function `const ModelKernels*()`.
-#define TENON_MODEL_KERNELS_SYMBOL "tenon_model_kernels_3"
-extern "C" const tenon::cuda::ModelKernels* tenon_model_kernels_3();
+#define TENON_MODEL_KERNELS_SYMBOL "tenon_model_kernels_4"
+extern "C" const tenon::cuda::ModelKernels* tenon_model_kernels_4();
 
 /// As above, a function `const GraphFunctions*()`.
 #define TENON_GRAPH_FUNCTIONS_SYMBOL "tenon_graph_functions_1"

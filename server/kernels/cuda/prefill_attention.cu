@@ -2,8 +2,8 @@
 // queries of one row and head, a warp 16 of them; keys come in steps of 32 positions, in ascending
 // order (FlashAttention-2, arXiv:2307.08691). Keys are read as they lie, 16 of a dimension side by
 // side; values through shared memory, with zeros for positions that hold nothing.
+#include "adapters/kernels/cuda/tensor_cores.cuh"
 #include "server/kernels/cuda/tables.cuh"
-#include "server/kernels/cuda/tensor_cores.cuh"
 
 namespace tenon::cuda {
 namespace {

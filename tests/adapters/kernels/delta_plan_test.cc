@@ -182,17 +182,35 @@ TEST_P(DeltaPlanTest, RowHasTheSameBitsAloneAndAmongOthers) {
   EXPECT_TRUE(SameBits(together.cpu().narrow(0, 13, 1), alone.cpu()));
 }
 
+// In bf16 with a multiple of 16 inputs: whole tiles, rows beyond them, several terms of other
+// ranks.
+TEST_P(DeltaPlanTest, LongSegmentsMatchTheReference) {
+  for (const int64_t in : {16, 80, 208}) {
+    ExpectReference(
+        170, in, 40,
+        {Term(0, 16, Delta(in, 8, 40, 1.0f), 1.0f),
+         {16, 150, 0, 40, nullptr, Vector(40), {}, 0.5f},  // a gain comes before low-rank parts
+         Term(16, 150, Delta(in, 17, 40, 0.5f), 0.7f),
+         Term(16, 150, Delta(in, 40, 40, 0.5f), 1.0f),
+         Term(151, 170, Delta(in, 1, 40, 1.0f), -1.0f)});
+  }
+  // A dense delta beside it keeps a segment from tensor cores.
+  ExpectReference(
+      64, 48, 40,
+      {Term(0, 64, Delta(48, 8, 40, 1.0f), 1.0f), Term(0, 64, DenseDelta(48, 40, 0.5f), 1.0f)});
+}
+
 // A frame that has room for everything below.
 TEST_P(DeltaPlanTest, FramedProductsHaveTheSameBits) {
   const auto scratch = at::empty({100000}, at::TensorOptions(at::kFloat).device(device_));
   for (int round = 0; round < 8; ++round) {
-    const at::Tensor x = ToDevice(random_.Normal({20, 64}, GetParam()));
-    const at::Tensor before = random_.Normal({20, 100}, GetParam());
-    const int64_t split = random_.Between(0, 20), rank = random_.Between(1, 150);
+    const at::Tensor x = ToDevice(random_.Normal({15, 64}, GetParam()));  // too short for a tile
+    const at::Tensor before = random_.Normal({15, 100}, GetParam());
+    const int64_t split = random_.Between(0, 15), rank = random_.Between(1, 150);
     const std::vector<DeltaPlan::Term> terms = {
         Term(0, split, Delta(64, rank, 60, 1.0f), 0.5f),
-        Term(split, 20, DenseDelta(64, 60, 1.0f), 1.0f),
-        {0, 20, 60, 40, nullptr, Vector(40), Vector(40), 1.0f}};
+        Term(split, 15, DenseDelta(64, 60, 1.0f), 1.0f),
+        {0, 15, 60, 40, nullptr, Vector(40), Vector(40), 1.0f}};
     DeltaPlan plan, framed({.max_groups = 8, .max_terms = 50, .scratch = scratch});
     framed.AddFramed({}, 2, 60);  // a product without terms in front
     const size_t product = plan.Add(terms), framed_product = framed.AddFramed(terms, 2, 60);

@@ -135,8 +135,8 @@ TEST_P(DecodeGraphsTest, EveryFamilyIsAsWithoutGraphs) {
   for (const char* adapter :
        {"", "peft/lora-all-linear", "peft/lora-dora", "peft/lora-bias-all", "peft/lora-some-layers",
         "peft/loha", "peft/vera", "peft/lokr-full", "peft/prefix-tuning", "peft/prompt-tuning",
-        "adapterhub/ia3", "adapterhub/seq_bn", "adapterhub/double_seq_bn-ln-before",
-        "adapterhub/par_bn-channel"}) {
+        "adapterhub/ia3", "peft/ia3", "peft/ia3-feedforward-attention", "adapterhub/seq_bn",
+        "adapterhub/double_seq_bn-ln-before", "adapterhub/par_bn-channel"}) {
     Run({Request(adapter, 3)});
     EXPECT_EQ(num_replays(), 3) << adapter << ": four decode steps, the first recorded";
     EXPECT_EQ(ExpectAsWithout({Request(adapter, 3)}, adapter), 4) << adapter;
@@ -187,7 +187,7 @@ TEST_P(DecodeGraphsTest, RowsAreRoundedUpToFewShapes) {
 }
 
 TEST_P(DecodeGraphsTest, WhatPlansDoNotHoldRunsWithoutGraphs) {
-  for (const char* adapter : {"peft/ia3", "peft/lora-embedding", "peft/lora-head"}) {
+  for (const char* adapter : {"peft/lora-embedding", "peft/lora-head"}) {
     EXPECT_EQ(ExpectAsWithout({Request(adapter, 2)}, adapter), 0) << adapter;
   }
   DriverRequest scored = Request("", 1);

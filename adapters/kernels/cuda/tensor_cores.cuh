@@ -1,6 +1,6 @@
 // Products of 16 x 16 matrices of bf16 on tensor cores, a warp each: all its lanes call together.
-#ifndef TENON_SERVER_KERNELS_CUDA_TENSOR_CORES_CUH_
-#define TENON_SERVER_KERNELS_CUDA_TENSOR_CORES_CUH_
+#ifndef TENON_ADAPTERS_KERNELS_CUDA_TENSOR_CORES_CUH_
+#define TENON_ADAPTERS_KERNELS_CUDA_TENSOR_CORES_CUH_
 
 #include "adapters/kernels/cuda/element.cuh"
 
@@ -27,18 +27,23 @@ class LeftMatrix {
       fragment_;
 };
 
-class RightMatrix {
+template <typename Layout>
+class RightMatrixOf {
  public:
-  __device__ __forceinline__ RightMatrix(const BFloat16* rows, unsigned stride) {
+  __device__ __forceinline__ RightMatrixOf(const BFloat16* rows, unsigned stride) {
     nvcuda::wmma::load_matrix_sync(fragment_, reinterpret_cast<const __nv_bfloat16*>(rows), stride);
   }
 
  private:
   friend class Accumulator;
   nvcuda::wmma::fragment<nvcuda::wmma::matrix_b, kMatrixEdge, kMatrixEdge, kMatrixEdge,
-                         __nv_bfloat16, nvcuda::wmma::row_major>
+                         __nv_bfloat16, Layout>
       fragment_;
 };
+
+using RightMatrix = RightMatrixOf<nvcuda::wmma::row_major>;
+// Of rows that are the product's columns.
+using RightTransposed = RightMatrixOf<nvcuda::wmma::col_major>;
 
 // Sums in fp32.
 class Accumulator {
@@ -47,7 +52,8 @@ class Accumulator {
   __device__ __forceinline__ void Load(const float* rows, unsigned stride) {
     nvcuda::wmma::load_matrix_sync(fragment_, rows, stride, nvcuda::wmma::mem_row_major);
   }
-  __device__ __forceinline__ void AddProduct(const LeftMatrix& a, const RightMatrix& b) {
+  template <typename Layout>
+  __device__ __forceinline__ void AddProduct(const LeftMatrix& a, const RightMatrixOf<Layout>& b) {
     nvcuda::wmma::mma_sync(fragment_, a.fragment_, b.fragment_, fragment_);
   }
   __device__ __forceinline__ void Store(float* rows, unsigned stride) const {
@@ -61,4 +67,4 @@ class Accumulator {
 
 }  // namespace tenon::cuda
 
-#endif  // TENON_SERVER_KERNELS_CUDA_TENSOR_CORES_CUH_
+#endif  // TENON_ADAPTERS_KERNELS_CUDA_TENSOR_CORES_CUH_
