@@ -145,13 +145,15 @@ EngineOptions App::Parts::MakeEngineOptions(int64_t num_kv_blocks,
   return options;
 }
 
-void App::Parts::LogMemoryPlan(int64_t num_kv_blocks, int64_t block_bytes) const {
+void App::Parts::LogMemoryPlan(int64_t num_kv_blocks, int64_t block_bytes,
+                               int64_t graph_bytes) const {
   LogLine(LogLevel::kInfo, "memory_plan")
       .Add("device", absl::string_view(model.device.str()))
       .Add("tensor_parallel_size", model.decoder->num_ranks())
       .Add("weight_bytes", model.decoder->nbytes())
       .Add("kv_blocks", num_kv_blocks)
       .Add("kv_bytes", num_kv_blocks * block_bytes)
+      .Add("graph_bytes", graph_bytes)
       .Add("adapter_bytes", config.adapter_device_bytes)
       .Add("merged_bytes", config.merged_bytes)
       .Add("context_tokens", max_context_tokens);
@@ -182,10 +184,11 @@ absl::Status App::Parts::StartEngine() {
   runner->set_use_graphs(config.cuda_graphs, [](const std::string& problem) {
     LogLine(LogLevel::kWarning, "cuda_graphs_off").Add("error", absl::string_view(problem));
   });
+  const int64_t graph_bytes = runner->graphs() == nullptr ? 0 : runner->graphs()->nbytes();
   const EngineOptions options = MakeEngineOptions(num_kv_blocks, *runner);
   TENON_ASSIGN_OR_RETURN(
       engine, Engine::Create(options, std::move(runner), cache.get(), [] { return absl::Now(); }));
-  LogMemoryPlan(num_kv_blocks, block_bytes);
+  LogMemoryPlan(num_kv_blocks, block_bytes, graph_bytes);
   TextGenerator::Options text_options;
   text_options.max_context_tokens = max_context_tokens;
   generator =

@@ -84,7 +84,7 @@ struct App::Parts {
   void MakeCache();
   int64_t ChooseKvBytes(int64_t block_bytes) const;
   EngineOptions MakeEngineOptions(int64_t num_kv_blocks, const TensorParallelRunner& runner) const;
-  void LogMemoryPlan(int64_t num_kv_blocks, int64_t block_bytes) const;
+  void LogMemoryPlan(int64_t num_kv_blocks, int64_t block_bytes, int64_t graph_bytes) const;
 
   ServerFacts MakeFacts() const;
   RequestLimits MakeRequestLimits() const;

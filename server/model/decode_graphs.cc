@@ -17,6 +17,9 @@ constexpr int64_t kSites = 12, kSublayers = 2;
 // What a row group may have on average, more of which are not recorded: adapters, elements of
 // LowRankDelta's rank over the sites of a product, columns of bottlenecks.
 constexpr int64_t kTermsPerGroup = 2, kRankPerRow = 1024, kWidthPerRow = 1024;
+// Graphs there may be, for shapes are many in theory, and failures until no more are made.
+constexpr size_t kMaxGraphs = 512;
+constexpr int64_t kMaxFailures = 3;
 // From here on rows are rounded up to a multiple, below to a power of two.
 constexpr int64_t kRowStep = 8;
 
@@ -141,15 +144,33 @@ DecoderBuffers& DecodeGraphs::BuffersFor(int64_t rows) {
 }
 
 void DecodeGraphs::Record(const Shape& shape, const Staged& staged, const AdapterDeltas& deltas) {
+  if (graphs_.size() >= kMaxGraphs) {
+    return;
+  }
   try {
     graphs_.emplace(shape, DeviceGraph(decoder_->options().device,
                                        [&] { Compute(shape.rows, staged, deltas); }));
   } catch (const c10::Error& error) {
+    if (++num_failures_ < kMaxFailures) {
+      return;
+    }
     problem_ = error.what_without_backtrace();
     if (on_problem_) {
       on_problem_(problem_);
     }
   }
+}
+
+int64_t DecodeGraphs::nbytes() const {
+  const DecoderBuffers& largest = buffers_.at(kMaxRows);
+  size_t bytes = tables_.reserved() + (wide_.is_same(logits_) ? 0 : wide_.nbytes());
+  for (const at::Tensor* tensor :
+       {&logits_, &delta_scratch_, &module_inputs_, &module_values_, &module_inner_, &scaled_,
+        &largest.residual, &largest.normed, &largest.out, &largest.qkv, &largest.attention,
+        &largest.gate_up, &largest.activated}) {
+    bytes += tensor->nbytes();
+  }
+  return static_cast<int64_t>(bytes);
 }
 
 std::optional<at::Tensor> DecodeGraphs::Run(const FlatBatch& flat) {

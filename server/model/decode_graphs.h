@@ -31,8 +31,9 @@ namespace tenon {
 /// where adapters change something; which adapters these are stands in the tables that a replay
 /// reads. So an adapter that comes, goes or is replaced by another version needs no new graph.
 ///
-/// The first step of a shape runs as it is recorded for those that follow. Where a graph cannot be
-/// made, no more are tried.
+/// The first step of a shape runs operation by operation and is recorded for those that follow. A
+/// recording that fails is tried again at the shape's next step, since a thread that loads an
+/// adapter meanwhile may be the reason; after some failures no more are made.
 ///
 /// Not thread-safe (engine thread). Steps run on LibTorch's current stream, which is always the
 /// same, never the default one, and has done its work when the next step comes.
@@ -55,6 +56,8 @@ class DecodeGraphs {
   int64_t num_replays() const { return num_replays_; }
   /// Why no more graphs are made; empty as long as they are.
   const std::string& problem() const { return problem_; }
+  /// Bytes of device memory beside LibTorch's own for graphs.
+  int64_t nbytes() const;
 
  private:
   struct Shape {
@@ -92,6 +95,7 @@ class DecodeGraphs {
   std::map<Shape, DeviceGraph> graphs_;
   const std::function<void(const std::string&)> on_problem_;
   std::string problem_;
+  int64_t num_failures_ = 0;
   int64_t num_replays_ = 0;
 };
 

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <iterator>
 #include <numeric>
 #include <optional>
 #include <utility>
@@ -19,6 +20,7 @@
 #include "adapters/kernels/parallel.h"
 #include "adapters/kernels/serial_scope.h"
 #include "server/kernels/cuda_ops.h"
+#include "server/model/batch_check.h"
 #include "server/model/token_selection.h"
 
 namespace tenon {
@@ -122,66 +124,6 @@ bool DecoderRunner::prefix_sharing_is_exact() const {
                       [](const RopeTable& rope) { return rope.depends_on_length(); });
 }
 
-absl::Status DecoderRunner::CheckRow(const BatchRow& row) const {
-  const Sequence& sequence = *row.sequence;
-  const auto internal = [&sequence](absl::string_view problem) {
-    return absl::InternalError(absl::StrCat("request ", sequence.request_id(), ": ", problem));
-  };
-  const int64_t end = row.first_token + row.num_tokens;
-  if (row.first_token < 0 || row.num_tokens <= 0 ||
-      end > static_cast<int64_t>(sequence.tokens().size())) {
-    return internal(absl::StrCat("row of tokens ", row.first_token, " to ", end, " of ",
-                                 sequence.tokens().size()));
-  }
-  const int64_t num_positions = sequence.num_virtual_tokens() + end;
-  if (num_positions > max_positions_) {
-    return internal(absl::StrCat("position ", num_positions - 1, " is not below ", max_positions_));
-  }
-  if (sequence.num_virtual_tokens() > 0 && sequence.context() == nullptr) {
-    return internal(
-        absl::StrCat("no context for ", sequence.num_virtual_tokens(), " virtual tokens"));
-  }
-  if (sequence.num_context_slots() + end >
-      static_cast<int64_t>(sequence.blocks().size()) * cache_.block_size()) {
-    return internal(absl::StrCat(sequence.blocks().size(), " blocks do not hold ", end, " tokens"));
-  }
-  TENON_RETURN_IF_ERROR(CheckBlocks(sequence.blocks(), sequence));
-  // Earlier tokens, which the sampler looks back at, were in a row of their own before.
-  for (int64_t i = row.first_token; i < end; ++i) {
-    const int32_t token = sequence.tokens()[i];
-    if (token < 0 || token >= decoder_->config().vocab_size) {
-      return internal(
-          absl::StrCat("token ", token, " of a vocabulary of ", decoder_->config().vocab_size));
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status DecoderRunner::CheckBlocks(std::span<const BlockId> blocks,
-                                        const Sequence& sequence) const {
-  for (const BlockId block : blocks) {
-    if (block < 0 || block >= cache_.num_blocks()) {
-      return absl::InternalError(absl::StrCat("request ", sequence.request_id(), ": block ", block,
-                                              " of ", cache_.num_blocks()));
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status DecoderRunner::CheckContextRow(const ContextRow& row) const {
-  const Context& context = *row.context;
-  const int64_t end = row.first_token + row.num_tokens;
-  if (row.first_token < 0 || row.num_tokens <= 0 || end > context.num_tokens() ||
-      end > max_positions_ ||
-      context.num_slots() != static_cast<int64_t>(context.blocks().size()) * cache_.block_size()) {
-    return absl::InternalError(absl::StrCat("request ", row.user->request_id(), ": virtual tokens ",
-                                            row.first_token, " to ", end, " of ",
-                                            context.num_tokens(), " in ", context.blocks().size(),
-                                            " blocks, of ", max_positions_, " positions"));
-  }
-  return CheckBlocks(context.blocks(), *row.user);
-}
-
 absl::Status DecoderRunner::CheckContext(const ContextRow& row,
                                          const AdapterContext* context) const {
   if (context == nullptr || context->num_tokens != row.context->num_tokens()) {
@@ -194,28 +136,6 @@ absl::Status DecoderRunner::CheckContext(const ContextRow& row,
         "VIRTUAL_TOKENS_NOT_SHAREABLE", "adapter",
         "a soft prompt (prompt tuning, P-tuning) cannot be served on a model with dynamic rope "
         "scaling, where its keys depend on the length of each prompt; prefix tuning can");
-  }
-  return absl::OkStatus();
-}
-
-absl::Status DecoderRunner::CheckBatch(const Batch& batch,
-                                       std::span<const ResolvedSelection> adapters) const {
-  if (adapters.size() != batch.segments.size() + batch.contexts.size()) {
-    return absl::InternalError(absl::StrCat(adapters.size(), " adapter lists for ",
-                                            batch.segments.size(), " segments and ",
-                                            batch.contexts.size(), " contexts"));
-  }
-  for (const ContextRow& row : batch.contexts) {
-    TENON_RETURN_IF_ERROR(CheckContextRow(row));
-  }
-  int64_t num_tokens = 0;
-  for (const BatchRow& row : batch.rows) {
-    TENON_RETURN_IF_ERROR(CheckRow(row));
-    num_tokens += row.num_tokens;
-  }
-  if (num_tokens != batch.num_tokens) {
-    return absl::InternalError(
-        absl::StrCat("rows of ", num_tokens, " tokens in a batch of ", batch.num_tokens));
   }
   return absl::OkStatus();
 }
@@ -445,7 +365,9 @@ void DecoderRunner::ScorePrompts(const Batch& batch, const at::Tensor& hidden,
 
 absl::StatusOr<StepOutput> DecoderRunner::Run(const Batch& batch,
                                               std::span<const ResolvedSelection> adapters) {
-  TENON_RETURN_IF_ERROR(CheckBatch(batch, adapters));
+  TENON_RETURN_IF_ERROR(CheckBatch(
+      batch, std::ssize(adapters),
+      {decoder_->config().vocab_size, cache_.num_blocks(), cache_.block_size(), max_positions_}));
   StepOutput output;
   if (batch.empty()) {
     return output;

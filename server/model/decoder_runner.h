@@ -74,10 +74,6 @@ class DecoderRunner : public ModelRunner {
  private:
   DecoderRunner(std::shared_ptr<const Decoder> decoder, KvCache cache, int64_t max_positions);
 
-  absl::Status CheckRow(const BatchRow& row) const;
-  absl::Status CheckBatch(const Batch& batch, std::span<const ResolvedSelection> adapters) const;
-  absl::Status CheckBlocks(std::span<const BlockId> blocks, const Sequence& sequence) const;
-  absl::Status CheckContextRow(const ContextRow& row) const;
   /// Whether the adapters' context is what the row promises and can be served here.
   absl::Status CheckContext(const ContextRow& row, const AdapterContext* context) const;
   /// Copies prefixes into the KV cache and notes who failed in the output's context_status. Returns

@@ -51,6 +51,7 @@ class TensorParallelRunner : public ModelRunner {
   void set_use_graphs(bool use, std::function<void(const std::string&)> on_problem = {}) {
     first_->set_use_graphs(use, std::move(on_problem));
   }
+  const DecodeGraphs* graphs() const { return first_->graphs(); }
   bool is_batch_invariant() const { return first_->is_batch_invariant(); }
   bool prefix_sharing_is_exact() const { return first_->prefix_sharing_is_exact(); }
 
