@@ -144,7 +144,7 @@ DecoderBuffers& DecodeGraphs::BuffersFor(int64_t rows) {
 }
 
 void DecodeGraphs::Record(const Shape& shape, const Staged& staged, const AdapterDeltas& deltas) {
-  if (graphs_.size() >= kMaxGraphs) {
+  if (graphs_.size() >= kMaxGraphs || !problem_.empty()) {
     return;
   }
   try {
@@ -174,7 +174,7 @@ int64_t DecodeGraphs::nbytes() const {
 }
 
 std::optional<at::Tensor> DecodeGraphs::Run(const FlatBatch& flat) {
-  if (!problem_.empty() || !Fits(flat)) {
+  if (!Fits(flat)) {
     return std::nullopt;
   }
   const at::Device device = decoder_->options().device;
@@ -195,6 +195,9 @@ std::optional<at::Tensor> DecodeGraphs::Run(const FlatBatch& flat) {
   }
   staged.attention =
       AttentionTable(flat.rows, shape.rows, cache_->block_size(), /*tile_tokens=*/0, tables_);
+  if (tables_.size() > tables_.reserved()) {
+    return std::nullopt;  // they would move away from where graphs read them
+  }
   tables_.Upload();
   if (const auto graph = graphs_.find(shape); graph != graphs_.end()) {
     graph->second.Launch();

@@ -252,10 +252,14 @@ class SideBySideTest(unittest.TestCase):
         self.assertEqual([salt for _, salt in own.asked], [salt for _, salt in other.asked])
 
     def test_one_peer_may_be_both(self):
-        peer = FixedPeer([50, 100, 50, 100, 50, 100])
+        peer = FixedPeer([50, 100, 100, 50, 50, 100])
         beside = dataclasses.replace(probe("tenon", 8), beside=Probe(probe("tenon", 8).setup, CELL))
         self.assertEqual(probes.side_by_side(peer, beside, peer, 100, "")["tokens_per_s ratio"], 0.5)
-        self.assertEqual([adapters for adapters, _ in peer.asked], [8, 0] * 3)
+        self.assertEqual([adapters for adapters, _ in peer.asked], [8, 0, 0, 8, 8, 0])
+
+    def test_what_is_wrong_both_ways_is_gone(self):
+        ratios = probes.balanced({"tokens_per_s ratio": 0.95 * 0.98}, {"tokens_per_s ratio": 0.95 / 0.98})
+        self.assertAlmostEqual(ratios["tokens_per_s ratio"], 0.95)
 
 
 class HistoryTest(unittest.TestCase):

@@ -2,6 +2,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -161,11 +162,21 @@ TURNS = 3
 
 def side_by_side(peer: Peer, probe: Probe, other: Peer, vocab_size: int, salt: str) -> dict:
     """Ratios of what is seconds apart: over minutes the machine's own speed moves as much as what is looked for. `other` is the peer
-    of probe.beside, and may be `peer`."""
-    pairs = ((peer, probe), (other, probe.beside))
-    turns = [[WAYS[which.way](who, which.cell, vocab_size, f"turn {turn} {salt}") for who, which in pairs] for turn in range(TURNS)]
+    of probe.beside, and may be `peer`. Who goes first changes: of two servers that are alike the second is a little faster."""
+    turns = []
+    for turn in range(TURNS):
+        sides = [(0, peer, probe), (1, other, probe.beside)]
+        measured_now = {}
+        for side, who, which in sides if turn % 2 == 0 else reversed(sides):
+            measured_now[side] = WAYS[which.way](who, which.cell, vocab_size, f"turn {turn} {salt}")
+        turns.append(measured_now)
     medians = [{metric: statistics.median(turn[side][metric] for turn in turns) for metric in turns[0][side]} for side in (0, 1)]
     return {f"{metric} ratio": medians[0][metric] / medians[1][metric] for metric in medians[0] if metric in medians[1]}
+
+
+def balanced(first: dict, second: dict) -> dict:
+    """The ratios of two comparisons whose errors are each other's inverse."""
+    return {name: math.sqrt(first[name] * second[name]) for name in first}
 
 
 WAYS = {"serve": serve, "beside limits": beside_limits, "long prompt": long_prompt, "neighbour": neighbour, "engine": engine}
