@@ -181,10 +181,16 @@ absl::Status App::Parts::StartEngine() {
   if (config.poison_freed_kv) {
     runner->set_poison_freed_blocks(true);
   }
-  runner->set_use_graphs(config.cuda_graphs, [](const std::string& problem) {
-    LogLine(LogLevel::kWarning, "cuda_graphs_off").Add("error", absl::string_view(problem));
-  });
-  const int64_t graph_bytes = runner->graphs() == nullptr ? 0 : runner->graphs()->nbytes();
+  if (!config.cuda_graphs) {
+    runner->set_use_graphs(false);
+  }
+  int64_t graph_bytes = 0;
+  if (DecodeGraphs* const graphs = runner->graphs(); graphs != nullptr) {
+    graph_bytes = graphs->nbytes();
+    graphs->set_on_problem([](const std::string& problem) {
+      LogLine(LogLevel::kWarning, "cuda_graphs_off").Add("error", absl::string_view(problem));
+    });
+  }
   const EngineOptions options = MakeEngineOptions(num_kv_blocks, *runner);
   TENON_ASSIGN_OR_RETURN(
       engine, Engine::Create(options, std::move(runner), cache.get(), [] { return absl::Now(); }));

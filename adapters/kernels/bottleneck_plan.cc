@@ -109,9 +109,8 @@ size_t BottleneckPlan::AddFramed(std::span<const BottleneckTerm> terms, int64_t 
   sublayer.dtype = dtype;
   sublayer.max_rows = cuda::kGroupRows;
   sublayer.max_width = kFramedWidth;
-  const size_t end = sublayer.group_begin + static_cast<size_t>(frame_.max_groups);
-  has_overflown_ = has_overflown_ || sublayer.group_end > end;
-  groups_.resize(std::max(end, groups_.size()));  // those behind the terms' have no rows
+  has_overflown_ =
+      !PadRowGroups(groups_, sublayer.group_begin, frame_.max_groups) || has_overflown_;
   sublayer.group_end = groups_.size();
   return index;
 }

@@ -13,12 +13,10 @@ namespace {
 
 // What a framed launch is sized for; the kernel takes larger ranks in several turns.
 constexpr int64_t kFramedRank = 64;
-// Inputs, of which tensor cores take a multiple.
-constexpr int64_t kTileInputs = 16;
 
 bool FitsTiles(const at::Tensor& x) {
   return reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 32 == 0 &&
-         x.stride(0) % kTileInputs == 0;
+         x.stride(0) % cuda::kMatrixEdge == 0;
 }
 
 bool SameRows(const DeltaPlan::Term& a, const DeltaPlan::Term& b) {
@@ -87,7 +85,8 @@ void DeltaPlan::AddTiles(std::span<const Term> terms, size_t first_group, Produc
   const auto suits = [](const Term& term) {
     return term.low_rank == nullptr || !term.low_rank->dense();
   };
-  if (is_framed_ || product.dtype != at::kBFloat16 || product.in_features % kTileInputs != 0 ||
+  if (is_framed_ || product.dtype != at::kBFloat16 ||
+      product.in_features % cuda::kMatrixEdge != 0 ||
       !std::all_of(terms.begin(), terms.end(), suits)) {
     return;
   }
@@ -155,9 +154,8 @@ size_t DeltaPlan::AddFramed(std::span<const Term> terms, int64_t num_sites, int6
   Product& product = products_[index];
   product.max_rank = has_low_rank ? kFramedRank : 0;
   product.max_columns = max_columns;
-  const size_t end = product.group_begin + static_cast<size_t>(num_sites * frame_.max_groups);
-  has_overflown_ = has_overflown_ || product.group_end > end;
-  groups_.resize(std::max(end, groups_.size()));  // those behind the terms' have no rows
+  has_overflown_ =
+      !PadRowGroups(groups_, product.group_begin, num_sites * frame_.max_groups) || has_overflown_;
   product.group_end = groups_.size();
   return index;
 }

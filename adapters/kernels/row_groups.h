@@ -3,7 +3,9 @@
 #define TENON_ADAPTERS_KERNELS_ROW_GROUPS_H_
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "adapters/kernels/cuda/adapter_kernels.h"
 
@@ -19,6 +21,14 @@ void ForEachRowGroup(int64_t begin, int64_t end, Visit visit) {
     group.num_rows = static_cast<int32_t>(std::min<int64_t>(cuda::kGroupRows, end - row));
     visit(group);
   }
+}
+
+/// Adds groups without rows until there are `room` from `begin` on. False when there are more.
+inline bool PadRowGroups(std::vector<cuda::RowGroup>& groups, size_t begin, int64_t room) {
+  const size_t end = begin + static_cast<size_t>(room);
+  const bool fit = groups.size() <= end;
+  groups.resize(std::max(end, groups.size()));
+  return fit;
 }
 
 }  // namespace tenon

@@ -217,7 +217,7 @@ bool EngineLoop::RunStep() {
   }
   absl::StatusOr<StepOutput> output = RunModel(batch);
   const absl::Time end = clock_();
-  CountStep(batch, output.ok() ? *output : StepOutput(), end - begin);
+  CountStep(batch, output.ok() ? &*output : nullptr, end - begin);
   ShareDeviceTime(batch, end - begin);
   if (options_.merge_tier != nullptr) {
     options_.merge_tier->Observe(batch, end);
@@ -339,10 +339,11 @@ void EngineLoop::KeepPromptLogprobs(const BatchRow& row, std::vector<SampledToke
   }
 }
 
-void EngineLoop::CountStep(const Batch& batch, const StepOutput& output, absl::Duration run) {
+void EngineLoop::CountStep(const Batch& batch, const StepOutput* output, absl::Duration run) {
+  const int64_t num_merged_tokens = output == nullptr ? 0 : output->num_merged_tokens;
   ++stats_.num_steps;
-  stats_.num_replays += output.is_replay ? 1 : 0;
-  stats_.merged_tokens += output.num_merged_tokens;
+  stats_.num_replays += output != nullptr && output->is_replay ? 1 : 0;
+  stats_.merged_tokens += num_merged_tokens;
   if (!options_.on_step) {
     return;
   }
@@ -351,7 +352,7 @@ void EngineLoop::CountStep(const Batch& batch, const StepOutput& output, absl::D
                  .num_prefill_tokens = 0,
                  .num_decode_tokens = 0,
                  .num_context_tokens = batch.num_context_tokens,
-                 .num_merged_tokens = output.num_merged_tokens,
+                 .num_merged_tokens = num_merged_tokens,
                  .run = run};
   for (const BatchRow& row : batch.rows) {
     const bool is_decode = row.samples && row.num_tokens == 1;

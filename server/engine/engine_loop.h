@@ -103,7 +103,8 @@ class EngineLoop {
   void FailRows(const Batch& batch, const std::vector<absl::Status>& row_status, absl::Time now);
   void PushEvents(const Batch& batch, StepOutput output);
   void KeepPromptLogprobs(const BatchRow& row, std::vector<SampledToken> chunk);
-  void CountStep(const Batch& batch, const StepOutput& output, absl::Duration run);
+  /// `output` is null when the step failed.
+  void CountStep(const Batch& batch, const StepOutput* output, absl::Duration run);
   /// Shares a step's time among its rows by what their tokens cost.
   void ShareDeviceTime(const Batch& batch, absl::Duration run);
 

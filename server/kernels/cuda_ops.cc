@@ -153,9 +153,8 @@ void RunGate(const at::Tensor& x, bool gated, Activation activation, const at::T
 }  // namespace
 
 int64_t AttentionTileTokens(at::ScalarType dtype, int64_t head_dim, int64_t block_size) {
-  constexpr int64_t kEdge = 16;
-  const bool fits = dtype == at::kBFloat16 && head_dim % kEdge == 0 && block_size % kEdge == 0 &&
-                    head_dim <= cuda::kMaxAttentionHeadDim;
+  const bool fits = dtype == at::kBFloat16 && head_dim % cuda::kMatrixEdge == 0 &&
+                    block_size % cuda::kMatrixEdge == 0 && head_dim <= cuda::kMaxAttentionHeadDim;
   return fits ? cuda::TileQueries(static_cast<int32_t>(head_dim)) : 0;
 }
 

@@ -40,7 +40,8 @@ int64_t AttentionTileTokens(at::ScalarType dtype, int64_t head_dim, int64_t bloc
 
 // As the functions without Cuda in their names: shapes, dtypes, roundings and errors. Slots,
 // positions and blocks are not looked at, since they lie on the device. A row's result has the same
-// bits in any batch. OpenKernelLibrary comes first; runs on LibTorch's current stream.
+// bits in any batch, but that attention in a tile rounds otherwise. OpenKernelLibrary comes first;
+// runs on LibTorch's current stream.
 void NormalizeCuda(const at::Tensor& x, const Norm& norm, const at::Tensor& y);
 void AddNormalizeCuda(const at::Tensor& x, const at::Tensor& residual, const Norm& norm,
                       const at::Tensor& y);

@@ -142,7 +142,7 @@ void AdapterDeltas::AddTo(int64_t layer, std::span<const SiteColumns> sites, con
     const std::vector<LowRankUpdate::Term> taken = TakeFused(rest.back(), part.begin);
     fused.insert(fused.end(), taken.begin(), taken.end());
     if (kernels_ == KernelKind::kCuda) {
-      TakePlanned(rest.back(), part);  // the plan has them
+      TakePlanned(rest.back());  // the plan has them
     }
   }
   const LowRankUpdate update = fused.empty() ? LowRankUpdate() : LowRankUpdate(x, fused);

@@ -127,11 +127,13 @@ class AdapterDeltas {
   /// kCpu.
   std::vector<LowRankUpdate::Term> TakeFused(std::vector<SiteTerm>& terms, int64_t column) const;
   /// Moves those that can go with a plan.
-  static std::vector<DeltaPlan::Term> TakePlanned(std::vector<SiteTerm>& terms,
-                                                  const SiteColumns& site);
-  /// Those of all sites of a product; nothing when one has what a plan does not do.
-  std::optional<std::vector<DeltaPlan::Term>> PlannedAlone(
-      int64_t layer, std::span<const SiteColumns> sites) const;
+  static std::vector<SiteTerm> TakePlanned(std::vector<SiteTerm>& terms);
+  /// Those of all sites of a product, and whether they are all that these have.
+  struct PlannedProduct {
+    std::vector<DeltaPlan::Term> terms;
+    bool is_whole = true;
+  };
+  PlannedProduct PlannedAtSites(int64_t layer, std::span<const SiteColumns> sites) const;
   /// The gains of a linear layer's input; what there is for a norm's output.
   std::vector<DeltaPlan::Term> PlannedInput(int64_t layer, Site site) const;
   std::vector<DeltaPlan::Term> PlannedNorm(int64_t layer, Site site) const;

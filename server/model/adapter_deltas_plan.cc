@@ -28,16 +28,24 @@ bool FitPlan(const Terms& terms) {
 
 }  // namespace
 
-std::vector<DeltaPlan::Term> AdapterDeltas::TakePlanned(std::vector<SiteTerm>& terms,
-                                                        const SiteColumns& site) {
-  std::vector<DeltaPlan::Term> planned;
-  for (const SiteTerm& term : TakeRuns(terms, FitPlan<std::span<const SiteTerm>>)) {
-    const SiteDelta& delta = *term.delta;
-    planned.push_back({term.begin, term.end, site.begin, site.count,
-                       delta.low_rank.defined() ? &delta.low_rank : nullptr, delta.output_gain,
-                       delta.offset, term.weight});
+std::vector<AdapterDeltas::SiteTerm> AdapterDeltas::TakePlanned(std::vector<SiteTerm>& terms) {
+  return TakeRuns(terms, FitPlan<std::span<const SiteTerm>>);
+}
+
+AdapterDeltas::PlannedProduct AdapterDeltas::PlannedAtSites(
+    int64_t layer, std::span<const SiteColumns> sites) const {
+  PlannedProduct product;
+  for (const SiteColumns& site : sites) {
+    std::vector<SiteTerm> terms = TermsAt(layer, site.site);
+    for (const SiteTerm& term : TakePlanned(terms)) {
+      const SiteDelta& delta = *term.delta;
+      product.terms.push_back({term.begin, term.end, site.begin, site.count,
+                               delta.low_rank.defined() ? &delta.low_rank : nullptr,
+                               delta.output_gain, delta.offset, term.weight});
+    }
+    product.is_whole = product.is_whole && terms.empty();
   }
-  return planned;
+  return product;
 }
 
 std::vector<DeltaPlan::Term> AdapterDeltas::PlannedInput(int64_t layer, Site site) const {
@@ -73,13 +81,7 @@ void AdapterDeltas::Plan(int64_t first_layer, int64_t last_layer,
   };
   for (int64_t layer = first_layer; layer < last_layer; ++layer) {
     for (const std::vector<SiteColumns>& sites : products) {
-      std::vector<DeltaPlan::Term> planned;
-      for (const SiteColumns& part : sites) {
-        std::vector<SiteTerm> terms = TermsAt(layer, part.site);
-        const std::vector<DeltaPlan::Term> taken = TakePlanned(terms, part);
-        planned.insert(planned.end(), taken.begin(), taken.end());
-      }
-      add(planned, planned_, layer, sites.front().site);
+      add(PlannedAtSites(layer, sites).terms, planned_, layer, sites.front().site);
     }
     for (const Site site : kInputSites) {
       add(PlannedInput(layer, site), planned_inputs_, layer, site);
@@ -130,20 +132,6 @@ at::Tensor AdapterDeltas::ScalePlanned(int64_t layer, Site site, const at::Tenso
   return scaled;
 }
 
-std::optional<std::vector<DeltaPlan::Term>> AdapterDeltas::PlannedAlone(
-    int64_t layer, std::span<const SiteColumns> sites) const {
-  std::vector<DeltaPlan::Term> planned;
-  for (const SiteColumns& part : sites) {
-    std::vector<SiteTerm> terms = TermsAt(layer, part.site);
-    const std::vector<DeltaPlan::Term> taken = TakePlanned(terms, part);
-    if (!terms.empty()) {
-      return std::nullopt;
-    }
-    planned.insert(planned.end(), taken.begin(), taken.end());
-  }
-  return planned;
-}
-
 bool AdapterDeltas::FramePlace(const Place& place, int64_t num_layers) {
   std::vector<std::vector<DeltaPlan::Term>> terms;  // by layer
   bool is_used = false;
@@ -172,7 +160,10 @@ bool AdapterDeltas::FrameProducts(int64_t num_layers,
     for (const SiteColumns& part : sites) {
       columns = std::max(columns, part.count);
     }
-    const auto terms = [&](int64_t layer) { return PlannedAlone(layer, sites); };
+    const auto terms = [&](int64_t layer) {
+      PlannedProduct product = PlannedAtSites(layer, sites);
+      return product.is_whole ? std::optional(std::move(product.terms)) : std::nullopt;
+    };
     if (!FramePlace({bit++, sites.front().site, &planned_, std::ssize(sites), columns,
                      /*has_low_rank=*/true, terms},
                     num_layers)) {

@@ -39,13 +39,8 @@ std::vector<int64_t> Padded(const at::Tensor& values, int64_t size, int64_t fill
 }  // namespace
 
 DecodeGraphs::DecodeGraphs(const Decoder* decoder, const KvCache* cache,
-                           std::span<const RopeTable> ropes, int64_t max_positions,
-                           std::function<void(const std::string&)> on_problem)
-    : decoder_(decoder),
-      cache_(cache),
-      ropes_(ropes),
-      tables_(decoder->options().device),
-      on_problem_(std::move(on_problem)) {
+                           std::span<const RopeTable> ropes, int64_t max_positions)
+    : decoder_(decoder), cache_(cache), ropes_(ropes), tables_(decoder->options().device) {
   const ModelConfig& config = decoder->config();
   const auto options =
       at::TensorOptions(decoder->options().dtype).device(decoder->options().device);

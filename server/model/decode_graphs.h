@@ -40,9 +40,13 @@ namespace tenon {
 class DecodeGraphs {
  public:
   /// What is borrowed stays where it is. A sequence has fewer than `max_positions` positions.
-  /// `on_problem` is told, once, why no graphs are made; may be empty.
   DecodeGraphs(const Decoder* decoder, const KvCache* cache, std::span<const RopeTable> ropes,
-               int64_t max_positions, std::function<void(const std::string&)> on_problem);
+               int64_t max_positions);
+
+  /// Is told, once and on the engine thread, why no more graphs are made.
+  void set_on_problem(std::function<void(const std::string&)> on_problem) {
+    on_problem_ = std::move(on_problem);
+  }
 
   /// The logits [R, vocab] fp32 of the step's rows, good until the next step; nothing when it is
   /// none that graphs are for: one with prompts, merged weights, more than kMaxRows rows, or
@@ -93,7 +97,7 @@ class DecodeGraphs {
   at::Tensor scaled_;
   int64_t widest_ = 0;  // columns of what adapters scale or shift
   std::map<Shape, DeviceGraph> graphs_;
-  const std::function<void(const std::string&)> on_problem_;
+  std::function<void(const std::string&)> on_problem_;
   std::string problem_;
   int64_t num_failures_ = 0;
   int64_t num_replays_ = 0;

@@ -106,12 +106,11 @@ void DecoderRunner::set_poison_freed_blocks(bool poison) {
   }
 }
 
-void DecoderRunner::set_use_graphs(bool use, std::function<void(const std::string&)> on_problem) {
+void DecoderRunner::set_use_graphs(bool use) {
   graphs_.reset();
   if (use && decoder_->options().kernels == KernelKind::kCuda && decoder_->num_ranks() == 1) {
     const c10::InferenceMode inference_mode;
-    graphs_ = std::make_unique<DecodeGraphs>(decoder_.get(), &cache_, ropes_, max_positions_,
-                                             std::move(on_problem));
+    graphs_ = std::make_unique<DecodeGraphs>(decoder_.get(), &cache_, ropes_, max_positions_);
   }
 }
 

@@ -6,11 +6,9 @@
 #include <c10/core/Stream.h>
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -63,10 +61,10 @@ class DecoderRunner : public ModelRunner {
   bool prefix_sharing_is_exact() const;
 
   /// Whether decode steps on a GPU are recorded as CUDA graphs; from the start they are, where
-  /// kernels and device are of the kind. `on_problem` is told, on the engine thread, why they stop.
-  void set_use_graphs(bool use, std::function<void(const std::string&)> on_problem = {});
+  /// kernels and device are of the kind.
+  void set_use_graphs(bool use);
   /// Null without.
-  const DecodeGraphs* graphs() const { return graphs_.get(); }
+  DecodeGraphs* graphs() const { return graphs_.get(); }
 
   /// What decides when merged weights are used beside others.
   void set_merge_costs(const MergeCosts& costs) { merge_costs_ = costs; }

@@ -3,11 +3,8 @@
 #define TENON_SERVER_MODEL_TENSOR_PARALLEL_RUNNER_H_
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
-#include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -48,10 +45,8 @@ class TensorParallelRunner : public ModelRunner {
   void set_poison_freed_blocks(bool poison);
   void set_merge_costs(const MergeCosts& costs);
   /// As DecoderRunner's, of a decoder of one rank; without effect on others.
-  void set_use_graphs(bool use, std::function<void(const std::string&)> on_problem = {}) {
-    first_->set_use_graphs(use, std::move(on_problem));
-  }
-  const DecodeGraphs* graphs() const { return first_->graphs(); }
+  void set_use_graphs(bool use) { first_->set_use_graphs(use); }
+  DecodeGraphs* graphs() const { return first_->graphs(); }
   bool is_batch_invariant() const { return first_->is_batch_invariant(); }
   bool prefix_sharing_is_exact() const { return first_->prefix_sharing_is_exact(); }
 

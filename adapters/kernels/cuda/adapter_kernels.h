@@ -10,6 +10,9 @@ namespace tenon::cuda {
 /// Of activations and weights; sums are fp32.
 enum class ElementType : int32_t { kFloat32, kBFloat16 };
 
+/// Rows and columns of the matrices that tensor cores multiply.
+inline constexpr int32_t kMatrixEdge = 16;
+
 /// Rows that one block works on, so that it reads a delta's matrices once for them.
 inline constexpr int32_t kGroupRows = 8;
 
@@ -45,8 +48,8 @@ inline constexpr int32_t kTileGroups = 8;
 ///   y = y * (1 + sum_i weight_i * gain_i) + sum_i weight_i * offset_i
 ///       + sum_i scale_i * (x @ down_i^T) @ up_i^T
 /// (segmented: Punica's SGMV, arXiv:2310.18547). Groups are disjoint in y. All sums are fp32, each
-/// in one order; the result is rounded once into y. A row's bits depend on its own rows of x and y
-/// and its terms alone.
+/// in one order; the result is rounded once into y. A row's bits depend on its own rows of x and y,
+/// its terms, and on whether it is in a tile.
 struct DeltaCall {
   ElementType type;
   int32_t in_features;
@@ -57,8 +60,7 @@ struct DeltaCall {
   const DeltaTerm* terms;  ///< device memory, as are the groups
   const RowGroup* groups;
   int32_t num_groups;
-  const RowTile*
-      tiles;  ///< for bf16 and in_features, x and x_stride that are multiples of 16 elements
+  const RowTile* tiles;  ///< for bf16, with in_features and x_stride multiples of kMatrixEdge
   int32_t num_tiles;
   int32_t max_rank;     ///< of the terms that are not dense, 1 if only such are; 0: x is not read
   int32_t max_columns;  ///< of the groups

@@ -2,6 +2,7 @@
 #ifndef TENON_ADAPTERS_KERNELS_CUDA_TENSOR_CORES_CUH_
 #define TENON_ADAPTERS_KERNELS_CUDA_TENSOR_CORES_CUH_
 
+#include "adapters/kernels/cuda/adapter_kernels.h"
 #include "adapters/kernels/cuda/element.cuh"
 
 #ifdef __CUDACC__
@@ -11,39 +12,25 @@
 
 namespace tenon::cuda {
 
-constexpr int kMatrixEdge = 16;
-
-// Matrices begin at multiples of 32 bytes, their rows at multiples of 16.
-class LeftMatrix {
+// What a product has on its left or its right. It begins at a multiple of 32 bytes, its rows in
+// memory at multiples of 16.
+template <typename Use, typename Layout>
+class MatrixOperand {
  public:
-  __device__ __forceinline__ LeftMatrix(const BFloat16* rows, unsigned stride) {
+  __device__ __forceinline__ MatrixOperand(const BFloat16* rows, unsigned stride) {
     nvcuda::wmma::load_matrix_sync(fragment_, reinterpret_cast<const __nv_bfloat16*>(rows), stride);
   }
 
  private:
   friend class Accumulator;
-  nvcuda::wmma::fragment<nvcuda::wmma::matrix_a, kMatrixEdge, kMatrixEdge, kMatrixEdge,
-                         __nv_bfloat16, nvcuda::wmma::row_major>
+  nvcuda::wmma::fragment<Use, kMatrixEdge, kMatrixEdge, kMatrixEdge, __nv_bfloat16, Layout>
       fragment_;
 };
 
-template <typename Layout>
-class RightMatrixOf {
- public:
-  __device__ __forceinline__ RightMatrixOf(const BFloat16* rows, unsigned stride) {
-    nvcuda::wmma::load_matrix_sync(fragment_, reinterpret_cast<const __nv_bfloat16*>(rows), stride);
-  }
-
- private:
-  friend class Accumulator;
-  nvcuda::wmma::fragment<nvcuda::wmma::matrix_b, kMatrixEdge, kMatrixEdge, kMatrixEdge,
-                         __nv_bfloat16, Layout>
-      fragment_;
-};
-
-using RightMatrix = RightMatrixOf<nvcuda::wmma::row_major>;
+using LeftMatrix = MatrixOperand<nvcuda::wmma::matrix_a, nvcuda::wmma::row_major>;
+using RightMatrix = MatrixOperand<nvcuda::wmma::matrix_b, nvcuda::wmma::row_major>;
 // Of rows that are the product's columns.
-using RightTransposed = RightMatrixOf<nvcuda::wmma::col_major>;
+using RightTransposed = MatrixOperand<nvcuda::wmma::matrix_b, nvcuda::wmma::col_major>;
 
 // Sums in fp32.
 class Accumulator {
@@ -53,7 +40,8 @@ class Accumulator {
     nvcuda::wmma::load_matrix_sync(fragment_, rows, stride, nvcuda::wmma::mem_row_major);
   }
   template <typename Layout>
-  __device__ __forceinline__ void AddProduct(const LeftMatrix& a, const RightMatrixOf<Layout>& b) {
+  __device__ __forceinline__ void AddProduct(
+      const LeftMatrix& a, const MatrixOperand<nvcuda::wmma::matrix_b, Layout>& b) {
     nvcuda::wmma::mma_sync(fragment_, a.fragment_, b.fragment_, fragment_);
   }
   __device__ __forceinline__ void Store(float* rows, unsigned stride) const {

@@ -181,9 +181,14 @@ absl::Status RunBenchmark() {
   if (!runner.ok()) {
     return runner.status();
   }
-  (*runner)->set_use_graphs(absl::GetFlag(FLAGS_cuda_graphs), [](const std::string& problem) {
-    std::fprintf(stderr, "no CUDA graphs: %s\n", problem.c_str());
-  });
+  if (!absl::GetFlag(FLAGS_cuda_graphs)) {
+    (*runner)->set_use_graphs(false);
+  }
+  if (DecodeGraphs* const graphs = (*runner)->graphs(); graphs != nullptr) {
+    graphs->set_on_problem([](const std::string& problem) {
+      std::fprintf(stderr, "no CUDA graphs: %s\n", problem.c_str());
+    });
+  }
   options.scheduler.prefix_cache = (*runner)->prefix_sharing_is_exact();
   AdapterCache cache(int64_t{8} << 30, [&](const AdapterInfo&) {
     return absl::StatusOr<std::shared_ptr<const CompiledAdapter>>(
